@@ -1,0 +1,1 @@
+"""The contract that the SDK and the collector share: catalogue of signals, messages, codec."""

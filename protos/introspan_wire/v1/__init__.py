@@ -1,0 +1,1 @@
+"""Generated protobuf and gRPC code of introspan_wire.v1. Made by `make proto`, never edited."""

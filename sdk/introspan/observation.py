@@ -1,0 +1,78 @@
+"""What the stages of the SDK hand to one another: observations, who measured them, how capture is doing."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from introspan_wire.codec import Schema
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """One segment of one request, reduced to a row of values.
+
+    trace_id and span_id are 16 and 8 raw bytes, zero where the caller sent none. token_start is the position
+    of the segment's first input token (0 = first prompt token). values: float32 [len(schema.columns)], NaN =
+    not measured.
+    """
+
+    schema: Schema
+    request_id: str
+    trace_id: bytes
+    span_id: bytes
+    cluster_key: int
+    adapter: str
+    segment_index: int
+    token_start: int
+    token_count: int
+    measured_count: int
+    prompt_tokens: int
+    cached_tokens: int
+    time_unix_nano: int
+    sampling_probability: float
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Who measures: one worker of one serving engine. Fields as in introspan_wire.v1.Resource."""
+
+    service_name: str
+    replica: str
+    model_name: str
+    model_fingerprint: str
+    engine_name: str
+    engine_version: str
+    dtype: str
+    layer_count: int
+    head_count: int
+    sdk_version: str
+    tensor_parallel_rank: int = 0
+    pipeline_parallel_rank: int = 0
+    data_parallel_rank: int = 0
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Disabled:
+    """A signal (or a group, such as "attention") that is switched off, and why. reason is snake_case."""
+
+    signal: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureStatus:
+    """How capture is doing; every count is cumulative since the worker started."""
+
+    measured_steps: int = 0
+    measured_rows: int = 0
+    capture_seconds: float = 0.0
+    disabled: tuple[Disabled, ...] = ()
+    probe_errors: int = 0
+    sampler_rows_skipped: int = 0
+    attention_rows_skipped: int = 0
+    sampling_probability: float = 1.0
+    drops: dict[str, int] = field(default_factory=dict)
+    """Segments dropped before export, by reason."""
