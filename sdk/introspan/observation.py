@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from introspan_wire.codec import Schema
 from numpy.typing import NDArray
+
+from introspan_wire.codec import Schema
 
 
 @dataclass(frozen=True, slots=True, eq=False)
