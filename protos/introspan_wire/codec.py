@@ -104,7 +104,7 @@ def encode_table(table: SegmentTable) -> pb.SegmentTable:
 
 
 def decode_table(message: pb.SegmentTable) -> SegmentTable:
-    """The table for a message; `values` is a read-only view of its bytes. Raises FrameError naming the field."""
+    """The table for a message; `values` is a read-only view of it. Raises FrameError naming the field."""
     kind = _KIND_FROM_PB.get(message.kind)
     if kind is None:
         raise FrameError("tables.kind", f"must be PROMPT or DECODED, got {message.kind}")
