@@ -1,0 +1,107 @@
+# Every target installs what it needs first; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+UV_VERSION := 0.13.9
+TORCH := torch==2.13.0
+DEMO_SECONDS ?=
+DEMO_FLAGS ?=
+ONLY ?=
+
+empty :=
+space := $(empty) $(empty)
+comma := ,
+# uv does not read pip's settings: hand on the ones that say where packages are.
+ifdef PIP_FIND_LINKS
+export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
+endif
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+export PATH := $(abspath $(BIN)):$(PATH)
+export VIRTUAL_ENV := $(abspath $(VENV))
+
+# Old enough that its code runs with protobuf 5.29 and newer; it imports pkg_resources, which setuptools 81 dropped.
+PROTOC := $(UV) run --quiet --isolated --no-project --python $(BIN)/python \
+	--with grpcio-tools==1.71.2 --with 'setuptools<81' python -m grpc_tools.protoc -Iprotos
+PROTOS := $(wildcard protos/introspan_wire/v1/*.proto)
+CHECKED := sdk collector protos demo bench docs tests
+
+.PHONY: help
+help: ## Lists the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: install
+install: $(VENV)/.installed ## Makes .venv with everything the other targets need.
+
+$(UV):
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PYTHON=$(PYTHON) is too old: give make PYTHON=<3.11 or newer>")'
+	$(PYTHON) -m venv $(VENV) || { echo "PYTHON=$(PYTHON) cannot make a virtual environment: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+
+$(VENV)/.installed: pyproject.toml requirements/dev.txt requirements/overrides.txt | $(UV)
+	$(UV) pip install --overrides requirements/overrides.txt -r requirements/dev.txt $(TORCH) --editable .
+	touch $@
+
+.PHONY: demo
+demo: install ## Serves a small real model and shows what happens inside it. DEMO_SECONDS=120 ends by itself.
+	requirements/debian.sh $(VENV) libnuma1
+	$(BIN)/python -m demo.run $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(DEMO_FLAGS)
+
+.PHONY: check
+check: install ## Style, types, import contracts, protocol, generated files, unit and property tests.
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint protos
+	$(MAKE) --no-print-directory check-proto
+	$(BIN)/python -m docs.generate --check
+	$(BIN)/python -m pytest -q tests/unit tests/property
+
+.PHONY: check-proto
+check-proto: install
+	fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(PROTOC) --python_out="$$fresh" --pyi_out="$$fresh" --grpc_python_out="$$fresh" $(PROTOS); \
+	for made in "$$fresh"/introspan_wire/v1/*; do \
+	  cmp "$$made" "protos/introspan_wire/v1/$$(basename "$$made")" || { echo "generated code is stale: run make proto"; exit 1; }; \
+	done
+
+.PHONY: test
+test: install components ## Every test but the slow ones; real vLLM and Prometheus included.
+	$(BIN)/python -m pytest -m 'not slow' tests
+
+.PHONY: test-all
+test-all: install components ## Every test.
+	$(BIN)/python -m pytest tests
+
+.PHONY: components
+components: install
+	requirements/debian.sh $(VENV) libnuma1 g++ python3-dev prometheus
+
+.PHONY: bench
+bench: install ## Measures cost and throughput and writes docs/benchmarks.md. ONLY=ingest runs one part.
+	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
+
+.PHONY: proto
+proto: install ## Regenerates the code of protos/.
+	$(PROTOC) --python_out=protos --pyi_out=protos --grpc_python_out=protos $(PROTOS)
+
+.PHONY: docs
+docs: install ## Regenerates docs/signals.md and docs/settings.md.
+	$(BIN)/python -m docs.generate
+
+.PHONY: lock
+lock: $(UV) ## Resolves requirements/dev.txt anew.
+	$(UV) pip compile pyproject.toml --extra dev --overrides requirements/overrides.txt --python-version 3.11 \
+	  --no-emit-package torch --no-annotate --upgrade --custom-compile-command 'make lock' -o requirements/dev.txt
+	! grep -E '^(nvidia|cuda)-' requirements/dev.txt || { echo "the lock took a CUDA build of torch: set UV_TORCH_BACKEND=cpu"; exit 1; }
+
+.PHONY: clean
+clean: ## Removes .venv and every cache; the converted model stays.
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -1,0 +1,1 @@
+"""What Introspan costs and how much it takes, measured: `make bench`."""

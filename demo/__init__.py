@@ -1,0 +1,1 @@
+"""A small real model served by vLLM with Introspan in it: `make demo`."""
