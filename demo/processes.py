@@ -1,0 +1,70 @@
+"""Commands in, running process groups out, ended by their own ids."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that was started in a process group of its own; log is everything it printed."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def ended(self) -> bool:
+        """Whether it is gone; its children may not be."""
+        return self.process.poll() is not None
+
+    def log_tail(self, lines: int) -> str:
+        """The last lines that it printed."""
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+    def stop(self, patience_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Asks its group to end, and ends it after patience_seconds."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+            deadline = clock() + patience_seconds
+            while clock() < deadline:
+                self.process.poll()  # a child that is not waited for stays in its group for ever
+                os.killpg(self.process.pid, 0)
+                time.sleep(_POLL_SECONDS)
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def start(name: str, command: Sequence[str | Path], environment: Mapping[str, str], folder: Path) -> Program:
+    """Starts a program with environment added to ours; folder takes its log."""
+    log = folder / f"{name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Its own group: Ctrl-C reaches us alone, and everything it starts can be ended with it.
+            start_new_session=True,
+        )
+    return Program(name, process, log)
+
+
+def loopback_port(preferred: int) -> int:
+    """The preferred port, or a free one where somebody listens on it already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", preferred))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

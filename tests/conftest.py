@@ -1,0 +1,48 @@
+"""What every test may ask for: free ports, the real model, the programs of other projects."""
+
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from demo.model import cache_folder, prepare
+
+
+def _program(name: str, remedy: str) -> Path:
+    beside = Path(sys.executable).with_name(name)
+    found = beside if beside.exists() else shutil.which(name)
+    if found is None:
+        pytest.fail(f"{name} is not installed: {remedy}", pytrace=False)
+    return Path(found)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """A loopback port that nobody listens on, another one at each call."""
+    return _free_port
+
+
+@pytest.fixture(scope="session")
+def model_directory() -> Path:
+    """SmolLM2-135M-Instruct in float32, as vLLM and transformers load it; made once a machine."""
+    return prepare(cache_folder(), lambda line: sys.stderr.write(f"{line}\n"))
+
+
+@pytest.fixture(scope="session")
+def prometheus_program() -> Path:
+    return _program("prometheus", "run make test as root, or apt-get install prometheus")
+
+
+@pytest.fixture(scope="session")
+def promtool_program() -> Path:
+    return _program("promtool", "run make test as root, or apt-get install prometheus")
