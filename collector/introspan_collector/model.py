@@ -1,5 +1,6 @@
 """What the stages of the collector hand to one another: one decoded record of the log."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -54,6 +55,9 @@ class ProducerStatus:
 class Batch:
     """One accepted batch, as read back from the log.
 
+    Columns of signals that the catalogue does not know are already left out, and the time of a segment whose
+    producer's clock is more than a day off is already the time the collector received it.
+
     offset is the record's position in the log and next_offset the position after it: a reader that has
     consumed this batch durably stores next_offset as its cursor.
     """
@@ -84,3 +88,62 @@ class Consumer(Protocol):
     def consume(self, batch: Batch) -> None:
         """Takes one batch, in log order. Raises nothing for a batch that was accepted."""
         ...
+
+
+class Checkpointed(Protocol):
+    """A consumer whose state is kept in memory and saved together with the position it has read to.
+
+    After a crash the collector calls restore with the last snapshot, then consumes again every batch from
+    the position saved with it: each accepted batch counts exactly once.
+    """
+
+    def consume(self, batch: Batch) -> None:
+        """Takes one batch, in log order."""
+        ...
+
+    def snapshot(self) -> bytes:
+        """The whole state; called from the thread that calls consume."""
+        ...
+
+    def restore(self, state: bytes) -> None:
+        """Replaces the state by a snapshot. Raises ValueError for one that it cannot read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the collector says of itself at one moment; counts are cumulative since it started."""
+
+    accepted_batches: int
+    accepted_segments: int
+    accepted_bytes: int
+    duplicate_batches: int
+    refused_batches: Mapping[str, int]
+    """Batches answered with an error, by reason."""
+    dropped: Mapping[str, int]
+    """Batches acknowledged and then not processed, by reason."""
+    skewed_segments: int
+    """Segments whose time was more than a day off the collector's clock; received time was used."""
+    unknown_columns: int
+    """Columns left out because the catalogue does not know their signal."""
+    producers: int
+    evicted_producers: int
+    """Producers whose last sequence was forgotten to stay within the bound."""
+    processed_batches: int
+    pending_bytes: int
+    """Bytes received and not yet in the log."""
+    log_bytes: int
+    log_segments: int
+    lag_bytes: int
+    """Bytes in the log that the consumers have not read."""
+    lag_seconds: float
+    syncs: int
+    sync_seconds: float
+    write_errors: int
+    torn_bytes: int
+    """Bytes of half-written records cut off when the log was opened; they were never acknowledged."""
+    corrupt_bytes: int
+    """Bytes of the log that failed their checksum and were skipped."""
+    expired_bytes: int
+    """Bytes of the log that retention deleted before the consumers had read them."""
+    checkpoint_age_seconds: float

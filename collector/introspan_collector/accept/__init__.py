@@ -1,0 +1,1 @@
+"""RPCs in, records in the log and answers out."""

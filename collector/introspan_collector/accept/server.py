@@ -1,0 +1,99 @@
+"""gRPC calls in, the intake's answers out: addresses, TLS, tokens, health."""
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from introspan_collector.accept.intake import Intake
+from introspan_collector.accept.refusal import RefusalError
+
+SERVICE = "introspan_wire.v1.ObservationService"
+
+# Room above the intake's own limit: what is a little too large is told so by name, the rest by gRPC itself.
+_RECEIVE_FACTOR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Certificates in PEM. With client_ca set, clients must present a certificate that it signed."""
+
+    certificate: bytes
+    key: bytes
+    client_ca: bytes | None = None
+
+
+class AcceptServer:
+    """Serves ObservationService and grpc.health.v1 on one address. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        address: str,
+        *,
+        max_request_bytes: int,
+        tls: Tls | None = None,
+        bearer_token: str | None = None,
+    ) -> None:
+        self._server = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", max_request_bytes * _RECEIVE_FACTOR),
+                ("grpc.so_reuseport", 0),  # a second collector on the same port is a mistake, not a share
+            )
+        )
+        self._health = health.aio.HealthServicer()
+        export = grpc.unary_unary_rpc_method_handler(_Export(intake, bearer_token).__call__)
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, {"ExportObservations": export}),)
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self.port = self._bind(address, tls)
+
+    def _bind(self, address: str, tls: Tls | None) -> int:
+        if tls is None:
+            return self._server.add_insecure_port(address)
+        credentials = grpc.ssl_server_credentials(
+            [(tls.key, tls.certificate)],
+            root_certificates=tls.client_ca,
+            require_client_auth=tls.client_ca is not None,
+        )
+        return self._server.add_secure_port(address, credentials)
+
+    async def start(self) -> None:
+        """Begins to answer; the health service says SERVING."""
+        await self._server.start()
+        for service in ("", SERVICE):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Says NOT_SERVING, takes no new calls and ends once those under way are answered, or after the grace."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)
+
+
+class _Export:
+    """Hands the request over as it arrived: the log stores those bytes, so nothing may re-serialize them."""
+
+    def __init__(self, intake: Intake, bearer_token: str | None) -> None:
+        self._intake = intake
+        self._authorization = None if bearer_token is None else f"Bearer {bearer_token}".encode()
+
+    async def __call__(self, raw: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        try:
+            if self._authorization is not None:
+                self._authenticate(self._authorization, dict(context.invocation_metadata() or ()))
+            return await self._intake.accept(raw)
+        except RefusalError as refusal:
+            self._intake.refused_batches[refusal.reason] += 1
+            return await context.abort(refusal.code, refusal.message, refusal.metadata())
+
+    def _authenticate(self, expected: bytes, metadata: Mapping[str, str | bytes]) -> None:
+        given = metadata.get("authorization", "")
+        if not hmac.compare_digest(given.encode() if isinstance(given, str) else given, expected):
+            raise RefusalError(
+                grpc.StatusCode.UNAUTHENTICATED,
+                "unauthenticated",
+                "authorization must be 'Bearer <token>' with the token of accept.bearer_token_file",
+            )

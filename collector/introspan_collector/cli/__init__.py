@@ -1,0 +1,30 @@
+"""A command line in, one of the commands in this folder out: each module has `register(app)`."""
+
+import importlib
+import pkgutil
+import sys
+
+_MISSING = (
+    "introspan: the command line needs {name}, which is part of the collector; "
+    "install it with: pip install 'introspan[collector]'"
+)
+
+
+def main() -> None:
+    """The console script `introspan`."""
+    try:
+        import typer  # noqa: PLC0415 absent where only the SDK is installed, which must be said clearly
+
+        app = typer.Typer(
+            help="Introspan: internal signals of live language models, collected and exposed.",
+            no_args_is_help=True,
+            add_completion=False,
+            pretty_exceptions_enable=False,
+        )
+        app.callback()(lambda: None)  # keeps the name of a command even while there is only one
+        for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
+            importlib.import_module(f"{__name__}.{module.name}").register(app)
+    except ModuleNotFoundError as error:
+        print(_MISSING.format(name=error.name), file=sys.stderr)  # noqa: T201 this is the command line
+        sys.exit(2)
+    app()

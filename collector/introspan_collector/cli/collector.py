@@ -1,0 +1,50 @@
+"""Options in, a collector that runs until SIGTERM out."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `introspan collector`."""
+    app.command("collector")(collector)
+
+
+def collector(
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder for log, archive and cursors.")] = None,
+    grpc: Annotated[str | None, typer.Option(help="Address for observations [127.0.0.1:4317].")] = None,
+    http: Annotated[str | None, typer.Option(help="Address for /metrics and the API [127.0.0.1:9464].")] = None,
+) -> None:
+    """Accepts observations, keeps them, aggregates them and exposes what they say."""
+    # Imported here: the other commands should not pay for gRPC and DuckDB.
+    from introspan_collector.config import ConfigurationError, Settings, load_settings  # noqa: PLC0415 as above
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        settings: Settings = load_settings(config, {"data": data, "grpc": grpc, "http": http})
+        asyncio.run(_serve(settings))
+    except ConfigurationError as error:
+        typer.echo(f"introspan collector: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+async def _serve(settings: "Settings") -> None:  # noqa: F821 named for the type checker only
+    from introspan_collector.pipeline import Pipeline  # noqa: PLC0415 see collector()
+
+    log = structlog.get_logger(__name__)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    pipeline = Pipeline(settings)
+    port = await pipeline.start()
+    log.info("collector ready", grpc=settings.grpc, grpc_port=port, http=settings.http, data=str(settings.data))
+    await stopping.wait()
+    log.info("collector draining")
+    await pipeline.drain()
+    log.info("collector stopped")

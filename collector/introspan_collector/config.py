@@ -1,0 +1,140 @@
+"""Configuration file, environment and command line in, checked settings out."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+ENVIRONMENT_PREFIX = "INTROSPAN_COLLECTOR_"
+_MIB = 2**20
+_HOUR_SECONDS = 3600.0
+_ADDRESS = r"^(\S+:\d{1,5}|unix:\S+)$"
+
+
+class ConfigurationError(ValueError):
+    """A setting that cannot be used; the text names key, value and remedy, one setting a line."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AcceptSettings(_Section):
+    """What the collector takes in, and from whom."""
+
+    max_request_bytes: int = Field(4 * _MIB, ge=65_536, le=16 * _MIB)
+    max_pending_bytes: int = Field(64 * _MIB, ge=1)
+    max_resident_bytes: int = Field(2048 * _MIB, ge=64 * _MIB)
+    max_producers: int = Field(10_000, ge=1)
+    producer_bytes_per_second: float = Field(32.0 * _MIB, gt=0)
+    producer_burst_bytes: float = Field(64.0 * _MIB, gt=0)
+    bearer_token_file: Path | None = None
+    tls_certificate_file: Path | None = None
+    tls_key_file: Path | None = None
+    tls_client_ca_file: Path | None = None
+    max_sampling_probability: float | None = Field(None, ge=0, le=1)
+    capture_off: bool = False
+
+    @model_validator(mode="after")
+    def _key_and_certificate(self) -> "AcceptSettings":
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_certificate_file and tls_key_file must be given together")
+        return self
+
+
+class LogSettings(_Section):
+    """How long accepted batches are kept for the stages that read them, and how durable an answer is."""
+
+    commit: Literal["group", "interval"] = "group"
+    commit_interval_seconds: float = Field(0.1, gt=0, le=60)
+    segment_bytes: int = Field(64 * _MIB, ge=_MIB)
+    max_bytes: int = Field(4096 * _MIB, ge=2 * _MIB)
+    max_age_seconds: float = Field(24 * _HOUR_SECONDS, gt=0)
+
+    @model_validator(mode="after")
+    def _several_segments(self) -> "LogSettings":
+        if self.max_bytes < 2 * self.segment_bytes:
+            raise ValueError("max_bytes must be at least twice segment_bytes: whole segments are deleted")
+        return self
+
+
+class CheckpointSettings(_Section):
+    """How often the state of the aggregates is saved."""
+
+    interval_seconds: float = Field(10.0, gt=0)
+
+
+class Settings(BaseSettings):
+    """Everything the collector can be told."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__"
+    )
+
+    data: Path = Path("introspan-data")
+    grpc: str = Field("127.0.0.1:4317", pattern=_ADDRESS)
+    http: str = Field("127.0.0.1:9464", pattern=_ADDRESS)
+    accept: AcceptSettings = AcceptSettings()
+    log: LogSettings = LogSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic-settings calls with these names
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 as above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options of the command line win over the environment, and that over the file."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+
+def load_settings(
+    config_file: Path | None, options: Mapping[str, object], environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Settings of a TOML file, INTROSPAN_COLLECTOR_* and options (None = not given). Raises ConfigurationError."""
+    _check_environment(os.environ if environment is None else environment)
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=config_file)
+
+    given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}  # Any: pydantic checks it
+    try:
+        if config_file is not None:
+            with config_file.open("rb"):
+                pass
+        return FromFile(**given)
+    except OSError as error:
+        raise ConfigurationError(f"--config {config_file} cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"--config {config_file} is not TOML: {error}") from error
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error)) from error
+
+
+def _check_environment(environment: Mapping[str, str]) -> None:
+    # pydantic-settings overlooks variables that match no key; a typing mistake must not go unnoticed.
+    for name in environment:
+        if name.startswith(ENVIRONMENT_PREFIX):
+            key = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")[0]
+            if key not in Settings.model_fields:
+                raise ConfigurationError(
+                    f"{name} is not a setting; known are {', '.join(Settings.model_fields)}"
+                )
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "configuration"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{key} = {problem['input']!r} is not a setting; remove it or correct its name")
+        else:
+            lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}")
+    return "\n".join(lines)

@@ -1,0 +1,147 @@
+"""Records of the log in, batches to every consumer out, each exactly once from where it stopped."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from introspan_collector.accept.decode import decode
+from introspan_collector.log.reader import Reader
+from introspan_collector.log.segment import Found
+from introspan_collector.model import Batch, Consumer
+from introspan_wire.codec import FrameError
+
+_log = structlog.get_logger(__name__)
+
+_IDLE_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A consumer and the offset before which it has already consumed everything."""
+
+    name: str
+    consumer: Consumer
+    start: int
+
+
+class Feed:
+    """One thread that reads the log and hands each batch, decoded once, to every consumer in turn."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        branches: Sequence[Branch],
+        *,
+        log_end: Callable[[], int],
+        grown: threading.Event,
+        save: Callable[[int], None],
+        save_seconds: float,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._reader = reader
+        self._branches = tuple(branches)
+        self._log_end = log_end
+        self._grown = grown
+        self._save = save
+        self._save_seconds = save_seconds
+        self._clock = clock
+        self._monotonic = monotonic
+        self._stop_at: float | None = None
+        self._current_unix_nano: int | None = None
+        self.saved_at = monotonic()
+        self.processed_batches = 0
+        self.dropped: Counter[str] = Counter()
+        self._thread = threading.Thread(target=self._run, name="introspan-feed", daemon=True)
+
+    @property
+    def lag_bytes(self) -> int:
+        """Bytes in the log that were not handed on."""
+        return max(self._log_end() - self._reader.offset, 0)
+
+    @property
+    def lag_seconds(self) -> float:
+        """Age of the batch being handed on; 0 when all are."""
+        received_unix_nano = self._current_unix_nano
+        return 0.0 if received_unix_nano is None else max(self._clock() - received_unix_nano / 1e9, 0.0)
+
+    def start(self) -> None:
+        """Begins to read."""
+        self._thread.start()
+
+    def stop(self, limit_seconds: float) -> None:
+        """Reads to the end of the log, or until the limit, then saves. What is left is read after the next start."""
+        self._stop_at = self._monotonic() + limit_seconds
+        self._grown.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._grown.clear()
+            self._read_to(self._log_end())
+            if self._stop_at is not None:
+                break
+            self._grown.wait(min(_IDLE_SECONDS, self._save_seconds))
+            self._save_if_due()
+        self._attempt("checkpoint_error", lambda: self._save(self._reader.offset))
+
+    def _read_to(self, end: int) -> None:
+        while self._stop_at is None or self._monotonic() < self._stop_at:
+            try:
+                found = self._reader.next_record(end)
+            except OSError as error:
+                self._count_error("read_error", error)
+                return
+            if found is None:
+                break
+            self._hand_on(found)
+            self._save_if_due()
+        self._current_unix_nano = None
+
+    def _hand_on(self, found: Found) -> None:
+        self._current_unix_nano = found.header.received_unix_nano
+        try:
+            batch = _to_batch(found)
+        except FrameError as error:
+            # Only a log written by another version of the collector can hold such a record.
+            self._count_error("undecodable", error)
+            return
+        for branch in self._branches:
+            if found.offset >= branch.start:
+                self._attempt(f"{branch.name}_error", lambda b=branch: b.consumer.consume(batch))
+        self.processed_batches += 1
+
+    def _save_if_due(self) -> None:
+        if self._monotonic() - self.saved_at >= self._save_seconds:
+            self._attempt("checkpoint_error", lambda: self._save(self._reader.offset))
+            self.saved_at = self._monotonic()
+
+    def _attempt(self, reason: str, operation: Callable[[], None]) -> None:
+        try:
+            operation()
+        except Exception as error:  # noqa: BLE001 a fault of one consumer must not stop the others
+            self._count_error(reason, error)
+
+    def _count_error(self, reason: str, error: Exception) -> None:
+        if not self.dropped[reason]:
+            _log.error("batch dropped", reason=reason, exc_info=error)
+        self.dropped[reason] += 1
+
+
+def _to_batch(found: Found) -> Batch:
+    header = found.header
+    decoded = decode(found.payload or b"", header.received_unix_nano)
+    return Batch(
+        offset=found.offset,
+        next_offset=found.next_offset,
+        received_unix_nano=header.received_unix_nano,
+        producer=header.producer,
+        sequence=header.sequence,
+        origin=decoded.origin,
+        tables=decoded.tables,
+        status=decoded.status,
+    )

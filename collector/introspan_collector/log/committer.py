@@ -1,0 +1,98 @@
+"""Single records from any thread in, groups appended to the log and answers to each record out."""
+
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+import structlog
+
+from introspan_collector.log.appender import Appender
+from introspan_collector.log.record import Record
+
+_log = structlog.get_logger(__name__)
+
+Done = Callable[[OSError | None], None]
+"""Called from the committer's thread once a record is in the log, or with the reason why it is not."""
+
+_GROUP_RECORDS = 1024
+
+
+class Committer:
+    """Group commit: one thread appends whatever arrived while it appended the group before.
+
+    With interval_seconds set, the answers do not wait for the disk: a loss of power loses up to that much.
+    """
+
+    def __init__(
+        self,
+        appender: Appender,
+        *,
+        interval_seconds: float | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._appender = appender
+        self._interval_seconds = interval_seconds
+        self._monotonic = monotonic
+        self._queue: SimpleQueue[tuple[Record, Done] | None] = SimpleQueue()
+        self._synced_at = monotonic()
+        self.grown = threading.Event()
+        """Set whenever the log has grown; a reader clears it before it looks."""
+        self.write_errors = 0
+        self._thread = threading.Thread(target=self._run, name="introspan-log", daemon=True)
+        self._thread.start()
+
+    def append(self, record: Record, done: Done) -> None:
+        """Puts a record in line. The caller bounds how much waits."""
+        self._queue.put((record, done))
+
+    def close(self) -> None:
+        """Appends what is in line, then ends the thread and closes the log."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            group, closing = self._next_group()
+            if group:
+                self._append(group)
+            self._attempt(self._upkeep)
+        self._attempt(self._appender.close)
+
+    def _next_group(self) -> tuple[list[tuple[Record, Done]], bool]:
+        group: list[tuple[Record, Done]] = []
+        try:
+            item = self._queue.get(timeout=self._interval_seconds or 1.0)
+            while item is not None:
+                group.append(item)
+                if len(group) == _GROUP_RECORDS:
+                    return group, False
+                item = self._queue.get_nowait()
+        except Empty:
+            return group, False
+        return group, True
+
+    def _append(self, group: list[tuple[Record, Done]]) -> None:
+        error = self._attempt(lambda: self._appender.append([record for record, _ in group]))
+        self.grown.set()
+        for _, done in group:
+            done(error)
+
+    def _upkeep(self) -> None:
+        self._appender.expire()
+        if self._interval_seconds is None:
+            return
+        if self._monotonic() - self._synced_at >= self._interval_seconds:
+            self._synced_at = self._monotonic()
+            self._appender.sync()
+
+    def _attempt(self, operation: Callable[[], None]) -> OSError | None:
+        try:
+            operation()
+        except OSError as error:
+            if self.write_errors == 0:
+                _log.error("the log cannot be written; batches are refused until it can", error=str(error))
+            self.write_errors += 1
+            return error
+        return None
