@@ -49,8 +49,8 @@ KEYS: tuple[Key, ...] = (
         "INTROSPAN_LAYERS",
         _layers("INTROSPAN_LAYERS"),
         "8",
-        "Layers whose residual stream is measured: a number (spaced evenly, first and last included), all, or "
-        "a list such as 0,5,10 (one layer alone: `5,`).",
+        "Layers whose residual stream is measured: a number (spaced evenly, first and last included), all, "
+        "or a list such as 0,5,10 (one layer alone: `5,`).",
     ),
     Key(
         "INTROSPAN_ATTENTION_LAYERS",
@@ -131,7 +131,7 @@ KEYS: tuple[Key, ...] = (
         "INTROSPAN_REPLICA",
         str,
         "",
-        "Name of this replica; where unset, service.instance.id of OTEL_RESOURCE_ATTRIBUTES, else the host's.",
+        "Name of this replica; where unset, service.instance.id of OTEL_RESOURCE_ATTRIBUTES, else the host.",
     ),
     Key(
         "INTROSPAN_RESOURCE_ATTRIBUTES",
