@@ -6,11 +6,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 _POLL_SECONDS = 0.1
+
+
+class DemoError(Exception):
+    """Something the demonstration cannot go on without; its text says what and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +47,15 @@ class Program:
         self.process.wait()
 
 
-def start(name: str, command: Sequence[str | Path], environment: Mapping[str, str], folder: Path) -> Program:
-    """Starts a program with environment added to ours; folder takes its log."""
+@contextmanager
+def start(
+    name: str,
+    command: Sequence[str | Path],
+    environment: Mapping[str, str],
+    folder: Path,
+    patience_seconds: float,
+) -> Iterator[Program]:
+    """A running program with environment added to ours, ended on leaving; folder takes its log."""
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -55,7 +67,14 @@ def start(name: str, command: Sequence[str | Path], environment: Mapping[str, st
             # Its own group: Ctrl-C reaches us alone, and everything it starts can be ended with it.
             start_new_session=True,
         )
-    return Program(name, process, log)
+    program = Program(name, process, log)
+    try:
+        yield program
+    finally:
+        # A second Ctrl-C must not leave half of it running; what follows ends in patience_seconds.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        program.stop(patience_seconds)
+        signal.signal(signal.SIGINT, before)
 
 
 def loopback_port(preferred: int) -> int:

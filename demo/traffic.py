@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import httpx
 
 _PASSAGE = (
-    "The lighthouse keeper counted the ships every evening. Some carried grain, some carried letters, and one, "
-    "which came only in autumn, carried nothing at all. He wrote each of them down in a book with a blue cover, "
-    "with the hour, the wind and the colour of the sails. "
+    "The lighthouse keeper counted the ships every evening. Some carried grain, some carried letters, and "
+    "one, which came only in autumn, carried nothing at all. He wrote each of them down in a book with a "
+    "blue cover, with the hour, the wind and the colour of the sails. "
 )
 
 _PROMPTS = (

@@ -1,0 +1,67 @@
+"""Results of the parts in, docs/benchmarks.md out."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bench.parts import PARTS, Part, Target
+
+_HEAD = """\
+# Benchmarks
+
+Written by `make bench` (one part alone: `make bench ONLY=ingest`); do not edit. Every value is what that
+command measured on the machine named beside it; `docs/benchmarks.json` has the same for programs.
+"""
+
+
+# Any: a result is JSON, whose leaves are numbers and text.
+def page(results: Mapping[str, Any]) -> str:
+    """The page, with a section for each part; one that was never measured says so."""
+    return _HEAD + "".join(_section(part, results.get(part.name)) for part in PARTS.values())
+
+
+def missed(part: Part, values: Mapping[str, Any]) -> list[str]:
+    """One sentence for each target that a result misses or has no value for."""
+    flat = dict(flatten(values))
+    return [_sentence(target, flat.get(target.key)) for target in part.targets if not _met(target, flat)]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested mappings with their paths, joined by dots."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _met(target: Target, flat: Mapping[str, Any]) -> bool:
+    value = flat.get(target.key)
+    return isinstance(value, int | float) and target.met(value)
+
+
+def _sentence(target: Target, value: Any) -> str:
+    got = "it was not measured" if value is None else f"got {_text(value)}"
+    return f"{target.key} must be {target}, {got}"
+
+
+def _section(part: Part, result: Mapping[str, Any] | None) -> str:
+    head = f"\n## {part.name}\n\n{part.question}\n"
+    if result is None:
+        return f"{head}\nNot measured yet: `make bench ONLY={part.name}`.\n"
+    machine = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    targets = {target.key: target for target in part.targets}
+    rows = "".join(_row(key, value, targets.get(key)) for key, value in flatten(result["values"]))
+    return (
+        f"{head}\n{result['date']}; {machine}.\n\n| value | measured | target |\n| --- | ---: | --- |\n{rows}"
+    )
+
+
+def _row(key: str, value: Any, target: Target | None) -> str:
+    verdict = "" if target is None else f"{target}, {'met' if _met(target, {key: value}) else '**missed**'}"
+    return f"| {key} | {_text(value)} | {verdict} |\n"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

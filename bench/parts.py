@@ -1,0 +1,49 @@
+"""The parts of `make bench`, and what each measured value is held against."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bound on one value of a part's result; key is its path with dots."""
+
+    key: str
+    bound: float
+    at_most: bool
+    unit: str
+
+    def met(self, value: float) -> bool:
+        """Whether a measured value keeps the bound."""
+        return value <= self.bound if self.at_most else value >= self.bound
+
+    def __str__(self) -> str:
+        return f"{'≤' if self.at_most else '≥'} {self.bound:,g} {self.unit}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One program of bench/: its module has `run() -> dict`, whose values are numbers, text or such dicts."""
+
+    name: str
+    module: str
+    question: str
+    targets: tuple[Target, ...]
+
+
+def _at_most(key: str, bound: float, unit: str = "") -> Target:
+    return Target(key, bound, at_most=True, unit=unit)
+
+
+def _at_least(key: str, bound: float, unit: str = "") -> Target:
+    return Target(key, bound, at_most=False, unit=unit)
+
+
+PARTS = {
+    part.name: part
+    for part in (
+        Part("cost", "bench.cost", "What does capture cost the served model?", ()),
+        Part("ingest", "bench.ingest", "How much does one collector take?", ()),
+        Part("series", "bench.series", "What do memory and a scrape come to at the series cap?", ()),
+    )
+}
+"""Every part by name, in the order they run."""

@@ -1,0 +1,59 @@
+"""A program that is starting in, an answer on its health address out; a clear error where none comes."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import httpx
+from rich.console import Console
+
+from demo.processes import DemoError, Program
+
+_LIMIT_SECONDS = 600.0
+_POLL_SECONDS = 0.5
+_SAY_EVERY_SECONDS = 15.0
+_TAIL_LINES = 25
+
+
+async def until_healthy(
+    program: Program, address: str, console: Console, clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Returns once the address answers 200, showing meanwhile how long it takes. Raises DemoError."""
+    began = clock()
+    said = began
+    async with httpx.AsyncClient(timeout=5.0) as client:
+        with console.status("") as status:
+            while not await _healthy(client, address):
+                waited = clock() - began
+                check_alive(program)
+                if waited > _LIMIT_SECONDS:
+                    raise DemoError(_failure(program, f"did not answer on {address} in {waited:.0f} s"))
+                line = f"starting {program.name}, {waited:.0f} s"
+                status.update(f"{line}  [dim]{_last(program)}")
+                if not console.is_terminal and clock() - said >= _SAY_EVERY_SECONDS:
+                    said = clock()
+                    console.print(line)
+                await asyncio.sleep(_POLL_SECONDS)
+    console.print(f"{program.name} is ready after {clock() - began:.0f} s")
+
+
+def check_alive(program: Program) -> None:
+    """Raises DemoError with the end of the program's log when it has ended."""
+    if program.ended():
+        raise DemoError(_failure(program, f"ended with exit code {program.process.returncode}"))
+
+
+async def _healthy(client: httpx.AsyncClient, address: str) -> bool:
+    try:
+        return (await client.get(address)).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False  # not listening yet
+
+
+def _failure(program: Program, what: str) -> str:
+    return f"{program.log_tail(_TAIL_LINES)}\n\n{program.name} {what}; the end of its log is above"
+
+
+def _last(program: Program) -> str:
+    # Brackets would be read as markup.
+    return program.log_tail(1)[:80].replace("[", "(")

@@ -1,0 +1,19 @@
+"""A renderable in, an SVG file that needs nothing from elsewhere out."""
+
+import io
+import re
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+
+_COLUMNS = 112
+_REMOTE_FONT = re.compile(r"@font-face \{.*?\}|<!-- Generated .*? -->", re.DOTALL)
+
+
+def save(picture: RenderableType, path: Path, title: str = "make demo") -> None:
+    """Writes what a terminal of 112 columns would show."""
+    console = Console(record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True)
+    console.print(picture)
+    # Rich's SVG loads its font from the network; the reader's own monospace font does as well.
+    svg = _REMOTE_FONT.sub("", console.export_svg(title=title, unique_id="introspan"))
+    path.write_text(svg, encoding="utf-8")

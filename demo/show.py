@@ -1,0 +1,129 @@
+"""Two running servers in, requests and a live picture out, for as long as the plan says."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from math import inf
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.live import Live
+
+from demo.collected import EMPTY, Snapshot, fetch
+from demo.health import check_alive
+from demo.picture import save
+from demo.processes import DemoError, Program
+from demo.traffic import Tally, chats, send
+from demo.view import Run, plain_line, screen
+
+_CONCURRENCY = 8
+_REQUESTS = 200
+_REFRESH_SECONDS = 1.0
+_PLAIN_EVERY_SECONDS = 10.0
+# Exporters send at least every second; one more for the collector to count it.
+_SETTLE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the command line asked for. seconds None: _REQUESTS requests, then until Ctrl-C."""
+
+    model: str
+    seconds: float | None
+    screenshot: Path | None
+    seed: int
+
+
+@dataclass(slots=True)
+class Show:
+    """One performance: requests going out, and what the collector says of them coming back."""
+
+    plan: Plan
+    console: Console
+    programs: Sequence[Program]
+    collector_address: str
+    model_address: str
+    clock: Callable[[], float] = time.monotonic
+    _began: float = field(default=0.0, init=False)
+    _first_signal_seconds: float | None = field(default=None, init=False)
+    _tally: Tally = field(default_factory=Tally, init=False)
+    _snapshot: Snapshot = field(default=EMPTY, init=False)
+
+    async def run(self) -> None:
+        """Plays it to its end and prints a summary, after Ctrl-C too. Raises DemoError."""
+        self._began = self.clock()
+        traffic = asyncio.create_task(self._send())
+        try:
+            async with httpx.AsyncClient(base_url=self.collector_address, timeout=5.0) as client:
+                if self.console.is_terminal:
+                    await self._live(client, traffic)
+                else:
+                    await self._plain(client, traffic)
+                await asyncio.sleep(_SETTLE_SECONDS)
+                await self._look(client)
+        finally:
+            traffic.cancel()
+            self._summarise()
+        if self._first_signal_seconds is None:
+            raise DemoError("no signal reached the collector; its log and vLLM's say why\n" + self._logs())
+
+    async def _send(self) -> None:
+        source = chats(self.plan.model, self.plan.seed)
+        limit = _REQUESTS if self.plan.seconds is None else None
+        await send(
+            self.model_address, islice(source, limit), self._tally, _CONCURRENCY, lambda: self._left() > 0
+        )
+
+    def _left(self) -> float:
+        return inf if self.plan.seconds is None else self._began + self.plan.seconds - self.clock()
+
+    async def _live(self, client: httpx.AsyncClient, traffic: asyncio.Task[None]) -> None:
+        with Live(console=self.console, auto_refresh=False, vertical_overflow="visible") as live:
+            # With no seconds given the picture stays until Ctrl-C.
+            while self.plan.seconds is None or not traffic.done():
+                await self._look(client)
+                live.update(screen(self._now(), self._snapshot), refresh=True)
+                await asyncio.sleep(_REFRESH_SECONDS)
+
+    async def _plain(self, client: httpx.AsyncClient, traffic: asyncio.Task[None]) -> None:
+        said = -inf
+        while not traffic.done():
+            await self._look(client)
+            if self.clock() - said >= _PLAIN_EVERY_SECONDS:
+                said = self.clock()
+                self.console.print(plain_line(self._now(), self._snapshot), markup=False, soft_wrap=True)
+            await asyncio.sleep(_REFRESH_SECONDS)
+
+    async def _look(self, client: httpx.AsyncClient) -> None:
+        for program in self.programs:
+            check_alive(program)
+        self._snapshot = await fetch(client)
+        if self._first_signal_seconds is None and self._snapshot.layers:
+            self._first_signal_seconds = self.clock() - self._began
+
+    def _now(self) -> Run:
+        addresses = {
+            "metrics": f"{self.collector_address}/metrics",
+            "API": f"{self.collector_address}/api/v1/latest",
+            "model": f"{self.model_address}/v1/chat/completions",
+        }
+        return Run(self.plan.model, self.clock() - self._began, self.plan.seconds, self._tally, addresses)
+
+    def _summarise(self) -> None:
+        run = self._now()
+        if not self.console.is_terminal:
+            self.console.print(screen(run, self._snapshot))
+        if self._first_signal_seconds is not None:
+            self.console.print(f"first signal {self._first_signal_seconds:.1f} s after the server was ready")
+        self.console.print(plain_line(run, self._snapshot), markup=False, soft_wrap=True)
+        for failure in self._tally.failures:
+            self.console.print(f"a request failed: {failure}", markup=False)
+        if self.plan.screenshot is not None:
+            save(screen(run, self._snapshot), self.plan.screenshot)
+            self.console.print(f"wrote {self.plan.screenshot}")
+
+    def _logs(self) -> str:
+        return "\n\n".join(f"{program.name}:\n{program.log_tail(15)}" for program in self.programs)

@@ -1,0 +1,132 @@
+"""A snapshot of the collector and the state of the run in, a terminal screen out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from demo.collected import Snapshot
+from demo.traffic import Tally
+
+_LAYER_SIGNALS = {
+    "residual.log_rms": "log rms",
+    "residual.log_peak": "log peak",
+    "residual.turn": "turn",
+    "residual.update_ratio": "update",
+    "residual.velocity": "velocity",
+    "residual.curvature": "curvature",
+    "attention.entropy": "entropy",
+    "attention.sink_mass": "sink",
+    "attention.recent_mass": "recent",
+}
+_MODEL_SIGNALS = (
+    "output.entropy",
+    "output.margin",
+    "output.logprob",
+    "output.repetition",
+    "sampler.pit",
+    "sampler.greedy_mismatch",
+    "output.nonfinite",
+)
+_BAR_CELLS = 4
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+# From cold to warm, readable on dark and light backgrounds.
+_HEAT = ("#4575b4", "#5e93c3", "#74add1", "#8fb8b0", "#c9a84c", "#f09a4a", "#ef7347", "#d73027")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How far the demonstration is. total_seconds is None where only Ctrl-C ends it."""
+
+    model: str
+    elapsed_seconds: float
+    total_seconds: float | None
+    tally: Tally
+    addresses: Mapping[str, str]
+
+
+def screen(run: Run, snapshot: Snapshot) -> RenderableType:
+    """Everything there is to see now, as one renderable about 110 columns wide."""
+    return Group(_header(run), _layers(snapshot), _model(snapshot), _health(snapshot), _addresses(run))
+
+
+def plain_line(run: Run, snapshot: Snapshot) -> str:
+    """The same in one line, for output that is not a terminal."""
+    means = (f"{name}={value:.3f}" for name in _MODEL_SIGNALS if (value := snapshot.mean(name)) is not None)
+    return (
+        f"[{run.elapsed_seconds:5.0f} s] {run.tally.answered} requests, {run.tally.output_tokens} tokens, "
+        f"{snapshot.accepted_segments} segments, {len(snapshot.layers)} layers; {' '.join(means)}"
+    )
+
+
+def _header(run: Run) -> RenderableType:
+    tally = run.tally
+    rate = tally.output_tokens / run.elapsed_seconds if run.elapsed_seconds > 0 else 0.0
+    text = Text.assemble(
+        (run.model, "bold"),
+        f"   {timedelta(seconds=int(run.elapsed_seconds))}   {tally.answered} requests answered, "
+        f"{tally.sent - tally.answered - tally.failed} in flight, {tally.failed} failed   "
+        f"{tally.output_tokens} tokens, {rate:.0f}/s",
+    )
+    if run.total_seconds is None:
+        return text
+    return Group(text, ProgressBar(total=run.total_seconds, completed=run.elapsed_seconds))
+
+
+def _layers(snapshot: Snapshot) -> RenderableType:
+    title = "residual stream and attention, by layer"
+    table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    table.add_column("layer", justify="right")
+    for title in _LAYER_SIGNALS.values():
+        table.add_column(title, no_wrap=True)
+    ranges = {name: _span(snapshot, name) for name in _LAYER_SIGNALS}
+    for layer in snapshot.layers:
+        table.add_row(
+            str(layer),
+            *(_cell(snapshot.mean(name, layer), ranges[name]) for name in _LAYER_SIGNALS),
+        )
+    return table
+
+
+def _span(snapshot: Snapshot, signal: str) -> tuple[float, float]:
+    values = [value for layer in snapshot.layers if (value := snapshot.mean(signal, layer)) is not None]
+    return (min(values), max(values)) if values else (0.0, 0.0)
+
+
+def _cell(value: float | None, span: tuple[float, float]) -> Text:
+    if value is None:
+        return Text("·", style="dim")
+    low, high = span
+    share = (value - low) / (high - low) if high > low else 0.0
+    eighths = round(share * _BAR_CELLS * 8)
+    bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+    style = _HEAT[min(int(share * len(_HEAT)), len(_HEAT) - 1)]
+    return Text.assemble(f"{value:6.2f} ", (f"{bar:<{_BAR_CELLS}}", style))
+
+
+def _model(snapshot: Snapshot) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), title="output and sampler", title_justify="left")
+    shown = [(name, value) for name in _MODEL_SIGNALS if (value := snapshot.mean(name)) is not None]
+    for name, _ in shown:
+        table.add_column(name)
+    table.add_row(*(f"{value:.3f}" for _, value in shown))
+    return table
+
+
+def _health(snapshot: Snapshot) -> RenderableType:
+    drops = ", ".join(f"{reason} {count}" for reason, count in sorted(snapshot.drops.items())) or "none"
+    disabled = "; ".join(snapshot.disabled) or "none"
+    return Text(
+        f"segments accepted {snapshot.accepted_segments}   dropped: {drops}   switched off: {disabled}"
+    )
+
+
+def _addresses(run: Run) -> RenderableType:
+    width = max(map(len, run.addresses))
+    lines = (f"{name:<{width}}  {address}" for name, address in run.addresses.items())
+    return Panel("\n".join(lines), title="look for yourself", title_align="left")
