@@ -46,7 +46,7 @@ class Framer:
         self._schemas: dict[int, tuple[Schema, int]] = {}
 
     def collect(self, take: Callable[[], Observation | None], spare_bytes: int) -> list[Observation]:
-        """The next observations that fit one frame beside spare_bytes, in order; one at least if any waits."""
+        """The next observations that fit one frame beside spare_bytes, in order; one at least if any wait."""
         room = FRAME_BYTES - spare_bytes - self._resource.ByteSize() - len(self._producer_id) - 64
         chosen: list[Observation] = []
         seen: set[int] = set()
