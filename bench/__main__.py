@@ -45,7 +45,7 @@ def _measure(part: Part) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         into = Path(scratch, "values.json")
         # A process of its own: one part's memory, threads and failures are not the next one's.
-        command = [sys.executable, "-m", "bench", "--only", part.name, "--into", into]
+        command = [sys.executable, "-m", "bench", "--only", part.name, "--into", str(into)]
         code = subprocess.run(command, check=False).returncode
         if code != 0:
             return [f"{part.name} failed with exit code {code}; docs/benchmarks.md keeps its last result"]
