@@ -4,10 +4,10 @@ What goes in: configuration, tokenizer and chat template as they are on disk; na
 tensor of its safetensors files; and up to SAMPLE_BYTES of each tensor's bytes, in evenly spaced pieces of
 PIECE_BYTES, both ends included. The same tensors split over other files give the same digest.
 
-What it cannot see: bytes between the pieces (a tensor up to SAMPLE_BYTES is read whole, in models of thousands
-of tensors less of each, see BUDGET_BYTES); what happens after loading (quantisation, reloads, faults of memory:
-canaries see those); engine flags and adapters, unless the caller names them in `extra`. A configuration that
-is only laid out differently counts as another one.
+What it cannot see: bytes between the pieces (a tensor up to SAMPLE_BYTES is read whole, in models of
+thousands of tensors less of each, see BUDGET_BYTES); what happens after loading (quantisation, reloads, faults
+of memory: canaries see those); engine flags and adapters, unless the caller names them in `extra`. A
+configuration that is only laid out differently counts as another one.
 """
 
 import hashlib
