@@ -1,11 +1,12 @@
 """What the stages of the SDK hand to one another: observations, who measured them, how capture is doing."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from introspan_wire.codec import Schema
+from introspan_wire.codec import NO_AXIS, Schema
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,3 +78,47 @@ class CaptureStatus:
     sampling_probability: float = 1.0
     drops: dict[str, int] = field(default_factory=dict)
     """Segments dropped before export, by reason."""
+
+
+class RowColumn(NamedTuple):
+    """Meaning of one value of a measured row; axes that the signal lacks are introspan_wire.codec.NO_AXIS."""
+
+    signal: str
+    layer: int = NO_AXIS
+    head: int = NO_AXIS
+    component: int = NO_AXIS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One request as capture knows it.
+
+    key is the engine's own id, request_id the client's; hash decides about sampling and everything else
+    that is drawn by hash. cached_tokens were read from the prefix cache when the request was first scheduled.
+    """
+
+    key: str
+    request_id: str
+    trace_id: bytes
+    span_id: bytes
+    cluster_key: int
+    adapter: str
+    prompt_tokens: int
+    cached_tokens: int
+    sampling_probability: float
+    hash: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The rows one step of the model measured, at most one of each request.
+
+    position is that of the row's input token; a row at position prompt_tokens − 1 is the last prompt token's.
+    values: float32 [rows, columns], NaN = not measured. closes marks rows after which the segment is sent at
+    once.
+    """
+
+    requests: list[Request]
+    position: NDArray[np.int64]
+    values: NDArray[np.float32]
+    closes: NDArray[np.bool_]

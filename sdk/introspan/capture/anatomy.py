@@ -1,0 +1,148 @@
+"""A loaded model in; the places where its streams and attention can be tapped out, and what cannot be, and why."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from torch import nn
+
+from introspan.observation import Disabled
+
+_STACK_NAMES = ("layers", "h", "blocks")
+_FIRST_NORMS = ("input_layernorm", "ln_1", "norm1", "attention_norm", "attn_norm", "ln_attn", "input_norm")
+_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f", "final_norm")
+_KV_DTYPES = ("auto", "float32", "float16", "bfloat16")
+
+
+class Form(Enum):
+    """How the residual stream entering a layer is read."""
+
+    NORM = "norm"
+    """At the layer's first norm: `norm(x, r)` returns it as `out[1]`, `norm(x)` takes it as x."""
+    LAYER_INPUT = "layer_input"
+    """At the layer's own call, which takes it as its only activation."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamPoint:
+    """Where h_ℓ is read; layer L stands for the stream entering the final norm."""
+
+    layer: int
+    module: nn.Module
+    form: Form
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionPoint:
+    """One layer's attention. module is vLLM's Attention, whose `impl` and `kv_cache` are used."""
+
+    layer: int
+    # Any: vLLM's Attention is not typed beyond nn.Module.
+    module: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Anatomy:
+    """A decoder as far as it can be tapped: streams by layer 0 … L, attention by layer 0 … L−1."""
+
+    layer_count: int
+    streams: dict[int, StreamPoint]
+    attention: dict[int, AttentionPoint]
+    refused: tuple[Disabled, ...]
+
+
+def survey(model: nn.Module, layer_count: int) -> Anatomy:
+    """What can be tapped in a model of `layer_count` decoder layers. Raises nothing: refusals are in the result."""
+    stack = _stack(model, layer_count)
+    if stack is None:
+        reason = f"no stack of {layer_count} decoder layers named {', '.join(_STACK_NAMES)}"
+        return Anatomy(
+            layer_count,
+            {},
+            {},
+            (
+                Disabled("residual", "unsupported_model", reason),
+                Disabled("attention", "unsupported_model", reason),
+            ),
+        )
+    parent, layers = stack
+    refused: list[Disabled] = []
+    streams: dict[int, StreamPoint] = {}
+    for layer, module in enumerate(layers):
+        point = _stream(layer, module)
+        if point is not None:
+            streams[layer] = point
+    final = next((getattr(parent, name) for name in _FINAL_NORMS if hasattr(parent, name)), None)
+    if final is not None:
+        streams[layer_count] = StreamPoint(layer_count, final, Form.NORM)
+    missing = sorted(set(range(layer_count + 1)) - set(streams))
+    if missing:
+        refused.append(
+            Disabled("residual", "unsupported_layer", f"the stream entering layers {missing} cannot be read")
+        )
+    attention: dict[int, AttentionPoint] = {}
+    for layer, module in enumerate(layers):
+        found = [child for child in module.modules() if _is_attention(child)]
+        why = _attention_refusal(found)
+        if why is None:
+            attention[layer] = AttentionPoint(layer, found[0])
+        elif not any(entry.detail == why for entry in refused):
+            refused.append(Disabled("attention", "unsupported_attention", why))
+    return Anatomy(layer_count, streams, attention, tuple(refused))
+
+
+def _stack(model: nn.Module, layer_count: int) -> tuple[nn.Module, nn.ModuleList] | None:
+    for name, module in model.named_modules():
+        # A drafter's layers hang under the served model in some engines; they are not the model's own.
+        if re.search(r"draft|eagle|mtp", name):
+            continue
+        for stack_name in _STACK_NAMES:
+            layers = getattr(module, stack_name, None)
+            if isinstance(layers, nn.ModuleList) and len(layers) == layer_count:
+                return module, layers
+    return None
+
+
+def _stream(layer: int, module: nn.Module) -> StreamPoint | None:
+    norm = next((getattr(module, name) for name in _FIRST_NORMS if hasattr(module, name)), None)
+    if isinstance(norm, nn.Module):
+        return StreamPoint(layer, norm, Form.NORM)
+    parameters = inspect.signature(module.forward).parameters
+    if "hidden_states" in parameters and "residual" not in parameters:
+        return StreamPoint(layer, module, Form.LAYER_INPUT)
+    return None
+
+
+def _is_attention(module: nn.Module) -> bool:
+    return hasattr(module, "impl") and hasattr(module, "kv_cache") and hasattr(module, "layer_name")
+
+
+def _attention_refusal(found: list[nn.Module]) -> str | None:
+    """Why a layer's attention cannot be measured, or None where it can."""
+    if len(found) != 1:
+        return f"a layer has {len(found)} attention modules, exactly 1 is understood"
+    # Any: attributes of vLLM's attention implementation.
+    impl: Any = getattr(found[0], "impl")  # noqa: B009 - nn.Module's own attribute access is untyped
+    name = type(impl).__name__
+    if "MLA" in name:
+        return f"{name} keeps latent keys (MLA)"
+    if name != "CPUAttentionBackendImpl":
+        return f"the cache layout of {name} is not known"
+    dtype = str(getattr(impl, "kv_cache_dtype", "auto"))
+    if dtype not in _KV_DTYPES:
+        return f"the KV cache is quantised ({dtype})"
+    if str(getattr(impl, "attn_type", "decoder")) != "decoder":
+        return f"attention of type {impl.attn_type} is not causal"
+    return None
+
+
+def describe(anatomy: Anatomy) -> Iterator[str]:
+    """Lines for a person on what is tapped and what is not."""
+    forms = {point.form.value for point in anatomy.streams.values()}
+    yield f"residual stream: {len(anatomy.streams)} of {anatomy.layer_count + 1} points ({', '.join(sorted(forms))})"
+    yield f"attention: {len(anatomy.attention)} of {anatomy.layer_count} layers"
+    for entry in anatomy.refused:
+        yield f"not captured: {entry.signal}: {entry.detail}"

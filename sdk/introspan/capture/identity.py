@@ -1,0 +1,59 @@
+"""A request new to the worker in; who it is, and whether it is measured, out."""
+
+import re
+from typing import Any
+
+from introspan.admission import Admission
+from introspan.capture.passport import Passport, read
+from introspan.context import cluster_key, request_hash
+from introspan.observation import Request
+
+_CHILD = re.compile(r"(\d+)_(.+)")
+_SUFFIX = re.compile(r"-[0-9a-f]{8}$")
+
+
+class Identity:
+    """Names requests as their clients know them, and draws which are measured."""
+
+    def __init__(self, salt: bytes, admission: Admission) -> None:
+        self._salt = salt
+        self._admission = admission
+
+    # Any: vLLM's NewRequestData.
+    def of(self, new: Any) -> Request | None:
+        """The request, or None where it is not measured."""
+        if new.sampling_params is None or new.prompt_token_ids is None:
+            return None
+        passport = read(new.sampling_params)
+        request_id = _external(new.req_id, passport)
+        drawn = request_hash(request_id)
+        probability = self._admission.admit(drawn)
+        if probability is None:
+            return None
+        caller = passport.cluster_key if passport is not None else None
+        if caller is None:
+            caller = cluster_key(
+                self._salt, api_key=None, user=None, prompt_token_ids=new.prompt_token_ids[:64]
+            )
+        return Request(
+            key=new.req_id,
+            request_id=request_id,
+            trace_id=passport.trace_id if passport is not None else bytes(16),
+            span_id=passport.span_id if passport is not None else bytes(8),
+            cluster_key=caller,
+            adapter=new.lora_request.lora_name if new.lora_request is not None else "",
+            prompt_tokens=len(new.prompt_token_ids),
+            cached_tokens=int(new.num_computed_tokens),
+            sampling_probability=probability,
+            hash=drawn,
+        )
+
+
+def _external(worker_id: str, passport: Passport | None) -> str:
+    """The client's id; of the n samples of one request, each with its number in front as the engine has it."""
+    child = _CHILD.fullmatch(worker_id)
+    if passport is None:
+        return _SUFFIX.sub("", worker_id)
+    if child is not None and child[2].startswith(passport.request_id):
+        return f"{child[1]}_{passport.request_id}"
+    return passport.request_id

@@ -1,0 +1,140 @@
+"""What a step schedules in; which of its rows are measured out.
+
+A row is measured when it is the last one its request has in the step, at or after the last prompt token, and
+beyond all that was measured before: positions computed again after a preemption count once.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from introspan.observation import Request
+
+BURST = 3
+"""Consecutive decoded tokens measured together; differences over tokens are taken inside a burst."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """The measured rows of one step; every array has one entry per row.
+
+    token is the row's index in the step's flat token axis, batch its request's index in the batch. burst is the
+    row's place in its burst (0, 1, 2, or more where every token is measured), −1 for a prompt row.
+    """
+
+    requests: list[Request]
+    slot: NDArray[np.int64]
+    token: NDArray[np.int64]
+    batch: NDArray[np.int64]
+    position: NDArray[np.int64]
+    burst: NDArray[np.int64]
+    attention: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+
+class Table:
+    """The requests in the engine that are measured, by slot; every array is indexed by slot."""
+
+    def __init__(self, capacity: int, token_stride: int) -> None:
+        self._stride = token_stride
+        self._free = list(range(capacity - 1, -1, -1))
+        self._slots: dict[str, int] = {}
+        self._requests: list[Request | None] = [None] * capacity
+        self._prompt_tokens = np.zeros(capacity, np.int64)
+        self._phase = np.zeros(capacity, np.int64)
+        self._high_water = np.full(capacity, -1, np.int64)
+        self._batch_ids: list[str] = []
+        self._batch_slots = np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def begin(self, request: Request) -> int | None:
+        """Follows a request from now on; returns its slot, or None when the table is full."""
+        if not self._free:
+            return None
+        slot = self._free.pop()
+        self._slots[request.key] = slot
+        self._requests[slot] = request
+        self._prompt_tokens[slot] = request.prompt_tokens
+        self._phase[slot] = (request.hash >> 32) % self._stride
+        self._high_water[slot] = -1
+        self._batch_ids = []
+        return slot
+
+    def end(self, key: str) -> tuple[Request, int] | None:
+        """Forgets a request; returns it with the last position it reached, or None if it was not followed."""
+        slot = self._slots.pop(key, None)
+        if slot is None:
+            return None
+        request = self._requests[slot]
+        assert request is not None
+        self._requests[slot] = None
+        self._free.append(slot)
+        self._batch_ids = []
+        return request, int(self._high_water[slot])
+
+    def slot(self, key: str) -> int | None:
+        """The slot of a followed request."""
+        return self._slots.get(key)
+
+    def select(
+        self, ids: list[str], start: NDArray[np.int64], scheduled: NDArray[np.int64]
+    ) -> Selection | None:
+        """The rows to measure of a step over `ids` in batch order, or None where there are none.
+
+        start: [requests] tokens computed before the step; scheduled: [requests] tokens in the step.
+        """
+        if ids != self._batch_ids:
+            self._batch_ids = list(ids)
+            self._batch_slots = np.array([self._slots.get(key, -1) for key in ids], np.int64)
+        slots = self._batch_slots
+        position = start + scheduled - 1
+        decoded = position - self._prompt_tokens[slots]
+        fresh = (slots >= 0) & (decoded >= -1) & (position > self._high_water[slots])
+        if not fresh.any():
+            return None
+        self._high_water[slots[fresh]] = position[fresh]
+        place = (decoded + self._phase[slots]) % self._stride
+        if self._stride <= BURST:
+            place = decoded.copy()
+            measured = fresh
+        else:
+            # A burst that began before the first decoded token is measured from its middle on.
+            place = np.minimum(place, decoded)
+            measured = fresh & ((decoded == -1) | ((decoded + self._phase[slots]) % self._stride < BURST))
+        batch = np.flatnonzero(measured)
+        if not batch.size:
+            return None
+        prompt = decoded[batch] == -1
+        chosen = slots[batch]
+        last_of_burst = (decoded[batch] + self._phase[chosen]) % self._stride == min(BURST, self._stride) - 1
+        return Selection(
+            requests=[request for slot in chosen if (request := self._requests[slot]) is not None],
+            slot=chosen,
+            token=np.cumsum(scheduled)[batch] - 1,
+            batch=batch,
+            position=position[batch],
+            burst=np.where(prompt, -1, place[batch]),
+            attention=prompt | last_of_burst | (self._stride == 1),
+        )
+
+
+_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_INCREMENT = np.uint64(0x9E3779B97F4A7C15)
+
+
+def draw(seed: NDArray[np.uint64], position: NDArray[np.int64]) -> NDArray[np.float64]:
+    """A uniform number in (0, 1) for each (request hash, position), the same on every rank.
+
+    (SplitMix64, Steele et al. 2014)
+    """
+    state = seed + (position.astype(np.uint64) + np.uint64(1)) * _INCREMENT
+    state = (state ^ (state >> np.uint64(30))) * _MULTIPLIERS[0]
+    state = (state ^ (state >> np.uint64(27))) * _MULTIPLIERS[1]
+    state ^= state >> np.uint64(31)
+    uniform: NDArray[np.float64] = ((state >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    return uniform

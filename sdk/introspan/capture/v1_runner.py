@@ -1,0 +1,150 @@
+"""vLLM's V1 model runner in, calls to the recorder out.
+
+Four methods of the runner instance are wrapped; each calls the host's own first or hands its result through
+unchanged, and catches whatever ours raises. Read off vLLM 0.32.0, `v1/worker/gpu_model_runner.py`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from introspan.capture.health import Health
+from introspan.capture.output_probe import Sampling
+from introspan.capture.recorder import Recorder, Stopwatch
+from introspan.observation import Request
+
+NEEDS = (
+    "_update_states",
+    "_prepare_inputs",
+    "sample_tokens",
+    "execute_model_state",
+    "input_batch",
+    "requests",
+)
+
+
+# Any throughout: vLLM's runner, scheduler output and request states are duck-typed on purpose, so that a version
+# that changes them is refused by `refusal` rather than failing at import.
+def refusal(runner: Any, vllm_config: Any) -> str | None:
+    """Why this runner cannot be followed, or None where it can."""
+    missing = [name for name in NEEDS if not hasattr(runner, name)]
+    if missing:
+        return f"{type(runner).__name__} lacks {', '.join(missing)}; the V1 runner of vLLM 0.32 has them"
+    if vllm_config.scheduler_config.async_scheduling:
+        return "asynchronous scheduling delivers tokens a step later, which is not followed yet"
+    if vllm_config.speculative_config is not None:
+        return "speculative decoding schedules rows that may be rejected, which is not followed yet"
+    if vllm_config.parallel_config.pipeline_parallel_size > 1:
+        return "pipeline stages see part of the layers, which is not joined yet"
+    if getattr(runner, "is_pooling_model", False):
+        return "a pooling model generates no tokens"
+    return None
+
+
+class V1Runner:
+    """Follows one runner from the time its model is loaded."""
+
+    def __init__(
+        self,
+        runner: Any,
+        recorder: Recorder,
+        health: Health,
+        identify: Callable[[Any], Request | None],
+    ) -> None:
+        self._runner = runner
+        self._recorder = recorder
+        self._health = health
+        self._identify = identify
+        self._watch = Stopwatch(health)
+        self._generated_from = 0
+        for name, after in (("_update_states", self._after_update), ("_prepare_inputs", self._after_prepare)):
+            setattr(runner, name, self._followed(getattr(runner, name), after))
+        runner.sample_tokens = self._sampling(runner.sample_tokens)
+
+    def _followed(self, original: Callable[..., Any], after: Callable[[Any], None]) -> Callable[..., Any]:
+        def call(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(scheduler_output, *args, **kwargs)
+            self._guarded(after, scheduler_output)
+            return result
+
+        return call
+
+    def _sampling(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._guarded(self._before_sampling)
+            result = original(*args, **kwargs)
+            self._guarded(self._after_sampling, result)
+            return result
+
+        return call
+
+    def _guarded(self, action: Callable[..., None], *args: Any) -> None:
+        """Nothing of ours may raise into the host: an error ends the step's measurement and is counted."""
+        if not self._health.is_on("capture"):
+            return
+        try:
+            with self._watch, torch.inference_mode():
+                action(*args)
+        except Exception as error:  # noqa: BLE001 - the edge of the host
+            self._health.error("capture", error)
+            self._recorder.abandon_step()
+
+    def _after_update(self, scheduler_output: Any) -> None:
+        for key in scheduler_output.finished_req_ids:
+            self._recorder.finish(key)
+        for new in scheduler_output.scheduled_new_reqs:
+            request = self._identify(new)
+            if request is not None:
+                self._recorder.begin(request, _sampling(new.sampling_params))
+
+    def _after_prepare(self, scheduler_output: Any) -> None:
+        batch = self._runner.input_batch
+        ids = batch.req_ids
+        counts = scheduler_output.num_scheduled_tokens
+        scheduled = np.array([counts[key] for key in ids], np.int64)
+        self._recorder.begin_step(ids, batch.num_computed_tokens_cpu[: len(ids)].astype(np.int64), scheduled)
+
+    def _before_sampling(self) -> None:
+        state = self._runner.execute_model_state
+        logits = None if state is None else state.logits
+        if logits is not None and logits.shape[0] != self._runner.input_batch.num_reqs:
+            raise RuntimeError(
+                f"{logits.shape[0]} rows of logits for {self._runner.input_batch.num_reqs} requests"
+            )
+        self._recorder.before_sampling(logits)
+
+    def _after_sampling(self, output: Any) -> None:
+        batch = self._runner.input_batch
+        tokens = output.sampled_token_ids
+
+        def generated(place: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+            start, stop = batch.num_prompt_tokens[place], batch.num_tokens_no_spec[place]
+            stream: np.ndarray[Any, np.dtype[np.int32]] = batch.token_ids_cpu[place, start:stop]
+            return stream
+
+        self._recorder.after_sampling(lambda place: int(tokens[place][0]), generated)
+
+
+def _sampling(params: Any) -> Sampling:
+    """Sampling parameters, and whether no other processor takes part."""
+    plain = not (
+        params.presence_penalty
+        or params.frequency_penalty
+        or params.repetition_penalty != 1.0
+        or params.logit_bias
+        or params.bad_words
+        or params.min_tokens
+        or params.allowed_token_ids
+        or params.structured_outputs is not None
+        or params.seed is not None
+        or getattr(params, "thinking_token_budget", None) is not None
+    )
+    return Sampling(
+        temperature=float(params.temperature),
+        top_k=int(params.top_k),
+        top_p=float(params.top_p),
+        min_p=float(params.min_p),
+        reproducible=plain,
+    )

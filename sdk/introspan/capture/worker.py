@@ -1,0 +1,174 @@
+"""A worker whose model was just loaded in; a recorder that follows its runner out.
+
+The only place where the parts of capture are put together.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from introspan import __version__
+from introspan.admission import Admission
+from introspan.capture.anatomy import Anatomy, describe, survey
+from introspan.capture.attention_probe import AttentionProbe
+from introspan.capture.attention_taps import AttentionTap
+from introspan.capture.columns import Layout, lay_out
+from introspan.capture.fingerprint import fingerprint
+from introspan.capture.health import Health
+from introspan.capture.identity import Identity
+from introspan.capture.output_probe import OutputProbe
+from introspan.capture.recorder import Recorder, Sinks
+from introspan.capture.rows import Table
+from introspan.capture.stream_probe import StreamProbe
+from introspan.capture.taps import Taps
+from introspan.capture.v1_runner import V1Runner, refusal
+from introspan.config import Settings
+from introspan.observation import Disabled, Resource
+
+_log = logging.getLogger("introspan")
+
+
+@dataclass(frozen=True, slots=True)
+class Depths:
+    """Which layers of a model are measured for what."""
+
+    residual: tuple[int, ...]
+    projection: tuple[int, ...]
+    attention: tuple[int, ...]
+
+
+def choose(settings: Settings, anatomy: Anatomy) -> Depths:
+    """The layers to measure, as far as the model offers them. Raises SettingsError for a layer it lacks."""
+    count = anatomy.layer_count
+    residual = tuple(
+        layer
+        for layer in settings.layers.resolve(count)
+        if layer in anatomy.streams and layer + 1 in anatomy.streams
+    )
+    # Every layer where every layer is asked for; else the two that drift detection looks at.
+    wanted = residual if settings.layers.wanted == "all" else tuple(sorted({count // 2, max(count - 2, 0)}))
+    projection = tuple(layer for layer in wanted if layer in anatomy.streams) if settings.projections else ()
+    attention = tuple(
+        layer for layer in settings.attention_layers.resolve(count) if layer in anatomy.attention
+    )
+    return Depths(residual, projection, attention)
+
+
+# Any throughout: vLLM's runner and configuration; `pipeline` is introspan.pipeline.Pipeline, which no stage imports.
+def follow(runner: Any, config: Any, settings: Settings, pipeline: Callable[..., Any]) -> None:
+    """Measures this worker's model from now on, or says why not."""
+    health = Health()
+    admission = Admission(settings.request_rate, settings.row_budget)
+    model = config.model_config
+    capacity = 2 * config.scheduler_config.max_num_seqs
+    why = refusal(runner, config)
+    if why is not None:
+        health.refuse(Disabled("capture", "unsupported_engine", why))
+    anatomy = survey(runner.model, model.hf_text_config.num_hidden_layers)
+    depths = choose(settings, anatomy) if why is None else Depths((), (), ())
+    for entry in anatomy.refused if why is None else ():
+        health.refuse(entry)
+    tensor_rank, heads = _heads(model, config.parallel_config)
+    layout = lay_out(depths.residual, depths.projection, depths.attention, heads)
+    opened = pipeline(
+        settings,
+        _resource(config, settings, tensor_rank),
+        layout.columns,
+        capacity,
+        admission,
+        lambda: health.status(admission.probability),
+        lambda: health.refuse(Disabled("capture", "remote_brake", "the collector switched capture off")),
+    )
+    if why is not None:
+        return
+    recorder = _recorder(
+        runner, config, settings, anatomy, layout, capacity, health, Sinks(opened.rows, opened.finished)
+    )
+    V1Runner(runner, recorder, health, Identity(settings.salt or os.urandom(16), admission).of)
+    for line in describe(anatomy):
+        _log.info("introspan: %s", line)
+    _log.info("introspan: exporting %d values a row to %s", len(layout.columns), settings.endpoint)
+
+
+def _recorder(
+    runner: Any,
+    config: Any,
+    settings: Settings,
+    anatomy: Anatomy,
+    layout: Layout,
+    capacity: int,
+    health: Health,
+    sinks: Sinks,
+) -> Recorder:
+    rows_max = config.scheduler_config.max_num_seqs
+    model = config.model_config
+    hidden_size, dtype, device = model.get_hidden_size(), model.dtype, torch.device(runner.device)
+    tapped = sorted(
+        {*layout.residual_layers, *(layer + 1 for layer in layout.residual_layers), *layout.projection_layers}
+    )
+    stream = None
+    if tapped:
+        points = [anatomy.streams[layer] for layer in tapped]
+        taps = Taps(
+            points, rows_max, hidden_size, dtype, device, lambda error: health.error("residual", error)
+        )
+        stream = StreamProbe(layout, taps, capacity, hidden_size)
+    attention = None
+    if layout.attention_layers:
+        attention = AttentionProbe(
+            layout,
+            [
+                AttentionTap(
+                    anatomy.attention[layer],
+                    rows_max,
+                    dtype,
+                    device,
+                    lambda error: health.error("attention", error),
+                )
+                for layer in layout.attention_layers
+            ],
+            settings.attention_bytes,
+            health,
+        )
+    output = OutputProbe(layout, capacity, health)
+    table = Table(capacity, settings.token_stride)
+    return Recorder(layout, table, stream, attention, output, health, sinks, rows_max)
+
+
+def _heads(model: Any, parallel: Any) -> tuple[int, range]:
+    """Tensor-parallel rank of the worker, and its heads as indices over the whole model."""
+    total = int(model.hf_text_config.num_attention_heads)
+    size = int(parallel.tensor_parallel_size)
+    rank = int(parallel.rank) % size
+    own = total // size
+    return rank, range(rank * own, (rank + 1) * own)
+
+
+def _resource(config: Any, settings: Settings, tensor_rank: int) -> Resource:
+    import vllm  # noqa: PLC0415 - its own version attribute; the distribution has several names
+
+    model, parallel = config.model_config, config.parallel_config
+    names = model.served_model_name
+    data_rank = int(parallel.data_parallel_rank)
+    replica = settings.replica or socket.gethostname()
+    return Resource(
+        service_name=settings.service_name,
+        replica=f"{replica}-dp{data_rank}" if int(parallel.data_parallel_size) > 1 else replica,
+        model_name=names[0] if isinstance(names, list) else str(names),
+        model_fingerprint=fingerprint(Path(model.model)),
+        engine_name="vllm",
+        engine_version=vllm.__version__,
+        dtype=str(model.dtype).removeprefix("torch."),
+        layer_count=int(model.hf_text_config.num_hidden_layers),
+        head_count=int(model.hf_text_config.num_attention_heads),
+        sdk_version=__version__,
+        tensor_parallel_rank=tensor_rank,
+        data_parallel_rank=data_rank,
+        attributes=dict(settings.resource_attributes),
+    )

@@ -1,0 +1,60 @@
+"""capture → digest → export: the only file of the SDK that knows the order of the stages."""
+
+import time
+from collections.abc import Callable
+
+from introspan.admission import Admission
+from introspan.config import Settings
+from introspan.digest.segments import Segments
+from introspan.export.exporter import Exporter
+from introspan.observation import CaptureStatus, Observation, Request, Resource, RowColumn, Rows
+
+
+class Pipeline:
+    """Takes what capture measures in one worker and sends it. rows and finished are called on the model's thread.
+
+    capacity bounds the requests followed at once; status is asked for every message; switch_off is called when
+    the collector says so.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        resource: Resource,
+        columns: tuple[RowColumn, ...],
+        capacity: int,
+        admission: Admission,
+        status: Callable[[], CaptureStatus],
+        switch_off: Callable[[], None],
+        wall_clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._segments = Segments(columns, capacity)
+        self._admission = admission
+        self._switch_off = switch_off
+        self._wall_clock = wall_clock
+        self._exporter = Exporter(settings, resource, status, self._obey)
+        # The collector learns of this worker, and of what it cannot measure, before the first request.
+        self._exporter.start()
+
+    def rows(self, rows: Rows) -> None:
+        """Reduces and sends the rows of one step."""
+        self._send(self._segments.add(rows, self._wall_clock()))
+
+    def finished(self, request: Request, last_position: int) -> None:
+        """Sends what a request's last segment holds."""
+        self._send(self._segments.finish(request, last_position, self._wall_clock()))
+
+    def close(self) -> None:
+        """Sends what waits, within two seconds."""
+        self._exporter.close()
+
+    def _send(self, observations: list[Observation]) -> None:
+        self._admission.emitted(len(observations))
+        for observation in observations:
+            self._exporter.offer(observation)
+
+    def _obey(self, most: float | None, off: bool) -> None:  # noqa: FBT001 - the exporter's callback
+        if most is not None:
+            self._admission.brake(most)
+        if off:
+            self._switch_off()
