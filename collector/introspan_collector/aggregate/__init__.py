@@ -1,0 +1,1 @@
+"""Batches in, bounded statistics and histograms out."""

@@ -1,0 +1,261 @@
+"""Batches in, windowed statistics and cumulative histograms out."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from introspan_collector.aggregate import checkpoint
+from introspan_collector.aggregate.histograms import HistogramKey, Histograms
+from introspan_collector.aggregate.index import Allowance, Index
+from introspan_collector.aggregate.pending import Block, Pending, RowGroup
+from introspan_collector.aggregate.window import Window
+from introspan_collector.aggregate.workers import Workers
+from introspan_collector.layout import SignalSpan, is_counted, layout
+from introspan_collector.model import Batch, SeriesKey
+from introspan_collector.moments import Moments, reduce_blocks
+from introspan_collector.view import NO_LAYER, OVERFLOW, Track, View
+from introspan_wire.codec import Schema
+
+REPETITION_TOKENS = 64
+"""A periodic tail of that many tokens counts as an event of `output.repetition`."""
+
+_PENDING_BYTES = 2 << 20  # of one schema: some 1,000 default rows
+_PENDING_BYTES_TOTAL = 16 << 20
+_CACHED_ROW_MAPS = 20_000
+_SCHEMAS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateSettings:
+    """Slots make up the window that gauges show; kept slots are what can be asked for later."""
+
+    slot_seconds: float = 10.0
+    shown_slots: int = 6
+    kept_slots: int = 12
+    series_limit: int = 50_000
+    worker_limit: int = 10_000
+    idle_seconds: float = 900.0
+
+    def __post_init__(self) -> None:
+        for name in ("slot_seconds", "shown_slots", "series_limit", "worker_limit", "idle_seconds"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        if self.kept_slots < self.shown_slots:
+            raise ValueError(
+                f"kept_slots must be at least shown_slots = {self.shown_slots}, got {self.kept_slots}"
+            )
+
+
+class Aggregator:
+    """Bounded statistics of everything consumed. Safe to read from other threads.
+
+    Slots follow the time the collector received a batch, so that a producer's wrong clock moves nothing.
+    """
+
+    def __init__(
+        self,
+        settings: AggregateSettings | None = None,
+        clock_unix_nano: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._settings = settings or AggregateSettings()
+        self._clock = clock_unix_nano
+        self._slot_nano = round(self._settings.slot_seconds * 1e9)
+        self._lock = threading.Lock()
+        self._allowance = Allowance(self._settings.series_limit)
+        self._index: Index[SeriesKey] = Index(self._allowance, _series_of, _overflow_of)
+        self._window = Window(self._settings.kept_slots + 1)
+        self._histograms = Histograms(self._allowance)
+        self._workers = Workers(self._settings.worker_limit)
+        self._pending: dict[Schema, Pending] = {}
+        self._row_maps: dict[tuple[Schema, str, str, str], NDArray[np.intp]] = {}
+        self._swept_slot = 0
+        self._overflow_values = 0
+        self._infinite_values = 0
+
+    def consume(self, batch: Batch) -> None:
+        """Takes one batch, in log order."""
+        slot = batch.received_unix_nano // self._slot_nano
+        with self._lock:
+            self._workers.see(batch)
+            for table in batch.tables:
+                if not len(table):
+                    continue
+                pending = self._pending.get(table.schema)
+                if pending is None:
+                    pending = self._pending[table.schema] = Pending(layout(table.schema))
+                pending.add(table, batch.origin.model, batch.origin.replica, slot)
+                if pending.bytes >= _PENDING_BYTES:
+                    self._reduce(table.schema)
+            waiting = sum(pending.bytes for pending in self._pending.values())
+            if waiting >= _PENDING_BYTES_TOTAL or len(self._pending) > _SCHEMAS:
+                self._reduce_all()
+            self._sweep(slot)
+
+    def view(self) -> View:
+        """Everything at this moment."""
+        with self._lock:
+            self._reduce_all()
+            now = self._clock()
+            last = now // self._slot_nano
+            self._sweep(last)
+            keys, rows = self._series()
+            window = self._window.shown(last - self._settings.shown_slots + 1, last, rows)
+            return View(
+                time_unix_nano=now,
+                window_seconds=self._settings.slot_seconds * self._settings.shown_slots,
+                series=keys,
+                window=window,
+                histograms=tuple(self._histograms.views()),
+                events=tuple(
+                    (key, float(self._window.events[row]))
+                    for key, row in zip(keys, rows.tolist(), strict=True)
+                    if is_counted(key.signal)
+                ),
+                workers=self._workers.views(),
+                series_limit=self._allowance.limit,
+                series_used=self._allowance.used,
+                overflow_values=self._overflow_values,
+                infinite_values=self._infinite_values,
+            )
+
+    def tracks(self, wanted: Callable[[SeriesKey], bool], limit: int) -> list[Track]:
+        """The kept slots of every series that is wanted, at most limit of them."""
+        with self._lock:
+            self._reduce_all()
+            last = self._clock() // self._slot_nano
+            found = [(key, row) for key, row in self._index.items() if wanted(key)][:limit]
+            tracks = []
+            for key, row in found:
+                numbers, sets = self._window.by_slot(last - self._settings.kept_slots + 1, last, row)
+                measured = sets.count > 0
+                starts = numbers[measured].astype(np.float64) * self._settings.slot_seconds
+                tracks.append(Track(key, starts, sets.at(measured)))
+            return tracks
+
+    def snapshot(self) -> bytes:
+        """The cumulative state, for a checkpoint. Window slots are left out: they would be old by then."""
+        with self._lock:
+            self._reduce_all()
+            keys, rows = self._series()
+            counted = [i for i, key in enumerate(keys) if is_counted(key.signal)]
+            return checkpoint.dump(
+                [(keys[i], float(self._window.events[rows[i]])) for i in counted],
+                list(self._histograms.views()),
+            )
+
+    def restore(self, data: bytes) -> None:
+        """Puts a snapshot's cumulative state in place of this one. Raises ValueError for a damaged one."""
+        events, histograms = checkpoint.load(data)
+        slot = self._clock() // self._slot_nano
+        with self._lock:
+            for key, total in events:
+                row = self._index.row(key)
+                self._window.reserve(self._index.size)
+                self._window.events[row] += total
+                self._window.last_slot[row] = slot
+            for view in histograms:
+                row = self._histograms.index.row(HistogramKey(view.model, view.replica, view.signal))
+                self._histograms.reserve()
+                self._histograms.counts[row, : len(view.counts)] += view.counts
+                self._histograms.totals[row] += view.total
+
+    def _series(self) -> tuple[tuple[SeriesKey, ...], NDArray[np.intp]]:
+        items = list(self._index.items())
+        return tuple(key for key, _ in items), np.array([row for _, row in items], np.intp)
+
+    def _reduce_all(self) -> None:
+        for schema in [schema for schema, pending in self._pending.items() if len(pending)]:
+            self._reduce(schema)
+        if len(self._pending) > _SCHEMAS:
+            self._pending.clear()
+
+    def _reduce(self, schema: Schema) -> None:
+        pending = self._pending[schema]
+        block = pending.take()
+        if not len(pending.layout.order):
+            return
+        sets = reduce_blocks(block.values, block.weights, block.row_starts, pending.layout.column_starts)
+        self._infinite_values += int(np.isinf(block.values).sum())
+        rows = np.stack([self._rows(schema, group) for group in block.groups])
+        self._window.reserve(self._index.size)
+        self._add_to_window(block, rows, sets)
+        for span in pending.layout.spans:
+            self._count(block, span, rows, pending.layout.column_starts)
+
+    def _add_to_window(self, block: Block, rows: NDArray[np.intp], sets: Moments) -> None:
+        slots = np.array([group.slot for group in block.groups])
+        for slot in np.unique(slots).tolist():
+            mine = slots == slot
+            flat_rows = rows[mine].ravel()
+            flat = Moments(*(getattr(sets, name)[mine].ravel() for name in Moments.__slots__))
+            # Several keys may share an overflow row: merged here, because a row is put only once.
+            distinct, group = np.unique(flat_rows, return_inverse=True)
+            self._window.add(slot, distinct, flat.grouped(group, len(distinct)))
+            spilled = np.array([self._index.is_overflow(row) for row in distinct.tolist()])
+            if spilled.any():
+                self._overflow_values += int(flat.count[spilled[group]].sum())
+
+    def _count(
+        self, block: Block, span: SignalSpan, rows: NDArray[np.intp], column_starts: NDArray[np.intp]
+    ) -> None:
+        values = block.values[:, span.first_column : span.end_column]
+        histogram = np.array(
+            [
+                self._histograms.index.row(HistogramKey(group.model, group.replica, span.signal))
+                for group in block.groups
+            ],
+            np.intp,
+        )
+        self._histograms.reserve()
+        self._histograms.add(span.signal, values, block.weights, histogram[block.group], block.traces)
+        if is_counted(span.signal):
+            events = np.where(np.isfinite(values), values, np.float32(0)).astype(np.float64)
+            if span.signal == "output.repetition":
+                events = (events >= REPETITION_TOKENS).astype(np.float64)
+            starts = column_starts[span.first_group : span.end_group] - span.first_column
+            totals = np.add.reduceat(np.add.reduceat(events, block.row_starts, 0), starts, 1)
+            np.add.at(self._window.events, rows[:, span.first_group : span.end_group], totals)
+
+    def _rows(self, schema: Schema, group: RowGroup) -> NDArray[np.intp]:
+        """Series row of each column group of a schema, for one group of rows."""
+        at = (schema, group.model, group.replica, group.adapter)
+        rows = self._row_maps.get(at)
+        if rows is None:
+            keys = [
+                SeriesKey(group.model, group.replica, group.adapter, signal, layer)
+                for signal, layer in layout(schema).groups
+            ]
+            rows = np.array([self._index.row(key) for key in keys], np.intp)
+            if len(self._row_maps) >= _CACHED_ROW_MAPS:
+                self._row_maps.clear()
+            self._row_maps[at] = rows
+        return rows
+
+    def _sweep(self, slot: int) -> None:
+        """Evicts what has been idle, at most once a minute: it costs a look at every series."""
+        if (slot - self._swept_slot) * self._settings.slot_seconds < 60:
+            return
+        self._swept_slot = slot
+        self._reduce_all()
+        oldest = slot - int(self._settings.idle_seconds / self._settings.slot_seconds)
+        idle = [key for key, row in self._index.items() if self._window.last_slot[row] < oldest]
+        self._window.clear(self._index.evict(idle))
+        alive = {(key.model, key.replica) for key, _ in self._index.items()}
+        self._histograms.evict(
+            [key for key, _ in self._histograms.index.items() if (key.model, key.replica) not in alive]
+        )
+        self._workers.forget_before(oldest * self._slot_nano)
+        # Rows may now belong to others, and what overflowed may now have room.
+        self._row_maps.clear()
+
+
+def _series_of(key: SeriesKey) -> int:
+    return 2 if is_counted(key.signal) else 1
+
+
+def _overflow_of(key: SeriesKey) -> SeriesKey:
+    return SeriesKey(OVERFLOW, OVERFLOW, OVERFLOW, key.signal, NO_LAYER)

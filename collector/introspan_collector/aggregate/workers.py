@@ -1,0 +1,47 @@
+"""Batches in, what each worker last said of itself out."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from introspan_collector.model import Batch, Origin, ProducerStatus
+from introspan_collector.view import Worker
+
+
+@dataclass(slots=True)
+class _Entry:
+    status: ProducerStatus | None = None
+    last_seen_unix_nano: int = 0
+    segments: Counter[str] = field(default_factory=Counter)
+
+
+class Workers:
+    """The latest status of each worker, the most recently seen ones up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._entries: dict[Origin, _Entry] = {}
+
+    def see(self, batch: Batch) -> None:
+        """Takes note of a batch."""
+        # Taken out and put back: the dict's order is then the order of last sight.
+        entry = self._entries.pop(batch.origin, None) or _Entry()
+        self._entries[batch.origin] = entry
+        entry.last_seen_unix_nano = batch.received_unix_nano
+        if batch.status is not None:
+            entry.status = batch.status
+        for table in batch.tables:
+            entry.segments[table.schema.kind.value] += len(table)
+        if len(self._entries) > self._limit:
+            del self._entries[next(iter(self._entries))]
+
+    def forget_before(self, unix_nano: int) -> None:
+        """Forgets workers not seen since."""
+        for origin in [o for o, entry in self._entries.items() if entry.last_seen_unix_nano < unix_nano]:
+            del self._entries[origin]
+
+    def views(self) -> tuple[Worker, ...]:
+        """Every worker known."""
+        return tuple(
+            Worker(origin, entry.status, entry.last_seen_unix_nano, tuple(sorted(entry.segments.items())))
+            for origin, entry in self._entries.items()
+        )

@@ -1,0 +1,224 @@
+"""Batches in, Parquet parts by hour and one-minute rollups out."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import structlog
+
+from introspan_collector.archive.files import hour_of, part_path, parts, unfinished, write_whole
+from introspan_collector.archive.part import Segments, write_part
+from introspan_collector.archive.retention import delete_before, delete_beyond
+from introspan_collector.archive.rollups import read_rollups, write_rollups
+from introspan_collector.archive.schemas import Schemas
+from introspan_collector.model import Batch
+from introspan_collector.view import ArchiveStats, Track
+
+_log = structlog.get_logger(__name__)
+
+_RETRY_SECONDS = 5.0
+_RETENTION_SECONDS = 60.0
+# While the disk refuses, so many buffers are held before segments are given up (and counted).
+_BUFFERS_HELD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSettings:
+    """When a part is written, and how long parts are kept."""
+
+    flush_seconds: float = 30.0
+    buffer_bytes: int = 32 << 20
+    max_age_seconds: float = 7 * 86_400.0
+    max_bytes: int = 16 << 30
+    rollup_max_age_seconds: float = 90 * 86_400.0
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"archive.{name} must be > 0, got {getattr(self, name)}")
+
+
+class Archive:
+    """Writes what it consumes below `directory`: observations/, rollups/ and schemas/.
+
+    A part is named by the range of log offsets it holds and is whole or absent; the highest one is the cursor.
+    The rollup of a part is written before it, under the same name, so replaying the log from the cursor after a
+    crash writes both again and neither twice. consume, flush and flush_due belong to one thread.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: ArchiveSettings | None = None,
+        clock_unix_nano: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._settings = settings or ArchiveSettings()
+        self._clock = clock_unix_nano
+        self._observations = directory / "observations"
+        self._rollups = directory / "rollups"
+        self._schemas = Schemas(directory / "schemas")
+        self._connection = duckdb.connect(":memory:", config={"threads": 1})
+        self._segments: list[Segments] = []
+        self._buffered_bytes = 0
+        self._opened_unix_nano = 0
+        self._retry_unix_nano = 0
+        self._swept_unix_nano = 0
+        self._failing = False
+        self._totals = {"parts": 0, "segments": 0, "bytes": 0, "errors": 0, "lost": 0, "deleted": 0}
+        self._write_seconds = 0.0
+        self._kept_bytes = 0
+        self._end = self._recover(directory)
+        self._consumed = self._end
+        self._first = self._end
+
+    def cursor(self) -> int:
+        """Log offset before which everything is in parts."""
+        return self._end if self._segments else max(self._end, self._consumed)
+
+    def consume(self, batch: Batch) -> None:
+        """Takes one batch; writes a part when enough has come or the hour has changed."""
+        if batch.next_offset <= self._end:
+            return
+        if self._segments and hour_of(batch.received_unix_nano) != self._hour():
+            self._write_if_allowed()
+        if self._buffered_bytes >= self._settings.buffer_bytes * _BUFFERS_HELD:
+            self._totals["lost"] += sum(len(table) for table in batch.tables)
+            return
+        if not self._segments:
+            self._first = batch.offset
+            self._opened_unix_nano = self._clock()
+        self._consumed = batch.next_offset
+        for table in batch.tables:
+            if len(table):
+                self._segments.append(Segments(batch, table))
+                self._buffered_bytes += table.values.nbytes + 256 * len(table)
+        self.flush_due()
+
+    def flush_due(self) -> None:
+        """Writes a part if the buffer is full or old enough; call it now and then while nothing comes."""
+        age_nano = self._clock() - self._opened_unix_nano
+        full = self._buffered_bytes >= self._settings.buffer_bytes
+        if self._segments and (full or age_nano >= self._settings.flush_seconds * 1e9):
+            self._write_if_allowed()
+
+    def flush(self) -> None:
+        """Writes what is buffered now. A disk that refuses is counted; the log still has the segments."""
+        if self._segments:
+            self._write()
+
+    def stats(self) -> ArchiveStats:
+        """Counts and sizes at this moment."""
+        totals = self._totals
+        return ArchiveStats(
+            parts_written=totals["parts"],
+            segments_written=totals["segments"],
+            bytes_written=totals["bytes"],
+            write_seconds=self._write_seconds,
+            write_errors=totals["errors"],
+            lost_segments=totals["lost"],
+            bytes_deleted=totals["deleted"],
+            bytes_kept=self._kept_bytes,
+            buffered_bytes=self._buffered_bytes,
+        )
+
+    def tracks(
+        self,
+        wanted: tuple[str, str | None, str | None, str | None, int | None],
+        from_unix_seconds: float,
+        to_unix_seconds: float,
+    ) -> list[Track]:
+        """Minute by minute, the series wanted: (signal, model, replica, adapter, layer), None = every.
+
+        May be called from other threads. What is still buffered is not in it.
+        """
+        hour = hour_of(int(max(from_unix_seconds, 0) * 1e9))
+        # Retention may delete a file between listing and reading: then list again.
+        for attempts_left in (2, 1, 0):
+            paths = [part.path for part in parts(self._rollups, hour)]
+            try:
+                with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+                    return read_rollups(connection, paths, wanted, from_unix_seconds, to_unix_seconds)
+            except duckdb.IOException:
+                if not attempts_left:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _recover(self, directory: Path) -> int:
+        for path in list(unfinished(directory)):
+            path.unlink()
+        end = max((part.end for part in parts(self._observations)), default=0)
+        # A crash between a rollup and its part leaves a rollup that replay writes again.
+        for part in parts(self._rollups):
+            if part.end > end:
+                part.path.unlink()
+        self._kept_bytes = self._bytes()
+        return end
+
+    def _hour(self) -> str:
+        return hour_of(self._segments[0].batch.received_unix_nano)
+
+    def _write_if_allowed(self) -> None:
+        if self._clock() >= self._retry_unix_nano:
+            self._write()
+
+    def _write(self) -> None:
+        started = time.perf_counter()
+        try:
+            self._write_files()
+        except (OSError, duckdb.Error) as error:
+            self._totals["errors"] += 1
+            self._retry_unix_nano = self._clock() + int(_RETRY_SECONDS * 1e9)
+            if not self._failing:
+                _log.error(
+                    "archive cannot be written, will be retried",
+                    path=str(self._observations),
+                    error=str(error),
+                )
+            self._failing = True
+            return
+        if self._failing:
+            _log.info("archive is written again")
+        self._failing = False
+        self._write_seconds += time.perf_counter() - started
+        self._totals["parts"] += 1
+        self._totals["segments"] += sum(len(item.table) for item in self._segments)
+        self._segments, self._buffered_bytes = [], 0
+        self._end = self._consumed
+        self._sweep()
+
+    def _write_files(self) -> None:
+        ids = {
+            schema: self._schemas.store(self._connection, schema)
+            for schema in {item.table.schema for item in self._segments}
+        }
+        hour, first, end = self._hour(), self._first, self._consumed
+        rollup, part = (
+            part_path(self._rollups, hour, first, end),
+            part_path(self._observations, hour, first, end),
+        )
+        write_whole(rollup, lambda to: write_rollups(self._connection, self._segments, to))
+        write_whole(part, lambda to: write_part(self._connection, self._segments, ids, to))
+        written = rollup.stat().st_size + part.stat().st_size
+        self._totals["bytes"] += written
+        self._kept_bytes += written
+
+    def _sweep(self) -> None:
+        now, settings = self._clock(), self._settings
+        if now - self._swept_unix_nano < _RETENTION_SECONDS * 1e9:
+            return
+        self._swept_unix_nano = now
+        newest = max(parts(self._observations), default=None)
+        keep = None if newest is None else newest.path
+        self._totals["deleted"] += (
+            delete_before(self._observations, now - int(settings.max_age_seconds * 1e9), keep)
+            + delete_before(self._rollups, now - int(settings.rollup_max_age_seconds * 1e9), None)
+            + delete_beyond(self._observations, settings.max_bytes, keep)
+        )
+        self._kept_bytes = self._bytes()
+
+    def _bytes(self) -> int:
+        return sum(
+            part.path.stat().st_size for root in (self._observations, self._rollups) for part in parts(root)
+        )

@@ -1,0 +1,78 @@
+"""Schemas in, one small Parquet file for each out — and back."""
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import duckdb
+import numpy as np
+
+from introspan_collector.archive.files import write_whole
+from introspan_wire.codec import Column, Schema
+from introspan_wire.signals import Kind, Statistic
+
+_FIELDS = ("signal", "statistic", "layer", "head", "component")
+
+
+@lru_cache(maxsize=256)
+def schema_id(schema: Schema) -> str:
+    """Name of a schema: 16 hex digits that depend on its kind and columns only."""
+    text = json.dumps([schema.kind.value, [list(column) for column in schema.columns]])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Schemas:
+    """The folder `schemas/`: file <id>.parquet has a row for each column, in order, `position` from 1."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._known: dict[str, Schema] = {}
+
+    def store(self, connection: duckdb.DuckDBPyConnection, schema: Schema) -> str:
+        """The id of a schema, whose file is on the disk when this returns. Raises OSError, duckdb.Error."""
+        name = schema_id(schema)
+        path = self._root / f"{name}.parquet"
+        if name not in self._known and not path.exists():
+            count = len(schema.columns)
+            table: dict[str, np.ndarray[tuple[int], np.dtype[np.object_]]] = {
+                "position": np.arange(1, count + 1).astype(object),
+                "kind": np.full(count, schema.kind.value, object),
+            }
+            for field in _FIELDS:
+                table[field] = np.array([_plain(getattr(column, field)) for column in schema.columns], object)
+            connection.register("schema_columns", table)
+            write_whole(
+                path,
+                lambda to: _copy(connection, "SELECT * FROM schema_columns", to),
+            )
+            connection.unregister("schema_columns")
+        self._known[name] = schema
+        return name
+
+    def load(self, connection: duckdb.DuckDBPyConnection, name: str) -> Schema:
+        """The schema with an id. Raises duckdb.IOException where it has no file."""
+        if name not in self._known:
+            path = self._root / f"{name}.parquet"
+            rows = connection.execute(
+                f"SELECT kind, {', '.join(_FIELDS)} FROM read_parquet(?) ORDER BY position",  # noqa: S608  # constants
+                [str(path)],
+            ).fetchall()
+            columns = tuple(
+                Column(signal, Statistic(statistic), *axes) for _, signal, statistic, *axes in rows
+            )
+            self._known[name] = Schema(Kind(rows[0][0]) if rows else Kind.DECODED, columns)
+        return self._known[name]
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, select: str, to: Path) -> None:
+    connection.execute(f"COPY ({select}) TO '{quoted(to)}' (FORMAT parquet)")
+
+
+def quoted(path: Path) -> str:
+    """A path as it stands between quotes in SQL."""
+    return str(path).replace("'", "''")
+
+
+def _plain(value: str | int) -> str | int:
+    return str(value) if isinstance(value, str) else int(value)

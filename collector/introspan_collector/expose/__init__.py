@@ -1,0 +1,1 @@
+"""Snapshots of aggregates, archive and collector in, /metrics and JSON out."""

@@ -1,0 +1,158 @@
+"""What the collector and the SDKs say of themselves in, Prometheus metric families out."""
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from introspan_collector.model import Stats
+from introspan_collector.view import ArchiveStats, View, Worker
+
+_COUNTERS = {
+    "accepted_batches": ("accepted_batches", "Batches acknowledged."),
+    "accepted_segments": ("accepted_segments", "Segments acknowledged."),
+    "accepted_bytes": ("accepted_bytes", "Bytes of acknowledged batches."),
+    "duplicate_batches": (
+        "duplicate_batches",
+        "Batches sent again that were accepted before, and not counted again.",
+    ),
+    "skewed_segments": (
+        "skewed_segments",
+        "Segments whose clock was more than a day off; received time was used.",
+    ),
+    "unknown_columns": ("unknown_columns", "Columns left out because their signal is not in the catalogue."),
+    "evicted_producers": ("evicted_producers", "Producers whose last sequence was forgotten."),
+    "processed_batches": ("processed_batches", "Batches read from the log and handed to the consumers."),
+    "syncs": ("log_syncs", "Times the log was forced to the disk."),
+    "sync_seconds": ("log_sync_seconds", "Time spent forcing the log to the disk."),
+    "write_errors": ("log_write_errors", "Writes to the log that failed."),
+    "torn_bytes": ("log_torn_bytes", "Bytes of half-written, never acknowledged records cut off at start."),
+    "corrupt_bytes": ("log_corrupt_bytes", "Bytes of the log that failed their checksum and were skipped."),
+    "expired_bytes": ("log_expired_bytes", "Bytes of the log deleted by retention before they were read."),
+}
+_GAUGES = {
+    "producers": ("producers", "Producers heard of."),
+    "pending_bytes": ("pending_bytes", "Bytes received and not yet in the log."),
+    "log_bytes": ("log_size_bytes", "Bytes of the log on the disk."),
+    "log_segments": ("log_segments", "Segment files of the log."),
+    "lag_bytes": ("lag_bytes", "Bytes in the log that the consumers have not read."),
+    "lag_seconds": ("lag_seconds", "Age of the batch the consumers are at; 0 when they have read all."),
+    "checkpoint_age_seconds": ("checkpoint_age_seconds", "Time since the aggregates were last saved."),
+}
+_ARCHIVE_COUNTERS = {
+    "parts_written": ("archive_parts", "Parquet parts written."),
+    "segments_written": ("archive_segments", "Segments written to Parquet."),
+    "bytes_written": ("archive_written_bytes", "Bytes written to Parquet."),
+    "write_seconds": ("archive_write_seconds", "Time spent writing Parquet."),
+    "write_errors": ("archive_write_errors", "Attempts to write Parquet that failed and are repeated."),
+    "lost_segments": (
+        "archive_lost_segments",
+        "Segments not archived because the disk refused for too long.",
+    ),
+    "bytes_deleted": ("archive_deleted_bytes", "Bytes of Parquet deleted by retention."),
+}
+_ARCHIVE_GAUGES = {
+    "bytes_kept": ("archive_size_bytes", "Bytes of Parquet on the disk."),
+    "buffered_bytes": ("archive_buffered_bytes", "Bytes waiting to be written to Parquet."),
+}
+
+
+def collector_families(stats: Stats, archive: ArchiveStats, view: View) -> Iterator[Metric]:
+    """Metrics about the collector itself: introspan_collector_*."""
+    yield from _plain(stats, _COUNTERS, CounterMetricFamily)
+    yield from _plain(stats, _GAUGES, GaugeMetricFamily)
+    yield from _plain(archive, _ARCHIVE_COUNTERS, CounterMetricFamily)
+    yield from _plain(archive, _ARCHIVE_GAUGES, GaugeMetricFamily)
+    yield _by_reason("refused_batches", "Batches answered with an error.", stats.refused_batches)
+    yield _by_reason("dropped_batches", "Batches acknowledged and then not processed.", stats.dropped)
+    for name, text, value in (
+        ("series", "Time series of signals that are exposed.", view.series_used),
+        ("series_limit", "Most time series of signals that will be exposed.", view.series_limit),
+    ):
+        yield GaugeMetricFamily(f"introspan_collector_{name}", text, value)
+    for name, text, value in (
+        ("overflow_values", "Values counted in an overflow series.", view.overflow_values),
+        ("infinite_values", "Infinite values, which are in no statistic.", view.infinite_values),
+    ):
+        yield CounterMetricFamily(f"introspan_collector_{name}", text, value)
+
+
+def sdk_families(view: View) -> Iterator[Metric]:
+    """Metrics about capture, as each worker last reported it."""
+    labels = ("model", "replica", "worker")
+    segments = CounterMetricFamily(
+        "introspan_segments", "Segments received from a worker.", labels=(*labels, "kind")
+    )
+    seen = GaugeMetricFamily(
+        "introspan_sdk_last_seen_timestamp_seconds", "When a worker last sent something.", labels=labels
+    )
+    disabled = GaugeMetricFamily(
+        "introspan_capture_disabled",
+        "1 for a signal that capture switched off.",
+        labels=(*labels, "signal", "reason"),
+    )
+    dropped = CounterMetricFamily(
+        "introspan_sdk_dropped_segments",
+        "Segments the SDK dropped before export.",
+        labels=(*labels, "reason"),
+    )
+    counters = {
+        "measured_steps": CounterMetricFamily(
+            "introspan_sdk_measured_steps", "Steps measured.", labels=labels
+        ),
+        "measured_rows": CounterMetricFamily(
+            "introspan_sdk_measured_rows", "Rows (tokens) measured.", labels=labels
+        ),
+        "capture_seconds": CounterMetricFamily(
+            "introspan_capture_seconds", "Time the model's own thread spent in capture.", labels=labels
+        ),
+        "probe_errors": CounterMetricFamily(
+            "introspan_sdk_probe_errors", "Errors caught at the edge of a probe.", labels=labels
+        ),
+        "sampler_rows_skipped": CounterMetricFamily(
+            "introspan_sdk_sampler_skipped_rows", "Rows whose sampler is not reproduced.", labels=labels
+        ),
+        "attention_rows_skipped": CounterMetricFamily(
+            "introspan_sdk_attention_skipped_rows", "Rows over the attention byte budget.", labels=labels
+        ),
+    }
+    probability = GaugeMetricFamily(
+        "introspan_sdk_sampling_probability_ratio", "Share of requests that is measured.", labels=labels
+    )
+    for worker in view.workers:
+        of = [worker.origin.model, worker.origin.replica, worker_name(worker)]
+        seen.add_metric(of, worker.last_seen_unix_nano / 1e9)
+        for kind, count in worker.segments:
+            segments.add_metric([*of, kind], count)
+        if worker.status is None:
+            continue
+        for name, family in counters.items():
+            family.add_metric(of, getattr(worker.status, name))
+        probability.add_metric(of, worker.status.sampling_probability)
+        for signal, reason in sorted({(item.signal, item.reason) for item in worker.status.disabled}):
+            disabled.add_metric([*of, signal, reason], 1)
+        for reason, count in worker.status.drops:
+            dropped.add_metric([*of, reason], count)
+    yield from (segments, seen, disabled, dropped, *counters.values(), probability)
+
+
+def worker_name(worker: Worker) -> str:
+    """Which worker of a replica: its tensor, pipeline and data-parallel ranks."""
+    origin = worker.origin
+    return f"tp{origin.tensor_parallel_rank}-pp{origin.pipeline_parallel_rank}-dp{origin.data_parallel_rank}"
+
+
+def _plain(
+    source: Stats | ArchiveStats,
+    names: Mapping[str, tuple[str, str]],
+    family: type[CounterMetricFamily] | type[GaugeMetricFamily],
+) -> Iterator[Metric]:
+    for field, (name, text) in names.items():
+        yield family(f"introspan_collector_{name}", text, getattr(source, field))
+
+
+def _by_reason(name: str, text: str, counts: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(f"introspan_collector_{name}", text, labels=("reason",))
+    for reason, count in sorted(counts.items()):
+        family.add_metric([reason], count)
+    return family
