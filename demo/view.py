@@ -60,7 +60,7 @@ def plain_line(run: Run, snapshot: Snapshot) -> str:
     means = (f"{name}={value:.3f}" for name in _MODEL_SIGNALS if (value := snapshot.mean(name)) is not None)
     return (
         f"[{run.elapsed_seconds:5.0f} s] {run.tally.answered} requests, {run.tally.output_tokens} tokens, "
-        f"{snapshot.accepted_segments} segments, {len(snapshot.layers)} layers; {' '.join(means)}"
+        f"{sum(snapshot.segments.values())} segments, {len(snapshot.layers)} layers; {' '.join(means)}"
     )
 
 
@@ -79,7 +79,7 @@ def _header(run: Run) -> RenderableType:
 
 
 def _layers(snapshot: Snapshot) -> RenderableType:
-    title = "residual stream and attention, by layer"
+    title = f"residual stream and attention by layer, mean of the last {snapshot.window_seconds:.0f} s"
     table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
     table.add_column("layer", justify="right")
     for title in _LAYER_SIGNALS.values():
@@ -119,10 +119,18 @@ def _model(snapshot: Snapshot) -> RenderableType:
 
 
 def _health(snapshot: Snapshot) -> RenderableType:
+    segments = ", ".join(f"{count} {kind}" for kind, count in sorted(snapshot.segments.items())) or "none"
     drops = ", ".join(f"{reason} {count}" for reason, count in sorted(snapshot.drops.items())) or "none"
     disabled = "; ".join(snapshot.disabled) or "none"
+    cost = snapshot.capture_milliseconds_per_step
+    per_step = (
+        ""
+        if cost is None
+        else f"   capture takes {cost:.2f} ms of the model's thread in a step that is measured"
+    )
     return Text(
-        f"segments accepted {snapshot.accepted_segments}   dropped: {drops}   switched off: {disabled}"
+        f"segments accepted: {segments}   dropped: {drops}   signals switched off: {disabled}\n"
+        f"rows measured: {snapshot.measured_rows}{per_step}"
     )
 
 
