@@ -1,4 +1,4 @@
-"""Schemas in, one small Parquet file for each out — and back."""
+"""Schemas in, one small Parquet file for each out."""
 
 import hashlib
 import json
@@ -9,8 +9,7 @@ import duckdb
 import numpy as np
 
 from introspan_collector.archive.files import write_whole
-from introspan_wire.codec import Column, Schema
-from introspan_wire.signals import Kind, Statistic
+from introspan_wire.codec import Schema
 
 _FIELDS = ("signal", "statistic", "layer", "head", "component")
 
@@ -23,11 +22,11 @@ def schema_id(schema: Schema) -> str:
 
 
 class Schemas:
-    """The folder `schemas/`: file <id>.parquet has a row for each column, in order, `position` from 1."""
+    """The folder `schemas/`: <id>.parquet has a row a column. `position` counts from 1; -1 is no such axis."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._known: dict[str, Schema] = {}
+        self._known: set[str] = set()
 
     def store(self, connection: duckdb.DuckDBPyConnection, schema: Schema) -> str:
         """The id of a schema, whose file is on the disk when this returns. Raises OSError, duckdb.Error."""
@@ -36,6 +35,7 @@ class Schemas:
         if name not in self._known and not path.exists():
             count = len(schema.columns)
             table: dict[str, np.ndarray[tuple[int], np.dtype[np.object_]]] = {
+                "schema_id": np.full(count, name, object),
                 "position": np.arange(1, count + 1).astype(object),
                 "kind": np.full(count, schema.kind.value, object),
             }
@@ -47,22 +47,8 @@ class Schemas:
                 lambda to: _copy(connection, "SELECT * FROM schema_columns", to),
             )
             connection.unregister("schema_columns")
-        self._known[name] = schema
+        self._known.add(name)
         return name
-
-    def load(self, connection: duckdb.DuckDBPyConnection, name: str) -> Schema:
-        """The schema with an id. Raises duckdb.IOException where it has no file."""
-        if name not in self._known:
-            path = self._root / f"{name}.parquet"
-            rows = connection.execute(
-                f"SELECT kind, {', '.join(_FIELDS)} FROM read_parquet(?) ORDER BY position",  # noqa: S608  # constants
-                [str(path)],
-            ).fetchall()
-            columns = tuple(
-                Column(signal, Statistic(statistic), *axes) for _, signal, statistic, *axes in rows
-            )
-            self._known[name] = Schema(Kind(rows[0][0]) if rows else Kind.DECODED, columns)
-        return self._known[name]
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, select: str, to: Path) -> None:

@@ -1,0 +1,166 @@
+"""A question on the command line in, the observations that answer it out."""
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import structlog
+import typer
+
+if TYPE_CHECKING:
+    from introspan_collector.archive.observations import Observations, Question
+    from introspan_collector.archive.part import Segments
+
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class Format(StrEnum):
+    """How observations are written."""
+
+    TABLE = "table"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `introspan observations`."""
+    app.command("observations")(observations)
+
+
+def observations(
+    data: Annotated[Path, typer.Option(help="The collector's folder.")] = Path("introspan-data"),
+    request_id: Annotated[str | None, typer.Option(help="Only this request.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only what was received since then: 90s, 10m, 2h, 7d.")
+    ] = None,
+    signal: Annotated[str | None, typer.Option(help="Only the values of this signal.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to write them.")] = Format.TABLE,
+    output: Annotated[Path | None, typer.Option(help="File to write; standard output if not given.")] = None,
+) -> None:
+    """Shows observations, also while the collector runs: from the archive and from the end of the log."""
+    # Imported here: `introspan --help` should not wait for DuckDB.
+    import duckdb  # noqa: PLC0415 as above
+
+    from introspan_collector.archive.observations import Observations, Question, archived_end  # noqa: PLC0415 as above
+    from introspan_wire.signals import CATALOGUE  # noqa: PLC0415 as above
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    if not (data / "log").is_dir() and not (data / "observations").is_dir():
+        _refuse(f"--data {data} is not a collector's folder: it has neither log/ nor observations/")
+    if signal is not None and signal not in CATALOGUE:
+        _refuse(f"--signal {signal} is not known; known are {', '.join(CATALOGUE)}")
+    if form is Format.PARQUET and output is None and sys.stdout.isatty():
+        _refuse("--format parquet is not text: give --output FILE")
+    since_unix_nano = 0 if since is None else time.time_ns() - round(_duration_seconds(since) * 1e9)
+    question = Question(request_id, since_unix_nano, signal)
+    tail = _log_tail(data / "log", archived_end(data), since_unix_nano)
+    try:
+        with Observations(data, tail) as found:
+            _write(found, question, form, output)
+    except BrokenPipeError:
+        # The reader of our output has seen enough; without this Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, duckdb.Error) as error:
+        _refuse(f"cannot read --data {data} or write --output {output}: {error}")
+
+
+def _write(found: "Observations", question: "Question", form: Format, output: Path | None) -> None:
+    if form is Format.TABLE:
+        _write_table(found, question, output)
+        return
+    with tempfile.TemporaryDirectory(prefix="introspan-observations-") as folder:
+        # DuckDB would open /dev/stdout anew, and cut off a file that the shell appends to.
+        to = output or Path(folder) / "output"
+        if form is Format.JSONL:
+            found.write_json_lines(question, to)
+        else:
+            found.write_parquet(question, to)
+        if output is None:
+            with to.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.flush()
+
+
+def _write_table(found: "Observations", question: "Question", output: Path | None) -> None:
+    from rich.console import Console  # noqa: PLC0415 see observations()
+    from rich.table import Table  # noqa: PLC0415 see observations()
+
+    table = Table(
+        "time", "model", "replica", "request", "segment", "tokens", "cached", "trace", "values", "mean"
+    )
+    for row in found.rows(question):
+        values = [item["value"] for item in row["values"]]
+        # A mean over different signals says nothing.
+        mean = f"{sum(values) / len(values):.4g}" if question.signal and values else ""
+        first, count = row["token_start"], row["token_count"]
+        table.add_row(
+            row["time"],
+            row["model"],
+            row["replica"],
+            row["request_id"],
+            f"{row['segment']} {row['kind']}",
+            f"{first}–{first + count - 1}",
+            f"{row['cached_tokens']}/{row['prompt_tokens']}",
+            row["trace_id"] or "",
+            str(len(values)),
+            mean,
+        )
+    if output is None:
+        # Where there is no terminal there is no width to keep to.
+        Console(width=None if sys.stdout.isatty() else 200).print(table)
+    else:
+        with output.open("w") as file:
+            Console(file=file, width=200).print(table)
+
+
+def _log_tail(directory: Path, offset: int, since_unix_nano: int) -> Iterator["Segments"]:
+    """What the log holds from an offset on; read only, also while the collector writes."""
+    from introspan_collector.accept.decode import decode  # noqa: PLC0415 see observations()
+    from introspan_collector.archive.part import Segments  # noqa: PLC0415 see observations()
+    from introspan_collector.log.files import Disk  # noqa: PLC0415 see observations()
+    from introspan_collector.log.reader import Reader  # noqa: PLC0415 see observations()
+    from introspan_collector.log.segment import segment_name, segment_starts  # noqa: PLC0415 see observations()
+    from introspan_collector.model import Batch  # noqa: PLC0415 see observations()
+
+    if not directory.is_dir():
+        return
+    files = Disk(directory)
+    starts = segment_starts(files)
+    if not starts:
+        return
+    end = starts[-1] + files.size(segment_name(starts[-1]))
+    reader = Reader(files, offset)
+    while (found := reader.next_record(end)) is not None:
+        if found.header.received_unix_nano < since_unix_nano:
+            continue
+        decoded = decode(found.payload or b"", found.header.received_unix_nano)
+        batch = Batch(
+            offset=found.offset,
+            next_offset=found.next_offset,
+            received_unix_nano=found.header.received_unix_nano,
+            producer=decoded.producer,
+            sequence=decoded.sequence,
+            origin=decoded.origin,
+            tables=decoded.tables,
+            status=decoded.status,
+        )
+        yield from (Segments(batch, table) for table in batch.tables if len(table))
+
+
+def _duration_seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if match is None:
+        _refuse(f"--since {text} is not a duration: give a number and s, m, h or d, for example 10m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _refuse(problem: str) -> NoReturn:
+    typer.echo(f"introspan observations: {problem}", err=True)
+    raise typer.Exit(2)
