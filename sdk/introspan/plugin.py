@@ -15,14 +15,18 @@ from introspan import __version__
 from introspan.config import Settings, SettingsError, load
 
 _log = logging.getLogger("introspan")
-_state = {"registered": False}
+_state: dict[str, Any] = {}
 
 
-def register() -> None:
-    """Attaches Introspan to this process of vLLM. Raises nothing."""
-    if _state["registered"]:
+# Any: introspan.pipeline.Pipeline, or what stands in for it in a test.
+def register(pipeline: Callable[..., Any] | None = None) -> None:
+    """Attaches Introspan to this process of vLLM; raises nothing. Called again, it does nothing.
+
+    pipeline takes the place of introspan.pipeline.Pipeline.
+    """
+    if _state:
         return
-    _state["registered"] = True
+    _state["pipeline"] = pipeline
     _log_to_stderr()
     _guarded("attaching to vLLM", _register)
 
@@ -94,7 +98,7 @@ def _follow_model(runner: Any, config: Any, settings: Settings) -> None:
     from introspan.capture.worker import follow  # noqa: PLC0415 - torch is there only in a worker
     from introspan.pipeline import Pipeline  # noqa: PLC0415
 
-    follow(runner, config, settings, Pipeline)
+    follow(runner, config, settings, _state["pipeline"] or Pipeline)
 
 
 def _settings(config: Any) -> Settings:
@@ -107,7 +111,7 @@ def _log_to_stderr() -> None:
     if not _log.handlers and not logging.getLogger().handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(
-            logging.Formatter("%(levelname)s %(asctime)s [introspan] %(message)s", "%m-%d %H:%M:%S")
+            logging.Formatter("%(levelname)s %(asctime)s %(message)s", "%m-%d %H:%M:%S")
         )
         _log.addHandler(handler)
         _log.setLevel(logging.INFO)

@@ -134,7 +134,7 @@ def _attention_refusal(found: list[nn.Module]) -> str | None:
     dtype = str(getattr(impl, "kv_cache_dtype", "auto"))
     if dtype not in _KV_DTYPES:
         return f"the KV cache is quantised ({dtype})"
-    if str(getattr(impl, "attn_type", "decoder")) != "decoder":
+    if str(impl.attn_type) not in {"decoder", "AttentionType.DECODER"}:
         return f"attention of type {impl.attn_type} is not causal"
     return None
 

@@ -4,6 +4,7 @@ One pass over the keys in chunks, with running maximum m, l = Σ e^(s−m) and t
 H = ln l − t/l. Memory is O(rows × heads × chunk), whatever the number of keys.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -112,19 +113,27 @@ def paged_statistics(
     wholly before a window are not read: they may belong to another request by now.
     """
     layers, rows = q.shape[:2]
-    layout = keys.layout
-    first_block, blocks = _block_range(lengths, scoring.window, layout.block_size)
-    step = max(1, blocks_at_once // (layers * rows))
-    offsets = torch.arange(layout.block_size)
+    layout, heads = keys.layout, keys.caches[0].shape[1]
+    table, first_key, blocks = _attended_blocks(keys.block_table, lengths, scoring.window, layout.block_size)
+    step = min(blocks, max(1, blocks_at_once // (layers * rows)))
+    # One buffer for all chunks: a fresh one each time would cost more in page faults than the copy into it.
+    buffer = q.new_empty(
+        layers * rows * step * heads * layout.head_size * layout.block_size, dtype=torch.float32
+    )
     total: _Partial | None = None
-    first_score = torch.empty(0)
+    first_score = buffer
     for start in range(0, blocks, step):
-        columns = first_block[:, None] + torch.arange(start, min(start + step, blocks))
-        ids = keys.block_table.gather(1, columns.clamp(max=keys.block_table.shape[1] - 1)).view(-1)
-        k = torch.stack([layout.keys(cache, ids) for cache in keys.caches])
-        k = k.view(layers, *columns.shape, *k.shape[2:])
-        positions = columns[..., None] * layout.block_size + offsets
-        s = _scores(q, k, positions, lengths, scoring)
+        ids = table[:, start : start + step].reshape(-1)
+        shape = (layers, len(ids), heads, layout.head_size, layout.block_size)
+        k = buffer[: math.prod(shape)].view(shape)
+        for cache, layer_keys in zip(keys.caches, k.unbind(), strict=True):
+            layout.read_keys(cache, ids, layer_keys)
+        chunk = k.view(layers, rows, -1, *shape[2:])
+        span = torch.arange(start * layout.block_size, (start + chunk.shape[2]) * layout.block_size)
+        positions = (span if first_key is None else first_key + span).view(
+            -1, chunk.shape[2], layout.block_size
+        )
+        s = _scores(q, chunk, positions, lengths, scoring)
         part = _partial(s, positions, lengths)
         total = part if total is None else total.merge(part)
         if start == 0:
@@ -152,18 +161,28 @@ def gather_blocks(
     cache: Tensor, block_table: Tensor, lengths: Tensor, layout: KvLayout
 ) -> tuple[Tensor, Tensor]:
     """Keys and values of rows, gathered whole from one layer's cache: two of [rows, kv_heads, keys, d]."""
-    _, blocks = _block_range(lengths, None, layout.block_size)
-    ids = block_table[:, :blocks].reshape(-1)
-    shape = (block_table.shape[0], blocks, cache.shape[1], layout.block_size, layout.head_size)
-    k = layout.keys(cache, ids).transpose(-1, -2).reshape(shape)
-    v = layout.values(cache, ids).view(shape)
-    return k.transpose(1, 2).flatten(2, 3), v.transpose(1, 2).flatten(2, 3)
+    table, _, blocks = _attended_blocks(block_table, lengths, None, layout.block_size)
+    ids = table[:, :blocks].reshape(-1)
+    k = cache.new_empty(len(ids), cache.shape[1], layout.head_size, layout.block_size, dtype=torch.float32)
+    v = torch.empty_like(k).view(*k.shape[:2], layout.block_size, layout.head_size)
+    layout.read_keys(cache, ids, k)
+    layout.read_values(cache, ids, v)
+    by_row = (len(table), blocks, *v.shape[1:])
+    k = k.transpose(-1, -2).reshape(by_row)
+    return k.transpose(1, 2).flatten(2, 3), v.view(by_row).transpose(1, 2).flatten(2, 3)
 
 
-def _block_range(lengths: Tensor, window: int | None, block_size: int) -> tuple[Tensor, int]:
-    """First block that each row attends to, and the most blocks that any row does."""
-    first = torch.zeros_like(lengths) if window is None else (lengths - window).clamp(min=0) // block_size
-    return first, int(((lengths - 1) // block_size - first).max()) + 1
+def _attended_blocks(
+    block_table: Tensor, lengths: Tensor, window: int | None, block_size: int
+) -> tuple[Tensor, Tensor | None, int]:
+    """Block ids from each row's first attended one on, the position of its first key (None = 0), the most blocks."""
+    longest = int(lengths.max())
+    if window is None or longest <= window:
+        return block_table, None, -(-longest // block_size)
+    first = (lengths - window).clamp(min=0) // block_size
+    blocks = int(((lengths - 1) // block_size - first).max()) + 1
+    columns = (first.unsqueeze(1) + torch.arange(blocks)).clamp(max=block_table.shape[1] - 1)
+    return block_table.gather(1, columns), first.unsqueeze(1) * block_size, blocks
 
 
 def _scores(q: Tensor, k: Tensor, positions: Tensor, lengths: Tensor, scoring: Scoring) -> Tensor:

@@ -31,26 +31,35 @@ class KvLayout:
     block_size: int
     head_size: int
 
-    def keys(self, cache: Tensor, blocks: Tensor) -> Tensor:
-        """Keys of some blocks, transposed. blocks: int [n] → [n, kv_heads, d, block_size]."""
-        packed = self._half(cache, 0).index_select(0, blocks).to(torch.float32)
-        outer = packed.shape[:2]
+    def read_keys(self, cache: Tensor, blocks: Tensor, out: Tensor) -> None:
+        """Keys of some blocks, transposed. blocks: int [n]; out: float32 [n, kv_heads, d, block_size]."""
         if self.packing is Packing.TRANSPOSED:
-            return packed.view(*outer, self.head_size, self.block_size)
-        tiles = packed.view(*outer, self.block_size // 16, self.head_size // 2, 16, 2)
-        return tiles.permute(0, 1, 3, 5, 2, 4).reshape(*outer, self.head_size, self.block_size)
+            _copy_blocks(self._half(cache, 0), blocks, out.flatten(2))
+            return
+        packed = self._half(cache, 0).index_select(0, blocks)
+        tiles = packed.view(*out.shape[:2], self.block_size // 16, self.head_size // 2, 16, 2)
+        target = out.view(*out.shape[:2], self.head_size // 2, 2, self.block_size // 16, 16)
+        target.copy_(tiles.permute(0, 1, 3, 5, 2, 4))
 
-    def values(self, cache: Tensor, blocks: Tensor) -> Tensor:
-        """Values of some blocks. blocks: int [n] → [n, kv_heads, block_size, d]."""
-        packed = self._half(cache, 1).index_select(0, blocks).to(torch.float32)
-        outer = packed.shape[:2]
+    def read_values(self, cache: Tensor, blocks: Tensor, out: Tensor) -> None:
+        """Values of some blocks. blocks: int [n]; out: float32 [n, kv_heads, block_size, d]."""
         if self.packing is Packing.TRANSPOSED:
-            return packed.view(*outer, self.block_size, self.head_size)
-        tiles = packed.view(*outer, self.head_size // 16, self.block_size // 2, 16, 2)
-        return tiles.permute(0, 1, 3, 5, 2, 4).reshape(*outer, self.block_size, self.head_size)
+            _copy_blocks(self._half(cache, 1), blocks, out.flatten(2))
+            return
+        packed = self._half(cache, 1).index_select(0, blocks)
+        tiles = packed.view(*out.shape[:2], self.head_size // 16, self.block_size // 2, 16, 2)
+        target = out.view(*out.shape[:2], self.block_size // 2, 2, self.head_size // 16, 16)
+        target.copy_(tiles.permute(0, 1, 3, 5, 2, 4))
 
     def _half(self, cache: Tensor, half: int) -> Tensor:
         return cache.view(*cache.shape[:2], 2, self.block_size * self.head_size)[:, :, half]
+
+
+def _copy_blocks(half: Tensor, blocks: Tensor, out: Tensor) -> None:
+    if half.dtype == out.dtype:
+        torch.index_select(half, 0, blocks, out=out)
+    else:
+        out.copy_(half.index_select(0, blocks))
 
 
 def cpu_layout(isa: str, cache: Tensor) -> KvLayout:

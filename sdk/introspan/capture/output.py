@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# Finite, so that a logit of −Inf adds 0 · x = 0 to t; eˣ of it is 0.
+_NO_PROBABILITY = -1e30
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutputStatistics:
@@ -20,10 +23,10 @@ class OutputStatistics:
 def output_statistics(logits: Tensor, token_ids: Tensor) -> OutputStatistics:
     """What the raw logits say of the next token. logits: [rows, V]; token_ids: int64 [rows].
 
-    entropy = ln l − t/l and logprob in nats, margin = p₁ − p₂.
+    entropy = ln l − t/l and logprob in nats, margin = p₁ − p₂, with x = logit − max, l = Σ eˣ, t = Σ x eˣ.
     """
-    top = logits.topk(2, dim=-1).values.to(torch.float32)
-    x = logits.to(torch.float32) - top[:, :1]
+    m, likeliest = logits.max(dim=-1, keepdim=True)
+    x = logits.to(torch.float32) - m
     at_token = x.gather(1, token_ids.unsqueeze(1)).squeeze(1)
     e = x.exp()
     l = e.sum(dim=-1)  # noqa: E741 - the name it has in the formula
@@ -32,8 +35,10 @@ def output_statistics(logits: Tensor, token_ids: Tensor) -> OutputStatistics:
     # Any value that is not finite makes t NaN, so the common case needs no pass of its own; but looking would
     # wait for a device that is not the CPU.
     if logits.device.type != "cpu" or bool(t.isnan().any()):
-        nonfinite = (logits.abs() < math.inf).logical_not().sum(dim=-1, dtype=torch.float32)
-        t = (x.exp() * x.clamp(min=-1e30)).sum(dim=-1)
+        nonfinite = logits.isfinite().logical_not().sum(dim=-1, dtype=torch.float32)
+        t = (x.exp() * x.clamp(min=_NO_PROBABILITY)).sum(dim=-1)
+    # Out of place the second largest would cost a top-k, which takes longer than all the rest.
+    runner_up = x.scatter_(1, likeliest, -math.inf).amax(dim=-1)
     log_l = l.log()
-    margin = (1.0 - (top[:, 1] - top[:, 0]).exp()) / l
+    margin = (1.0 - runner_up.exp()) / l
     return OutputStatistics((log_l - t / l).clamp(min=0.0), margin, at_token - log_l, nonfinite)

@@ -55,7 +55,7 @@ class StepStatistics:
 def direction(h: Tensor) -> Direction:
     """Unit vectors of stream rows. h: [..., d]; not finite or zero → NaN."""
     h = h.to(torch.float32)
-    peak = torch.linalg.vector_norm(h, ord=math.inf, dim=-1, keepdim=True)
+    peak = h.abs().amax(dim=-1, keepdim=True)
     scaled = h / peak
     norm = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
     return Direction(scaled / norm, peak, norm)
@@ -65,18 +65,22 @@ def layer_statistics(h: Tensor, h_next: Tensor) -> LayerStatistics:
     """What one layer did to the stream. h enters the layer, h_next leaves it: [..., d] → each [...]."""
     h, h_next = h.to(torch.float32), h_next.to(torch.float32)
     at, after = direction(h), direction(h_next)
-    d = h.shape[-1]
+    log_norm = at.norm.squeeze(-1).log()
+    half_log_d = 0.5 * math.log(h.shape[-1])
+    nonfinite = torch.zeros_like(log_norm)
+    # A row with a value that is not finite has no norm, so the common case needs no pass of its own; but looking
+    # would wait for a device that is not the CPU.
+    if h.device.type != "cpu" or bool(log_norm.isnan().any()):
+        nonfinite = h.isfinite().logical_not().sum(dim=-1, dtype=torch.float32)
     one_minus_cos = torch.linalg.vector_norm(at.unit - after.unit, dim=-1).square() * 0.5
     update = torch.linalg.vector_norm((h_next - h) / at.peak, dim=-1) / at.norm.squeeze(-1)
-    log_norm = at.norm.squeeze(-1).log()
-    half_log_d = 0.5 * math.log(d)
     return LayerStatistics(
         unit=at.unit,
         log_rms=at.peak.squeeze(-1).log() + (log_norm - half_log_d),
         log_peak=half_log_d - log_norm,
         turn=one_minus_cos.clamp(min=10.0**TURN_FLOOR).log10(),
         update_ratio=update.masked_fill(update.isinf(), _NAN),
-        nonfinite=(h.abs() < math.inf).logical_not().sum(dim=-1, dtype=torch.float32),
+        nonfinite=nonfinite,
     )
 
 

@@ -1,56 +1,55 @@
 """Raw logits, requested sampling parameters and the sampled token in; a uniform number out if all is right.
 
 q is recomputed as vLLM 0.32 defines it: logits / temperature, then min-p, then top-k (ties with the k-th
-stay), then top-p on what is left (a token stays while the mass above it is < p).
+stay), then top-p on what is left (tokens go, least likely first, while what has gone is ≤ 1 − p).
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-# Below this vLLM samples greedily (`_SAMPLING_EPS`).
 GREEDY_TEMPERATURE = 1e-5
+"""Below this vLLM takes the arg-max (its `_SAMPLING_EPS`)."""
+
+# Weights are relative to the sampled token's; this keeps e^60 · V inside float32. A token less likely than e^-60
+# has U = 1 to every digit anyway.
+_WIDEST_GAP = 60.0
+
+# Largest float32 below 1: "> _BELOW_ONE" is "≥ 1".
+_BELOW_ONE = 1.0 - 2.0**-24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SamplingParameters:
     """What each row's request asked for: float32 temperature, top_p, min_p and int64 top_k, each [rows].
 
-    top_k ≤ 0 or ≥ V, top_p ≥ 1 and min_p ≤ 0 switch a filter off.
+    top_k ≤ 0 or ≥ V, top_p ≥ 1 and min_p ≤ 0 switch a filter off. filtered: whether any row has one on.
     """
 
     temperature: Tensor
     top_k: Tensor
     top_p: Tensor
     min_p: Tensor
+    filtered: bool
 
 
 def pit(logits: Tensor, token_ids: Tensor, parameters: SamplingParameters, v: Tensor) -> Tensor:
-    """U = Σ_{q_v > q_y} q_v + V · Σ_{q_v = q_y} q_v, uniform on [0, 1] under the right sampler.
+    """U = Σ_{q_v > q_y} q_v + V · Σ_{q_v = q_y} q_v, float32 [rows], uniform on [0, 1] under the right sampler.
 
-    logits: raw [rows, V]; token_ids: int64 [rows]; v: float32 [rows], uniform, by hash of request and
-    position. A token outside the support of q gives 1, a greedy or non-finite row NaN. Of tokens tied at the edge of
-    top-p only as many count as survive: which ones do is the sampler's to choose.
+    logits: raw [rows, V]; token_ids: int64 [rows]; v: float32 [rows], uniform, by hash of request and position.
+    A token outside the support of q gives 1; a row that is greedy, or has a NaN or +Inf, gives NaN. Of tokens
+    tied at the edge of top-p only as many count as stay: which ones do is the sampler's to choose.
     """
     greedy = parameters.temperature < GREEDY_TEMPERATURE
     temperature = torch.where(greedy, 1.0, parameters.temperature).unsqueeze(1)
     x = logits.to(torch.float32) / temperature
-    e = x.sub_(x.amax(dim=-1, keepdim=True)).exp_()
-    _drop_unlikely(e, parameters)
-    at_token = e.gather(1, token_ids.unsqueeze(1))
-    above = torch.where(e > at_token, e, 0.0).sum(dim=-1)
-    tied = (e == at_token).sum(dim=-1) * at_token.squeeze(1)
-    kept = e.sum(dim=-1)
-    if bool((parameters.top_p < 1.0).any()):
-        kept, edge, edge_mass = _nucleus(e, parameters.top_p)
-        at = at_token.squeeze(1)
-        tied = torch.where(at == edge, edge_mass, torch.where(at < edge, 0.0, tied))
-        above = torch.where(at < edge, kept, above)
-    u = (above + v * tied) / kept
-    outside = (at_token.squeeze(1) == 0.0) | (tied == 0.0)
-    u = torch.where(outside, 1.0, u).clamp(max=1.0)
-    return torch.where(greedy | kept.isnan(), float("nan"), u)
+    largest = x.amax(dim=-1, keepdim=True)
+    at_token = torch.maximum(x.gather(1, token_ids.unsqueeze(1)), largest - _WIDEST_GAP)
+    weight = x.sub_(at_token).exp_()
+    u = _filtered(weight, parameters, v) if parameters.filtered else _unfiltered(weight, v)
+    return torch.where(greedy | largest.isfinite().logical_not().squeeze(1), float("nan"), u)
 
 
 def greedy_mismatch(logits: Tensor, token_ids: Tensor, temperature: Tensor) -> Tensor:
@@ -60,27 +59,41 @@ def greedy_mismatch(logits: Tensor, token_ids: Tensor, temperature: Tensor) -> T
     return (below & (temperature < GREEDY_TEMPERATURE)).to(torch.float32)
 
 
-def _drop_unlikely(e: Tensor, parameters: SamplingParameters) -> None:
-    """Zero in place what min-p and top-k leave out. e: [rows, V] with a maximum of 1."""
-    if bool((parameters.min_p > 0.0).any()):
-        e.masked_fill_(e < parameters.min_p.unsqueeze(1), 0.0)
-    size = e.shape[1]
-    filtered = (parameters.top_k > 0) & (parameters.top_k < size)
-    if bool(filtered.any()):
-        k = torch.where(filtered, parameters.top_k, 1)
-        largest = e.topk(int(k.max()), dim=-1).values
-        least = torch.where(filtered.unsqueeze(1), largest.gather(1, k.unsqueeze(1) - 1), 0.0)
-        e.masked_fill_(e < least, 0.0)
+def _unfiltered(weight: Tensor, v: Tensor) -> Tensor:
+    """U where every token may be drawn. weight: q_v / q_y [rows, V]."""
+    # torch compares slowly on CPUs; threshold is vectorised.
+    total = weight.sum(dim=-1)
+    from_token = torch.threshold(weight, _BELOW_ONE, 0.0).sum(dim=-1)
+    above = torch.threshold_(weight, 1.0, 0.0).sum(dim=-1)
+    return (above + v * (from_token - above)) / total
 
 
-def _nucleus(e: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mass that top-p keeps, the least value it keeps, and the mass it keeps at that value; each [rows]."""
-    ordered = e.sort(dim=-1, descending=True).values
-    mass = ordered.cumsum(dim=-1)
-    kept = (mass - ordered) < top_p.unsqueeze(1) * mass[:, -1:]
-    kept |= (top_p >= 1.0).unsqueeze(1)
-    kept[:, 0] = True
-    count = kept.sum(dim=-1, keepdim=True)
-    edge = ordered.gather(1, count - 1)
-    at_edge = (kept & (ordered == edge)).sum(dim=-1)
-    return mass.gather(1, count - 1).squeeze(1), edge.squeeze(1), at_edge * edge.squeeze(1)
+def _filtered(weight: Tensor, parameters: SamplingParameters, v: Tensor) -> Tensor:
+    """U under min-p, top-k and top-p: each is a cut in the ascending order. weight: q_v / q_y [rows, V]."""
+    ascending = _sort(weight)
+    size = ascending.shape[1]
+    # float64: what top-k and top-p keep may be a small difference of large sums.
+    mass = torch.nn.functional.pad(ascending.cumsum(dim=-1, dtype=torch.float64), (1, 0))
+    total = mass[:, -1:]
+    top_k, top_p = parameters.top_k.unsqueeze(1), parameters.top_p.unsqueeze(1)
+    kth = ascending.gather(1, torch.where((top_k > 0) & (top_k < size), size - top_k, 0))
+    least = torch.maximum(kth, ascending[:, -1:] * parameters.min_p.unsqueeze(1))
+    cut = torch.searchsorted(ascending, least)
+    gone = mass.gather(1, cut)
+    allowed = gone + (1.0 - top_p.to(torch.float64)).clamp(min=0.0) * (total - gone)
+    nucleus = (torch.searchsorted(mass, allowed, right=True) - 1).clamp(max=size - 1)
+    cut = torch.where(top_p < 1.0, torch.maximum(cut, nucleus), cut)
+    one = torch.ones_like(least)
+    first, end = torch.searchsorted(ascending, one), torch.searchsorted(ascending, one, right=True)
+    above = total - mass.gather(1, end)
+    tied = (end - torch.maximum(first, cut)).clamp(min=0)
+    u = (above + v.unsqueeze(1) * tied) / (total - mass.gather(1, cut))
+    return torch.where(tied > 0, u, 1.0).squeeze(1).to(torch.float32)
+
+
+def _sort(weight: Tensor) -> Tensor:
+    """Each row in ascending order."""
+    if weight.device.type == "cpu":
+        # NumPy sorts a vocabulary 25 times faster than torch on CPUs with AVX-512, and no slower elsewhere.
+        return torch.from_numpy(np.sort(weight.numpy(), axis=-1))
+    return weight.sort(dim=-1).values

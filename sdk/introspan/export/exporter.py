@@ -21,7 +21,7 @@ from introspan.export.reply import Failure, Reply
 from introspan.observation import CaptureStatus, Disabled, Observation, Resource
 
 TICK_SECONDS = 0.9
-"""Longest wait before what was offered is sent, and the thread's only wake-up while idle."""
+"""Longest that an observation waits for others before it is sent; the thread's only wake-up while idle."""
 
 HEARTBEAT_SECONDS = 10.0
 """Longest time between two messages, which then carry the status alone."""
@@ -44,6 +44,7 @@ class Exporter:
         on_directives: Callable[[float | None, bool], None],
         *,
         clock: Callable[[], float] = time.monotonic,
+        tick_seconds: float = TICK_SECONDS,
         rng: random.Random | None = None,
         backoff: Backoff = Backoff(),  # noqa: B008 - an immutable value
         new_producer_id: Callable[[], bytes] = lambda: uuid.uuid4().bytes,
@@ -53,6 +54,7 @@ class Exporter:
         self._status = status
         self._on_directives = on_directives
         self._clock = clock
+        self._tick_seconds = tick_seconds
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, hides nothing
         self._backoff = backoff
         self._new_producer_id = new_producer_id
@@ -142,7 +144,7 @@ class Exporter:
             if held_seconds > 0:
                 self._stop.wait(held_seconds)
             else:
-                self._wake.wait(TICK_SECONDS)
+                self._wake.wait(self._tick_seconds)
             self._wake.clear()
             self._flush()
         while left := self._framer.collect(self._backlog.take, 0):
