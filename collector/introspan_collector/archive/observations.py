@@ -12,7 +12,6 @@ import duckdb
 from introspan_collector.archive.files import hour_of, parts
 from introspan_collector.archive.part import Segments, write_part
 from introspan_collector.archive.schemas import Schemas, quoted
-from introspan_wire.codec import Schema
 
 _TAIL_BYTES = 32 << 20
 
@@ -146,7 +145,7 @@ class Observations:
 
     def _write_tail_part(self, segments: list[Segments]) -> None:
         schemas = Schemas(self._tail_root / "schemas")
-        ids: dict[Schema, str] = {
+        ids = {
             schema: schemas.store(self._connection, schema)
             for schema in {item.table.schema for item in segments}
         }

@@ -99,6 +99,6 @@ def _columns(members: Sequence[Segments], schema_name: str) -> dict[str, NDArray
 def _hex(ids: NDArray[np.uint8]) -> NDArray[np.object_]:
     """ids: uint8 [n, width] → hex [n], None where all zero."""
     text, width = ids.tobytes().hex(), 2 * ids.shape[1]
-    present = ids.any(1)
-    names = [text[i * width : (i + 1) * width] if there else None for i, there in enumerate(present.tolist())]
-    return np.array(names, object)
+    names = np.array([text[start : start + width] for start in range(0, len(text), width)], object)
+    names[~ids.any(axis=1)] = None
+    return names
