@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from introspan_collector.aggregate.aggregator import AggregateSettings
+from introspan_collector.archive.archive import ArchiveSettings
 
 ENVIRONMENT_PREFIX = "INTROSPAN_COLLECTOR_"
 _MIB = 2**20
@@ -26,17 +34,17 @@ class _Section(BaseModel):
 class AcceptSettings(_Section):
     """What the collector takes in, and from whom."""
 
-    max_request_bytes: int = Field(4 * _MIB, ge=65_536, le=16 * _MIB)
-    max_pending_bytes: int = Field(64 * _MIB, ge=1)
-    max_resident_bytes: int = Field(2048 * _MIB, ge=64 * _MIB)
-    max_producers: int = Field(10_000, ge=1)
-    producer_bytes_per_second: float = Field(32.0 * _MIB, gt=0)
-    producer_burst_bytes: float = Field(64.0 * _MIB, gt=0)
+    max_request_bytes: int = Field(default=4 * _MIB, ge=65_536, le=16 * _MIB)
+    max_pending_bytes: int = Field(default=64 * _MIB, ge=1)
+    max_resident_bytes: int = Field(default=2048 * _MIB, ge=64 * _MIB)
+    max_producers: int = Field(default=10_000, ge=1)
+    producer_bytes_per_second: float = Field(default=32.0 * _MIB, gt=0)
+    producer_burst_bytes: float = Field(default=64.0 * _MIB, gt=0)
     bearer_token_file: Path | None = None
     tls_certificate_file: Path | None = None
     tls_key_file: Path | None = None
     tls_client_ca_file: Path | None = None
-    max_sampling_probability: float | None = Field(None, ge=0, le=1)
+    max_sampling_probability: float | None = Field(default=None, ge=0, le=1)
     capture_off: bool = False
 
     @model_validator(mode="after")
@@ -50,10 +58,10 @@ class LogSettings(_Section):
     """How long accepted batches are kept for the stages that read them, and how durable an answer is."""
 
     commit: Literal["group", "interval"] = "group"
-    commit_interval_seconds: float = Field(0.1, gt=0, le=60)
-    segment_bytes: int = Field(64 * _MIB, ge=_MIB)
-    max_bytes: int = Field(4096 * _MIB, ge=2 * _MIB)
-    max_age_seconds: float = Field(24 * _HOUR_SECONDS, gt=0)
+    commit_interval_seconds: float = Field(default=0.1, gt=0, le=60)
+    segment_bytes: int = Field(default=64 * _MIB, ge=_MIB)
+    max_bytes: int = Field(default=4096 * _MIB, ge=2 * _MIB)
+    max_age_seconds: float = Field(default=24 * _HOUR_SECONDS, gt=0)
 
     @model_validator(mode="after")
     def _several_segments(self) -> "LogSettings":
@@ -65,7 +73,7 @@ class LogSettings(_Section):
 class CheckpointSettings(_Section):
     """How often the state of the aggregates is saved."""
 
-    interval_seconds: float = Field(10.0, gt=0)
+    interval_seconds: float = Field(default=10.0, gt=0)
 
 
 class Settings(BaseSettings):
@@ -76,11 +84,13 @@ class Settings(BaseSettings):
     )
 
     data: Path = Path("introspan-data")
-    grpc: str = Field("127.0.0.1:4317", pattern=_ADDRESS)
-    http: str = Field("127.0.0.1:9464", pattern=_ADDRESS)
+    grpc: str = Field(default="127.0.0.1:4317", pattern=_ADDRESS)
+    http: str = Field(default="127.0.0.1:9464", pattern=_ADDRESS)
     accept: AcceptSettings = AcceptSettings()
     log: LogSettings = LogSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    aggregate: AggregateSettings = AggregateSettings()
+    archive: ArchiveSettings = ArchiveSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -98,7 +108,10 @@ class Settings(BaseSettings):
 def load_settings(
     config_file: Path | None, options: Mapping[str, object], environment: Mapping[str, str] | None = None
 ) -> Settings:
-    """Settings of a TOML file, INTROSPAN_COLLECTOR_* and options (None = not given). Raises ConfigurationError."""
+    """Settings from options (None = not given), else from INTROSPAN_COLLECTOR_*, else from a TOML file.
+
+    Raises ConfigurationError.
+    """
     _check_environment(os.environ if environment is None else environment)
 
     class FromFile(Settings):

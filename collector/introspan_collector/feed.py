@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -38,6 +39,7 @@ class Feed:
         *,
         log_end: Callable[[], int],
         grown: threading.Event,
+        upkeep: Callable[[], None],
         save: Callable[[int], None],
         save_seconds: float,
         clock: Callable[[], float] = time.time,
@@ -47,6 +49,7 @@ class Feed:
         self._branches = tuple(branches)
         self._log_end = log_end
         self._grown = grown
+        self._upkeep = upkeep
         self._save = save
         self._save_seconds = save_seconds
         self._clock = clock
@@ -74,7 +77,7 @@ class Feed:
         self._thread.start()
 
     def stop(self, limit_seconds: float) -> None:
-        """Reads to the end of the log, or until the limit, then saves. What is left is read after the next start."""
+        """Reads to the end of the log, or until the limit, then saves; the next start reads on."""
         self._stop_at = self._monotonic() + limit_seconds
         self._grown.set()
         self._thread.join()
@@ -86,6 +89,7 @@ class Feed:
             if self._stop_at is not None:
                 break
             self._grown.wait(min(_IDLE_SECONDS, self._save_seconds))
+            self._attempt("archive_error", self._upkeep)
             self._save_if_due()
         self._attempt("checkpoint_error", lambda: self._save(self._reader.offset))
 
@@ -112,7 +116,7 @@ class Feed:
             return
         for branch in self._branches:
             if found.offset >= branch.start:
-                self._attempt(f"{branch.name}_error", lambda b=branch: b.consumer.consume(batch))
+                self._attempt(f"{branch.name}_error", partial(branch.consumer.consume, batch))
         self.processed_batches += 1
 
     def _save_if_due(self) -> None:

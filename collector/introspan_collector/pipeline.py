@@ -1,28 +1,31 @@
 """Settings in, a running collector out: the one file that knows the order of the stages."""
 
 import asyncio
+import fcntl
 import time
-from collections.abc import Callable
-from pathlib import Path
+from typing import IO
 
 import structlog
 
+from introspan_collector.accept.credentials import load_tls, load_token
 from introspan_collector.accept.intake import Intake
 from introspan_collector.accept.limits import ProducerLimits
 from introspan_collector.accept.pressure import Pressure
-from introspan_collector.accept.server import AcceptServer, Tls
+from introspan_collector.accept.server import AcceptServer
 from introspan_collector.aggregate.aggregator import Aggregator
+from introspan_collector.archive.archive import Archive
 from introspan_collector.config import ConfigurationError, Settings
+from introspan_collector.expose.app import build
 from introspan_collector.feed import Branch, Feed
 from introspan_collector.log.appender import Appender
 from introspan_collector.log.committer import Committer
 from introspan_collector.log.cursor import Cursor, DamagedCursorError, load_cursor, save_cursor
 from introspan_collector.log.files import Disk
 from introspan_collector.log.reader import Reader
-from introspan_collector.log.record import Record
 from introspan_collector.log.retention import Retention
 from introspan_collector.log.sequences import Sequences
 from introspan_collector.model import Stats
+from introspan_collector.serving import HttpThread
 from introspan_wire.v1 import observation_service_pb2 as pb
 
 _log = structlog.get_logger(__name__)
@@ -30,90 +33,119 @@ _log = structlog.get_logger(__name__)
 _AGGREGATE_CURSOR = "aggregate"
 _REMEMBERED_PRODUCERS = 100_000
 _GRACE_SECONDS = 2.0
-_DRAIN_SECONDS = 5.0
+_DRAIN_SECONDS = 4.0
 
 
 class Pipeline:
-    """accept → log → aggregate, archive. Built from settings, started and drained once."""
+    """accept → log → aggregate, archive → expose. Built from settings, started and drained once.
+
+    Raises ConfigurationError for an address or a file that cannot be used.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._started_at = time.monotonic()
+        self._lock = _lock(settings)
         self._cursor_files = Disk(settings.data / "cursors")
-        self.aggregator = Aggregator()
-        aggregate_start = self._restore()
-        self._sequences = Sequences(_REMEMBERED_PRODUCERS)
-        self._retention = Retention(
-            max_bytes=settings.log.max_bytes, max_age_seconds=settings.log.max_age_seconds
+        self._aggregator = Aggregator(settings.aggregate)
+        self._archive = Archive(settings.data / "archive", settings.archive)
+        branches = (
+            Branch("aggregate", self._aggregator, self._restore()),
+            Branch("archive", self._archive, self._archive.cursor()),
         )
-        group = settings.log.commit == "group"
-        self._appender = Appender(
-            Disk(settings.data / "log"),
-            self._sequences,
-            self._retention,
-            segment_bytes=settings.log.segment_bytes,
-            sync_each=group,
-            not_before=aggregate_start,
-        )
-        self._committer = Committer(
-            self._appender, interval_seconds=None if group else settings.log.commit_interval_seconds
-        )
-        branches = (Branch("aggregate", self.aggregator, aggregate_start),)
+        self._open_log(not_before=max(branch.start for branch in branches))
         self._reader = Reader(Disk(settings.data / "log"), min(branch.start for branch in branches))
         self._feed = Feed(
             self._reader,
             branches,
             log_end=lambda: self._appender.end,
             grown=self._committer.grown,
+            upkeep=self._archive.flush_due,
             save=self._save,
             save_seconds=settings.checkpoint.interval_seconds,
         )
-        self._pressure = Pressure(
-            max_pending_bytes=settings.accept.max_pending_bytes,
-            max_lag_bytes=settings.log.max_bytes // 2,
-            max_resident_bytes=settings.accept.max_resident_bytes,
-            lag_bytes=lambda: self._feed.lag_bytes,
-        )
-        self._limits = ProducerLimits(
-            bytes_per_second=settings.accept.producer_bytes_per_second,
-            burst_bytes=settings.accept.producer_burst_bytes,
-            max_producers=settings.accept.max_producers,
-        )
-        self._intake = Intake(
-            _Journal(self._committer, self._sequences),
-            self._pressure,
-            self._limits,
-            directives=_directives(settings),
-            max_request_bytes=settings.accept.max_request_bytes,
+        self._open_intake()
+        self._serving = False
+        self._http = HttpThread(
+            build(
+                aggregates=self._aggregator,
+                archive=self._archive,
+                stats=self.stats,
+                ready=lambda: self._serving,
+            ),
+            settings.http,
         )
         self._server: AcceptServer | None = None
 
-    async def start(self) -> int:
-        """Begins to accept; returns the port. Raises ConfigurationError if the address or the files cannot be used."""
+    def _open_log(self, not_before: int) -> None:
+        log = self._settings.log
+        self._sequences = Sequences(_REMEMBERED_PRODUCERS)
+        self._retention = Retention(max_bytes=log.max_bytes, max_age_seconds=log.max_age_seconds)
+        self._appender = Appender(
+            Disk(self._settings.data / "log"),
+            self._sequences,
+            self._retention,
+            segment_bytes=log.segment_bytes,
+            sync_each=log.commit == "group",
+            not_before=not_before,
+        )
+        self._committer = Committer(
+            self._appender,
+            self._sequences,
+            interval_seconds=None if log.commit == "group" else log.commit_interval_seconds,
+        )
+
+    def _open_intake(self) -> None:
+        accept, log = self._settings.accept, self._settings.log
+        self._pressure = Pressure(
+            max_pending_bytes=accept.max_pending_bytes,
+            max_lag_bytes=log.max_bytes // 2,
+            max_resident_bytes=accept.max_resident_bytes,
+            lag_bytes=lambda: self._feed.lag_bytes,
+        )
+        self._limits = ProducerLimits(
+            bytes_per_second=accept.producer_bytes_per_second,
+            burst_bytes=accept.producer_burst_bytes,
+            max_producers=accept.max_producers,
+        )
+        self._intake = Intake(
+            self._committer,
+            self._pressure,
+            self._limits,
+            directives=_directives(self._settings),
+            max_request_bytes=accept.max_request_bytes,
+        )
+
+    async def start(self) -> tuple[int, int]:
+        """Begins to accept and to expose; returns the ports of gRPC and HTTP."""
         accept = self._settings.accept
-        tls, token = _tls(self._settings), _read(accept.bearer_token_file, "accept.bearer_token_file")
         try:
             self._server = AcceptServer(
                 self._intake,
                 self._settings.grpc,
                 max_request_bytes=accept.max_request_bytes,
-                tls=tls,
-                bearer_token=None if token is None else token.decode().strip(),
+                tls=load_tls(accept),
+                bearer_token=load_token(accept),
             )
         except RuntimeError as error:
             raise ConfigurationError(
                 f"grpc = {self._settings.grpc} cannot be bound: {error}; choose a free address"
             ) from error
         self._feed.start()
+        self._http.start()
         await self._server.start()
-        return self._server.port
+        self._serving = True
+        return self._server.port, self._http.port
 
     async def drain(self) -> None:
         """Stops accepting, answers what is under way, processes what is in the log and saves."""
+        self._serving = False
         if self._server is not None:
             await self._server.drain(_GRACE_SECONDS)
         await asyncio.to_thread(self._committer.close)
         await asyncio.to_thread(self._feed.stop, _DRAIN_SECONDS)
+        await asyncio.to_thread(self._archive.flush)
+        await asyncio.to_thread(self._http.stop)
+        self._lock.close()
 
     def stats(self) -> Stats:
         """Counts and sizes at this moment."""
@@ -149,7 +181,7 @@ class Pipeline:
             cursor = load_cursor(self._cursor_files, _AGGREGATE_CURSOR)
             if cursor is None:
                 return 0
-            self.aggregator.restore(cursor.state)
+            self._aggregator.restore(cursor.state)
         except (DamagedCursorError, ValueError) as error:
             # The log still holds what retention kept of it: start over from its beginning.
             _log.error("aggregates start over from the beginning of the log", error=str(error))
@@ -157,25 +189,25 @@ class Pipeline:
         return cursor.offset
 
     def _save(self, offset: int) -> None:
-        save_cursor(self._cursor_files, _AGGREGATE_CURSOR, Cursor(offset, self.aggregator.snapshot()))
+        save_cursor(self._cursor_files, _AGGREGATE_CURSOR, Cursor(offset, self._aggregator.snapshot()))
 
 
-class _Journal:
-    """The log as `accept` sees it."""
-
-    def __init__(self, committer: Committer, sequences: Sequences) -> None:
-        self._committer = committer
-        self.seen = sequences.seen
-
-    def append(
-        self,
-        received_unix_nano: int,
-        producer: bytes,
-        sequence: int,
-        payload: bytes,
-        done: Callable[[OSError | None], None],
-    ) -> None:
-        self._committer.append(Record(received_unix_nano, producer, sequence, payload), done)
+def _lock(settings: Settings) -> IO[str]:
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        file = (settings.data / "lock").open("w", encoding="ascii")
+    except OSError as error:
+        raise ConfigurationError(
+            f"data = {settings.data} cannot be written: {error.strerror}; choose a folder that can"
+        ) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise ConfigurationError(
+            f"data = {settings.data} is in use by another collector; stop it or choose another folder"
+        ) from error
+    return file
 
 
 def _directives(settings: Settings) -> pb.Directives | None:
@@ -185,21 +217,3 @@ def _directives(settings: Settings) -> pb.Directives | None:
     return pb.Directives(
         max_sampling_probability=accept.max_sampling_probability, capture_off=accept.capture_off
     )
-
-
-def _tls(settings: Settings) -> Tls | None:
-    accept = settings.accept
-    certificate = _read(accept.tls_certificate_file, "accept.tls_certificate_file")
-    key = _read(accept.tls_key_file, "accept.tls_key_file")
-    if certificate is None or key is None:
-        return None
-    return Tls(certificate, key, _read(accept.tls_client_ca_file, "accept.tls_client_ca_file"))
-
-
-def _read(path: Path | None, key: str) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{key} = {path} cannot be read: {error.strerror}") from error

@@ -1,7 +1,7 @@
 """A request as it arrived in, its checked tables and their origin out.
 
-What makes a whole request malformed (FrameError, answered INVALID_ARGUMENT): it does not parse, a field is missing,
-too long or of the wrong length, or a column contradicts the catalogue or the model's size. A producer that sends
+What makes a whole request malformed (FrameError, answered INVALID_ARGUMENT): it does not parse, a field is
+missing, too long or of the wrong length, or a column contradicts the catalogue or the model's size. Who sends
 such a thing is broken, and no part of what it says can be trusted.
 
 What is accepted with a remark (partial success with nothing rejected): columns of signals this collector's
@@ -31,7 +31,10 @@ _PRODUCER_BYTES = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
-    """A checked request. unknown_signals: names the catalogue lacks; skewed_segments: how many times were replaced."""
+    """A checked request.
+
+    unknown_signals are names the catalogue lacks; skewed_segments counts the times that were replaced.
+    """
 
     producer: bytes
     sequence: int
@@ -56,9 +59,13 @@ def decode(raw: bytes, received_unix_nano: int) -> Decoded:
     if request.sequence == 0:
         raise FrameError("sequence", "must count from 1, got 0")
     if len(request.tables) > MAX_TABLES:
-        raise FrameError("tables", f"must be at most {MAX_TABLES}, got {len(request.tables)}; split the batch")
+        raise FrameError(
+            "tables", f"must be at most {MAX_TABLES}, got {len(request.tables)}; split the batch"
+        )
     origin = _origin(request.resource.SerializeToString(deterministic=True))
-    tables, unknown_names, unknown_columns, skewed_segments = [], set(), 0, 0
+    tables: list[SegmentTable] = []
+    unknown_names: set[str] = set()
+    unknown_columns = skewed_segments = 0
     for message in request.tables:
         table = _checked_texts(decode_table(message))
         known, unknown = _known_columns(table.schema, origin.layer_count, origin.head_count)
@@ -86,7 +93,8 @@ def _parse(raw: bytes) -> service_pb.ExportObservationsRequest:
         return service_pb.ExportObservationsRequest.FromString(raw)
     except DecodeError as error:
         raise FrameError(
-            "ExportObservationsRequest", f"does not parse ({len(raw)} bytes, truncated or not this message): {error}"
+            "ExportObservationsRequest",
+            f"does not parse ({len(raw)} bytes, truncated or not this message): {error}",
         ) from error
 
 
@@ -160,9 +168,7 @@ def _check_axes(column: Column, layer_count: int, head_count: int) -> None:
         value = getattr(column, axis)
         if (axis in axes) != (value != NO_AXIS):
             expected = "0 or more" if axis in axes else "-1"
-            raise FrameError(
-                f"tables.columns.{axis}", f"of {column.signal} must be {expected}, got {value}"
-            )
+            raise FrameError(f"tables.columns.{axis}", f"of {column.signal} must be {expected}, got {value}")
         if axis in axes and value >= limit:
             raise FrameError(
                 f"tables.columns.{axis}",

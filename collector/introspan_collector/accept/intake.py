@@ -37,7 +37,7 @@ class Journal(Protocol):
 
 
 class Intake:
-    """Decides on one request after another. Belongs to one event loop; its counts may be read from any thread."""
+    """Decides on one request after another. Belongs to one event loop; any thread may read its counts."""
 
     def __init__(
         self,
@@ -106,7 +106,11 @@ class Intake:
         future = self._in_flight[batch] = loop.create_future()
         self._pressure.pending_bytes += len(raw)
         settle = partial(self._settle, future, decoded, len(raw))
-        self._journal.append(received_unix_nano, *batch, raw, partial(loop.call_soon_threadsafe, settle))
+
+        def done(error: OSError | None) -> None:
+            loop.call_soon_threadsafe(settle, error)
+
+        self._journal.append(received_unix_nano, *batch, raw, done)
         # Shielded: a caller who hangs up must not unsettle the one who sends the same batch again.
         await asyncio.shield(future)
 
@@ -132,8 +136,8 @@ class Intake:
         if decoded.unknown_signals:
             names = ", ".join(decoded.unknown_signals[:8])
             answer.partial_success.error_message = (
-                f"tables.columns.signals: {len(decoded.unknown_signals)} not in this collector's catalogue were "
-                f"ignored ({names}); upgrade the collector"
+                f"tables.columns.signals: {len(decoded.unknown_signals)} not in this collector's catalogue "
+                f"were ignored ({names}); upgrade the collector"
             )
         elif decoded.skewed_segments:
             answer.partial_success.error_message = (

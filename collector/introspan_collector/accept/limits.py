@@ -41,7 +41,7 @@ class ProducerLimits:
         return True
 
     def wait_seconds(self, producer: bytes, size_bytes: int) -> float:
-        """0 if the producer may send so many bytes now, which are then taken from its bucket; else how long to wait."""
+        """0 if the producer may send so many bytes now, which uses them up; else how long to wait."""
         now = self._monotonic()
         left, seen_at = self._buckets.get(producer, (self._burst_bytes, now))
         left = min(self._burst_bytes, left + (now - seen_at) * self._bytes_per_second)

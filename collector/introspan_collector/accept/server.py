@@ -2,11 +2,11 @@
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from introspan_collector.accept.credentials import Tls
 from introspan_collector.accept.intake import Intake
 from introspan_collector.accept.refusal import RefusalError
 
@@ -14,15 +14,6 @@ SERVICE = "introspan_wire.v1.ObservationService"
 
 # Room above the intake's own limit: what is a little too large is told so by name, the rest by gRPC itself.
 _RECEIVE_FACTOR = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """Certificates in PEM. With client_ca set, clients must present a certificate that it signed."""
-
-    certificate: bytes
-    key: bytes
-    client_ca: bytes | None = None
 
 
 class AcceptServer:
@@ -44,7 +35,9 @@ class AcceptServer:
             )
         )
         self._health = health.aio.HealthServicer()
-        export = grpc.unary_unary_rpc_method_handler(_Export(intake, bearer_token).__call__)
+        export: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+            _Export(intake, bearer_token).__call__
+        )
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, {"ExportObservations": export}),)
         )
@@ -68,7 +61,7 @@ class AcceptServer:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def drain(self, grace_seconds: float) -> None:
-        """Says NOT_SERVING, takes no new calls and ends once those under way are answered, or after the grace."""
+        """Says NOT_SERVING, takes no new calls and gives those under way so long to be answered."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
 

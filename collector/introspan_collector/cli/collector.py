@@ -4,10 +4,13 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
+
+if TYPE_CHECKING:
+    from introspan_collector.config import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -19,22 +22,24 @@ def collector(
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder for log, archive and cursors.")] = None,
     grpc: Annotated[str | None, typer.Option(help="Address for observations [127.0.0.1:4317].")] = None,
-    http: Annotated[str | None, typer.Option(help="Address for /metrics and the API [127.0.0.1:9464].")] = None,
+    http: Annotated[
+        str | None, typer.Option(help="Address for /metrics and the API [127.0.0.1:9464].")
+    ] = None,
 ) -> None:
     """Accepts observations, keeps them, aggregates them and exposes what they say."""
     # Imported here: the other commands should not pay for gRPC and DuckDB.
-    from introspan_collector.config import ConfigurationError, Settings, load_settings  # noqa: PLC0415 as above
+    from introspan_collector.config import ConfigurationError, load_settings  # noqa: PLC0415 as above
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
-        settings: Settings = load_settings(config, {"data": data, "grpc": grpc, "http": http})
+        settings = load_settings(config, {"data": data, "grpc": grpc, "http": http})
         asyncio.run(_serve(settings))
     except ConfigurationError as error:
         typer.echo(f"introspan collector: {error}", err=True)
         raise typer.Exit(2) from error
 
 
-async def _serve(settings: "Settings") -> None:  # noqa: F821 named for the type checker only
+async def _serve(settings: "Settings") -> None:
     from introspan_collector.pipeline import Pipeline  # noqa: PLC0415 see collector()
 
     log = structlog.get_logger(__name__)
@@ -42,8 +47,8 @@ async def _serve(settings: "Settings") -> None:  # noqa: F821 named for the type
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     pipeline = Pipeline(settings)
-    port = await pipeline.start()
-    log.info("collector ready", grpc=settings.grpc, grpc_port=port, http=settings.http, data=str(settings.data))
+    grpc_port, http_port = await pipeline.start()
+    log.info("collector ready", grpc_port=grpc_port, http_port=http_port, data=str(settings.data))
     await stopping.wait()
     log.info("collector draining")
     await pipeline.drain()

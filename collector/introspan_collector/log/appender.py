@@ -38,9 +38,7 @@ class Appender:
         self._segment_bytes = segment_bytes
         self._sync_each = sync_each
         self._monotonic = monotonic
-        recovered = recover(
-            files, sequences, not_before=not_before, now_unix_nano=retention.now_unix_nano
-        )
+        recovered = recover(files, sequences, not_before=not_before, now_unix_nano=retention.now_unix_nano)
         retention.adopt(recovered.segments)
         self._start = recovered.segments[-1].start
         self.torn_bytes = recovered.torn_bytes

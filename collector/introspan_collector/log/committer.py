@@ -9,6 +9,7 @@ import structlog
 
 from introspan_collector.log.appender import Appender
 from introspan_collector.log.record import Record
+from introspan_collector.log.sequences import Sequences
 
 _log = structlog.get_logger(__name__)
 
@@ -27,11 +28,13 @@ class Committer:
     def __init__(
         self,
         appender: Appender,
+        sequences: Sequences,
         *,
         interval_seconds: float | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._appender = appender
+        self._sequences = sequences
         self._interval_seconds = interval_seconds
         self._monotonic = monotonic
         self._queue: SimpleQueue[tuple[Record, Done] | None] = SimpleQueue()
@@ -42,9 +45,15 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name="introspan-log", daemon=True)
         self._thread.start()
 
-    def append(self, record: Record, done: Done) -> None:
+    def append(
+        self, received_unix_nano: int, producer: bytes, sequence: int, payload: bytes, done: Done
+    ) -> None:
         """Puts a record in line. The caller bounds how much waits."""
-        self._queue.put((record, done))
+        self._queue.put((Record(received_unix_nano, producer, sequence, payload), done))
+
+    def seen(self, producer: bytes, sequence: int) -> bool:
+        """True if this batch, or a later one of the producer, is in the log."""
+        return self._sequences.seen(producer, sequence)
 
     def close(self) -> None:
         """Appends what is in line, then ends the thread and closes the log."""

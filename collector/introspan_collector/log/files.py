@@ -60,7 +60,7 @@ class Disk:
 
     def names(self) -> list[str]:
         """Names of the files, sorted."""
-        return sorted(os.listdir(self._directory))
+        return sorted(path.name for path in self._directory.iterdir())
 
     def size(self, name: str) -> int:
         """Length of a file in bytes."""

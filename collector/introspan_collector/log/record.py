@@ -54,7 +54,7 @@ def frame(record: Record, offset: int) -> bytes:
 
 
 def parse_header(data: bytes, position: int, offset: int) -> Header | None:
-    """The header at a position of data that lies at an offset of the log; None where there is no valid one."""
+    """The header at a position of data, which lies at an offset of the log; None where none is valid."""
     if len(data) - position < HEADER_BYTES:
         return None
     magic, crc32 = _PREFIX.unpack_from(data, position)

@@ -1,6 +1,7 @@
 """The files a crash left behind in, a log that can be written to out."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from introspan_collector.log.files import Files
 from introspan_collector.log.segment import Extent, find_records, segment_name, segment_starts
@@ -9,7 +10,7 @@ from introspan_collector.log.sequences import Sequences
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The segments, of which the last is the one to write to, and the bytes of half-written records cut off."""
+    """The segments, the last of them to be written to, and the bytes of half-written records cut off."""
 
     segments: list[Extent]
     torn_bytes: int
@@ -24,7 +25,7 @@ def recover(files: Files, sequences: Sequences, *, not_before: int, now_unix_nan
     starts = segment_starts(files)
     segments = [
         _walk(files, start, min(start + files.size(segment_name(start)), next_start), sequences)
-        for start, next_start in zip(starts, starts[1:], strict=False)
+        for start, next_start in pairwise(starts)
     ]
     torn_bytes = 0
     if starts:

@@ -41,12 +41,12 @@ def segment_name(start: int) -> str:
 
 
 def segment_starts(files: Files) -> list[int]:
-    """Start offsets of the log's files, ascending. A segment ends, at the latest, where the next one begins."""
+    """Start offsets of the log's files, ascending. A segment ends where the next one begins, or before."""
     return sorted(int(name) for name in files.names() if len(name) == _NAME_DIGITS and name.isdigit())
 
 
 def find_record(files: Files, start: int, offset: int, end: int, *, payload: bool = True) -> Found | None:
-    """The first record at or after an offset of the segment that begins at start; None if none lies before end.
+    """The first record at or after an offset of the segment at start; None if none lies before end.
 
     Where the bytes at the offset are no record, looks for the next sound header. With payload=False the
     payload is neither read nor checked, and Found.payload is empty.
@@ -61,9 +61,7 @@ def find_record(files: Files, start: int, offset: int, end: int, *, payload: boo
     return None
 
 
-def find_records(
-    files: Files, start: int, end: int, *, payload: bool = True
-) -> Iterator[Found]:
+def find_records(files: Files, start: int, end: int, *, payload: bool = True) -> Iterator[Found]:
     """Every record of a segment, up to the offset end."""
     found = find_record(files, start, start, end, payload=payload)
     while found is not None:

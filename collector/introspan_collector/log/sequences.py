@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 
 class Sequences:
-    """The last sequence of each producer, of at most `limit` producers; the one unheard longest is forgotten first."""
+    """The last sequence of each of at most `limit` producers: the one silent longest is forgotten."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
