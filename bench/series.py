@@ -109,8 +109,10 @@ def _scrape(render_once: Callable[[], bytes]) -> dict[str, float]:
 
 
 def _no_stats() -> Stats:
-    counts = dict.fromkeys(Stats.__dataclass_fields__, 0)
-    return Stats(**counts | {"refused_batches": {}, "dropped": {}})
+    none: dict[str, Any] = dict.fromkeys(
+        Stats.__dataclass_fields__, 0
+    )  # Any: numbers, and the two mappings below
+    return Stats(**none | {"refused_batches": {}, "dropped": {}})
 
 
 def _resident_mb() -> float:

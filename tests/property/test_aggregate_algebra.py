@@ -95,7 +95,9 @@ def same(left, right):
         # m2 is a difference of squares: its rounding grows with the squares.
         scale = 1e-9 * (1 + np.max(np.abs(left.weight) * left.mean**2 + left.m2, initial=0))
         tolerance = scale if name == "m2" else 1e-6
-        np.testing.assert_allclose(getattr(left, name), getattr(right, name), rtol=1e-9, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(left, name), getattr(right, name), rtol=1e-9, atol=tolerance, err_msg=name
+        )
 
 
 @given(samples(), samples())
@@ -140,7 +142,9 @@ def test_weighted_statistics_are_those_of_the_repeated_sample(sample):
     if len(repeated):
         spread = np.abs(repeated).max() ** 2 * len(repeated)
         np.testing.assert_allclose(got.mean.item(), repeated.mean(), rtol=1e-9, atol=1e-9)
-        np.testing.assert_allclose(got.m2.item(), ((repeated - repeated.mean()) ** 2).sum(), atol=1e-9 * (1 + spread))
+        np.testing.assert_allclose(
+            got.m2.item(), ((repeated - repeated.mean()) ** 2).sum(), atol=1e-9 * (1 + spread)
+        )
         assert (got.low.item(), got.high.item()) == (values[finite].min(), values[finite].max())
 
 
@@ -200,13 +204,17 @@ def test_window_equals_a_plain_loop_over_every_value(of):
                 for column in columns:
                     value = float(table.values[row, column])
                     if np.isfinite(value):
-                        expected.setdefault(key, []).append((value, 1 / float(table.sampling_probability[row])))
+                        expected.setdefault(key, []).append(
+                            (value, 1 / float(table.sampling_probability[row]))
+                        )
     window = shown(aggregated(of))[0]
     assert set(window) == set(expected)
     for key, pairs in expected.items():
         values, weights = np.array(pairs).T
         assert window[key].count.item() == len(values)
-        np.testing.assert_allclose(window[key].mean.item(), np.average(values, weights=weights), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(
+            window[key].mean.item(), np.average(values, weights=weights), rtol=1e-6, atol=1e-6
+        )
 
 
 @given(batches())
@@ -222,7 +230,9 @@ def test_histograms_equal_a_plain_loop_over_every_value(of):
                 for row, column in np.ndindex(len(table), len(columns)):
                     value = float(table.values[row, columns[column]])
                     if np.isfinite(value):
-                        bucket = next(i for i, (low, high) in enumerate(pairwise(edges)) if low < value <= high)
+                        bucket = next(
+                            i for i, (low, high) in enumerate(pairwise(edges)) if low < value <= high
+                        )
                         expected[bucket] += 1 / float(table.sampling_probability[row])
         np.testing.assert_allclose(view.counts, expected)
 

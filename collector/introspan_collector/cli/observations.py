@@ -52,17 +52,18 @@ def observations(
     from introspan_wire.signals import CATALOGUE  # noqa: PLC0415 as above
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    if not (data / "log").is_dir() and not (data / "observations").is_dir():
-        _refuse(f"--data {data} is not a collector's folder: it has neither log/ nor observations/")
+    archive = data / "archive"
+    if not (data / "log").is_dir() and not archive.is_dir():
+        _refuse(f"--data {data} is not a collector's folder: it has neither log/ nor archive/")
     if signal is not None and signal not in CATALOGUE:
         _refuse(f"--signal {signal} is not known; known are {', '.join(CATALOGUE)}")
     if form is Format.PARQUET and output is None and sys.stdout.isatty():
         _refuse("--format parquet is not text: give --output FILE")
     since_unix_nano = 0 if since is None else time.time_ns() - round(_duration_seconds(since) * 1e9)
     question = Question(request_id, since_unix_nano, signal)
-    tail = _log_tail(data / "log", archived_end(data), since_unix_nano)
+    tail = _log_tail(data / "log", archived_end(archive), since_unix_nano)
     try:
-        with Observations(data, tail) as found:
+        with Observations(archive, tail) as found:
             _write(found, question, form, output)
     except BrokenPipeError:
         # The reader of our output has seen enough; without this Python would complain at exit.
