@@ -96,10 +96,11 @@ proto: install ## Regenerates the code of protos/.
 docs: install ## Regenerates docs/signals.md and docs/settings.md.
 	$(BIN)/python -m docs.generate
 
+# torch is a build of its own on every machine, and triton goes with it.
 .PHONY: lock
 lock: $(UV) ## Resolves requirements/dev.txt anew.
 	$(UV) pip compile pyproject.toml --extra dev --overrides requirements/overrides.txt --python-version 3.11 \
-	  --no-emit-package torch --no-annotate --upgrade --custom-compile-command 'make lock' -o requirements/dev.txt
+	  --no-emit-package torch --no-emit-package triton --no-annotate --upgrade --custom-compile-command 'make lock' -o requirements/dev.txt
 	! grep -E '^(nvidia|cuda)-' requirements/dev.txt || { echo "the lock took a CUDA build of torch: set UV_TORCH_BACKEND=cpu"; exit 1; }
 
 .PHONY: clean
