@@ -1,6 +1,5 @@
 """The log under crashes at any byte, loss of everything unsynced, and refused writes."""
 
-import errno
 import json
 
 import hypothesis.strategies as st
@@ -13,6 +12,7 @@ from introspan_collector.log.reader import Reader
 from introspan_collector.log.record import Record
 from introspan_collector.log.retention import Retention
 from introspan_collector.log.sequences import Sequences
+from introspan_collector.testing import PowerLossError, VolatileDisk
 
 PRODUCERS = [bytes([i]) * 16 for i in range(1, 5)]
 GENEROUS_BYTES = 10**12
@@ -27,116 +27,20 @@ REFUSALS = [
 ]
 
 
-class PowerLossError(Exception):
-    """The machine stops here."""
+class Drawn:
+    """Which unsynced changes survive, as Hypothesis likes it."""
 
+    def __init__(self, draw):
+        self.draw = draw
 
-class VolatileDisk:
-    """A directory of which only synced bytes are sure to survive. Every byte and operation costs one step.
+    def survives(self):
+        return self.draw(st.booleans())
 
-    power_steps: steps until the power fails or the process is killed; last_operation: where it does at once.
-    refused: operations that fail; refused_after: how many bytes of a refused write still reach the file.
-    """
-
-    def __init__(self, durable):
-        self.durable = dict(durable)
-        self.current = {name: bytearray(data) for name, data in durable.items()}
-        self.unsynced = {name: [] for name in durable}
-        self.power_steps = GENEROUS_BYTES
-        self.last_operation = ""
-        self.refused = set()
-        self.refused_after = 0
-
-    def _spend(self, operation, steps=1):
-        if operation == self.last_operation:
-            self.power_steps = 0
-        allowed = min(steps, self.power_steps)
-        if operation in self.refused:
-            allowed = min(allowed, self.refused_after if operation == "write" else 0)
-        self.power_steps -= allowed
-        return allowed
-
-    def _check(self, allowed, steps=1):
-        if self.power_steps == 0:
-            raise PowerLossError
-        if allowed < steps:
-            raise OSError(errno.ENOSPC, "no space left on the device")
-
-    def names(self):
-        return sorted(self.current)
-
-    def size(self, name):
-        return len(self.current[name])
-
-    def read(self, name, position, size):
-        if name not in self.current:
-            raise FileNotFoundError(name)
-        return bytes(self.current[name][position : position + size])
-
-    def create(self, name):
-        self._check(self._spend("create"))
-        self.current[name] = bytearray()
-        self.durable[name] = b""
-        self.unsynced[name] = []
-
-    def write(self, name, position, data):
-        allowed = self._spend("write", len(data))
-        self._apply(name, (position, data[:allowed]))
-        self._check(allowed, len(data))
-
-    def truncate(self, name, size):
-        self._check(self._spend("truncate"))
-        self._apply(name, (size, None))
-
-    def _apply(self, name, change):
-        self.unsynced[name].append(change)
-        self.current[name] = _changed(self.current[name], change)
-
-    def sync(self, name):
-        self._check(self._spend("sync"))
-        self.durable[name] = bytes(self.current[name])
-        self.unsynced[name] = []
-
-    def remove(self, name):
-        self._check(self._spend("remove"))
-        for files in (self.current, self.durable, self.unsynced):
-            del files[name]
-
-    def replace(self, name, data):
-        self._check(self._spend("replace"))
-        self.current[name], self.durable[name], self.unsynced[name] = bytearray(data), data, []
-
-    def close(self):
-        pass
-
-    def after_power_loss(self, draw):
-        """What the disk holds afterwards: of the unsynced changes any subset, each with any bytes missing."""
-        survived = {}
-        for name, data in self.durable.items():
-            content = bytearray(data)
-            for position, written in self.unsynced[name]:
-                if written is None:
-                    if draw(st.booleans()):
-                        content = _changed(content, (position, None))
-                else:
-                    kept = written[: draw(st.integers(0, len(written)))]
-                    hole = draw(st.integers(0, len(kept)))
-                    width = draw(st.sampled_from([0, 1, 30]))
-                    kept = kept[:hole] + bytes(len(kept[hole : hole + width])) + kept[hole + width :]
-                    content = _changed(content, (position, kept))
-            survived[name] = bytes(content)
-        return VolatileDisk(survived)
-
-
-def _changed(content, change):
-    position, written = change
-    if written is None:
-        return content[:position] + bytearray(max(position - len(content), 0))
-    if not written:
-        return content
-    padded = content + bytearray(max(position - len(content), 0))
-    padded[position : position + len(written)] = written
-    return padded
+    def bytes_of(self, written):
+        kept = written[: self.draw(st.one_of(st.just(len(written)), st.integers(0, len(written))))]
+        hole = self.draw(st.integers(0, len(kept)))
+        width = self.draw(st.sampled_from([0, 1, 30]))
+        return kept[:hole] + bytes(len(kept[hole : hole + width])) + kept[hole + width :]
 
 
 class LogMachine(RuleBasedStateMachine):
@@ -150,13 +54,11 @@ class LogMachine(RuleBasedStateMachine):
         self.acknowledged = set()
         self.in_flight = {}
         self.sent = dict.fromkeys(PRODUCERS, 0)
-        self.open(VolatileDisk({}))
+        self.open(VolatileDisk())
 
     def open(self, disk):
         self.disk = disk
-        self.disk.power_steps = GENEROUS_BYTES
-        self.disk.last_operation = ""
-        self.disk.refused = set()
+        self.disk.restart()
         self.dark = False
         cursor = load_cursor(self.disk, "consumer") or Cursor(0, b"[]")
         self.consumed = [tuple(item) for item in json.loads(cursor.state)]
@@ -242,7 +144,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def power_loss_and_restart(self, data):
-        self.open(self.disk.after_power_loss(data.draw))
+        self.open(self.disk.after_power_loss(Drawn(data.draw)))
 
     @rule()
     def kill_and_restart(self):

@@ -59,5 +59,5 @@ class Reader:
             _log.warning("log deleted before it was read", offset=self.offset, bytes=starts[0] - self.offset)
             self.expired_bytes += starts[0] - self.offset
             self.offset = starts[0]
-        self._stop = min([start for start in starts if start > self.offset], default=self._end)
+        self._stop = min([start for start in starts if start > self.offset] + [self._end])
         return max([start for start in starts if start <= self.offset], default=self.offset)
