@@ -12,7 +12,10 @@ _REMOTE_FONT = re.compile(r"@font-face \{.*?\}|<!-- Generated .*? -->", re.DOTAL
 
 def save(picture: RenderableType, path: Path, title: str = "make demo") -> None:
     """Writes what a terminal of 112 columns would show."""
-    console = Console(record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True)
+    # The picture's colours do not depend on the terminal that it was taken in.
+    console = Console(
+        record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
     console.print(picture)
     # Rich's SVG loads its font from the network; the reader's own monospace font does as well.
     svg = _REMOTE_FONT.sub("", console.export_svg(title=title, unique_id="introspan"))

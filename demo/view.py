@@ -24,15 +24,15 @@ _LAYER_SIGNALS = {
     "attention.sink_mass": "sink",
     "attention.recent_mass": "recent",
 }
-_MODEL_SIGNALS = (
-    "output.entropy",
-    "output.margin",
-    "output.logprob",
-    "output.repetition",
-    "sampler.pit",
-    "sampler.greedy_mismatch",
-    "output.nonfinite",
-)
+_MODEL_SIGNALS = {
+    "output.entropy": "entropy",
+    "output.margin": "margin",
+    "output.logprob": "log-probability",
+    "output.repetition": "repetition",
+    "output.nonfinite": "non-finite",
+    "sampler.pit": "sampler PIT",
+    "sampler.greedy_mismatch": "greedy mismatch",
+}
 _BAR_CELLS = 4
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 # From cold to warm, readable on dark and light backgrounds.
@@ -81,7 +81,7 @@ def _header(run: Run) -> RenderableType:
 def _layers(snapshot: Snapshot) -> RenderableType:
     title = f"residual stream and attention by layer, mean of the last {snapshot.window_seconds:.0f} s"
     table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
-    table.add_column("layer", justify="right")
+    table.add_column("layer", justify="right", no_wrap=True)
     for title in _LAYER_SIGNALS.values():
         table.add_column(title, no_wrap=True)
     ranges = {name: _span(snapshot, name) for name in _LAYER_SIGNALS}
@@ -106,14 +106,14 @@ def _cell(value: float | None, span: tuple[float, float]) -> Text:
     eighths = round(share * _BAR_CELLS * 8)
     bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
     style = _HEAT[min(int(share * len(_HEAT)), len(_HEAT) - 1)]
-    return Text.assemble(f"{value:6.2f} ", (f"{bar:<{_BAR_CELLS}}", style))
+    return Text.assemble(f"{value:5.2f} ", (f"{bar:<{_BAR_CELLS}}", style))
 
 
 def _model(snapshot: Snapshot) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), title="output and sampler", title_justify="left")
     shown = [(name, value) for name in _MODEL_SIGNALS if (value := snapshot.mean(name)) is not None]
     for name, _ in shown:
-        table.add_column(name)
+        table.add_column(_MODEL_SIGNALS[name])
     table.add_row(*(f"{value:.3f}" for _, value in shown))
     return table
 
