@@ -17,6 +17,9 @@ GREEDY_TEMPERATURE = 1e-5
 # has U = 1 to every digit anyway.
 _WIDEST_GAP = 60.0
 
+# Weights that are sorted first: nearly every top-k and nucleus lies among so many.
+_HEAD = 1024
+
 # Largest float32 below 1: "> _BELOW_ONE" is "≥ 1".
 _BELOW_ONE = 1.0 - 2.0**-24
 
@@ -64,31 +67,52 @@ def _unfiltered(weight: Tensor, v: Tensor) -> Tensor:
     # torch compares slowly on CPUs; threshold is vectorised.
     total = weight.sum(dim=-1)
     from_token = torch.threshold(weight, _BELOW_ONE, 0.0).sum(dim=-1)
-    above = torch.threshold_(weight, 1.0, 0.0).sum(dim=-1)
+    above = torch.threshold(weight, 1.0, 0.0).sum(dim=-1)
     return (above + v * (from_token - above)) / total
 
 
 def _filtered(weight: Tensor, parameters: SamplingParameters, v: Tensor) -> Tensor:
-    """U under min-p, top-k and top-p: each is a cut in the ascending order. weight: q_v / q_y [rows, V]."""
-    ascending = _sort(weight)
-    size = ascending.shape[1]
-    # float64: what top-k and top-p keep may be a small difference of large sums.
+    """U under min-p, top-k and top-p. weight: q_v / q_y [rows, V], left as it is."""
+    total = weight.sum(dim=-1, keepdim=True, dtype=torch.float64)
+    size = weight.shape[1]
+    is_open = ((parameters.top_k <= 0) | (parameters.top_k >= size)) & (parameters.top_p >= 1.0)
+    is_open &= parameters.min_p <= 0.0
+    u = None
+    if weight.device.type == "cpu" and size > _HEAD:
+        head = np.sort(np.partition(weight.numpy(), size - _HEAD, axis=-1)[:, -_HEAD:], axis=-1)
+        u, cut = _cut_pit(torch.from_numpy(head), total, size, parameters, v)
+        # A cut inside the head is the cut; otherwise the tail has to be looked at too.
+        u = u if bool(((cut > 0) | is_open).all()) else None
+    if u is None:
+        u, _ = _cut_pit(_sort(weight), total, size, parameters, v)
+    return torch.where(is_open, _unfiltered(weight, v), u) if bool(is_open.any()) else u
+
+
+def _cut_pit(
+    ascending: Tensor, total: Tensor, size: int, parameters: SamplingParameters, v: Tensor
+) -> tuple[Tensor, Tensor]:
+    """U and where in the ascending order of the largest weights the three filters cut, both [rows].
+
+    ascending: [rows, n], the n largest of `size` weights; total: float64 [rows, 1], the sum of all.
+    """
+    n = ascending.shape[1]
+    # float64: what is kept may be a small difference of large sums. mass[i]: of all before the i-th.
     mass = torch.nn.functional.pad(ascending.cumsum(dim=-1, dtype=torch.float64), (1, 0))
-    total = mass[:, -1:]
+    mass += total - mass[:, -1:]
     top_k, top_p = parameters.top_k.unsqueeze(1), parameters.top_p.unsqueeze(1)
-    kth = ascending.gather(1, torch.where((top_k > 0) & (top_k < size), size - top_k, 0))
-    least = torch.maximum(kth, ascending[:, -1:] * parameters.min_p.unsqueeze(1))
+    has_top_k = (top_k > 0) & (top_k < size)
+    kth = ascending.gather(1, torch.where(has_top_k, n - top_k, 0).clamp(min=0))
+    least = torch.maximum(kth * has_top_k, ascending[:, -1:] * parameters.min_p.unsqueeze(1))
     cut = torch.searchsorted(ascending, least)
-    gone = mass.gather(1, cut)
-    allowed = gone + (1.0 - top_p.to(torch.float64)).clamp(min=0.0) * (total - gone)
-    nucleus = (torch.searchsorted(mass, allowed, right=True) - 1).clamp(max=size - 1)
+    gone = mass.gather(1, cut) * (cut > 0)
+    allowed = gone + (1.0 - top_p.to(torch.float64)) * (total - gone)
+    nucleus = (torch.searchsorted(mass, allowed, right=True) - 1).clamp(min=0, max=n - 1)
     cut = torch.where(top_p < 1.0, torch.maximum(cut, nucleus), cut)
     one = torch.ones_like(least)
     first, end = torch.searchsorted(ascending, one), torch.searchsorted(ascending, one, right=True)
-    above = total - mass.gather(1, end)
     tied = (end - torch.maximum(first, cut)).clamp(min=0)
-    u = (above + v.unsqueeze(1) * tied) / (total - mass.gather(1, cut))
-    return torch.where(tied > 0, u, 1.0).squeeze(1).to(torch.float32)
+    u = (total - mass.gather(1, end) + v.unsqueeze(1) * tied) / (total - mass.gather(1, cut))
+    return torch.where(tied > 0, u, 1.0).squeeze(1).to(torch.float32), cut.squeeze(1)
 
 
 def _sort(weight: Tensor) -> Tensor:
