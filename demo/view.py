@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -75,21 +76,24 @@ def _header(run: Run) -> RenderableType:
     )
     if run.total_seconds is None:
         return text
-    return Group(text, ProgressBar(total=run.total_seconds, completed=run.elapsed_seconds))
+    # Padding ends the bar's line, which the bar itself does not.
+    return Group(text, Padding(ProgressBar(total=run.total_seconds, completed=run.elapsed_seconds)))
 
 
 def _layers(snapshot: Snapshot) -> RenderableType:
-    title = f"residual stream and attention by layer, mean of the last {snapshot.window_seconds:.0f} s"
-    table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
-    table.add_column("layer", justify="right", no_wrap=True)
-    for title in _LAYER_SIGNALS.values():
-        table.add_column(title, no_wrap=True)
+    table = Table(
+        box=None,
+        padding=(0, 1, 0, 0),
+        title=f"mean of the last {snapshot.window_seconds:.0f} s in each layer that is measured",
+        title_justify="left",
+    )
+    table.add_column("\nlayer", justify="right", no_wrap=True)
+    for name, title in _LAYER_SIGNALS.items():
+        table.add_column(f"{name.split('.')[0]}\n{title}", no_wrap=True)
     ranges = {name: _span(snapshot, name) for name in _LAYER_SIGNALS}
     for layer in snapshot.layers:
-        table.add_row(
-            str(layer),
-            *(_cell(snapshot.mean(name, layer), ranges[name]) for name in _LAYER_SIGNALS),
-        )
+        cells = (_cell(snapshot.mean(name, layer), ranges[name]) for name in _LAYER_SIGNALS)
+        table.add_row(str(layer), *cells)
     return table
 
 
@@ -100,7 +104,7 @@ def _span(snapshot: Snapshot, signal: str) -> tuple[float, float]:
 
 def _cell(value: float | None, span: tuple[float, float]) -> Text:
     if value is None:
-        return Text("·", style="dim")
+        return Text("    ·", style="dim")
     low, high = span
     share = (value - low) / (high - low) if high > low else 0.0
     eighths = round(share * _BAR_CELLS * 8)
