@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.machine import facts
+from bench.machine import hardware, versions
 from bench.page import missed, page
 from bench.parts import PARTS, Part
 
@@ -58,7 +58,12 @@ def _measure(part: Part) -> list[str]:
 def _write(part: Part, values: dict[str, Any]) -> None:
     stored = _DOCS / "benchmarks.json"
     results = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
-    results[part.name] = {"date": datetime.now(UTC).date().isoformat(), "machine": facts(), "values": values}
+    results[part.name] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": hardware(),
+        "versions": versions(),
+        "values": values,
+    }
     stored.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (_DOCS / "benchmarks.md").write_text(page(results), encoding="utf-8")
 

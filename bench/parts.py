@@ -43,7 +43,16 @@ PARTS = {
     for part in (
         Part("cost", "bench.cost", "What does capture cost the served model?", ()),
         Part("ingest", "bench.ingest", "How much does one collector take?", ()),
-        Part("series", "bench.series", "What do memory and a scrape come to at the series cap?", ()),
+        Part(
+            "series",
+            "bench.series",
+            "What do memory and a scrape come to at the series cap?",
+            (
+                _at_most("cap.resident_mb", 300, "MB"),
+                _at_most("cap.text.seconds_worst", 1, "s"),
+                _at_most("cap.openmetrics.seconds_worst", 1, "s"),
+            ),
+        ),
     )
 }
 """Every part by name, in the order they run."""

@@ -1,0 +1,64 @@
+"""The page of benchmarks says what was measured, what was wanted, and whether it was met."""
+
+import json
+import subprocess
+import sys
+
+from bench.page import missed, page
+from bench.parts import PARTS, Part, Target
+
+_PART = Part(
+    "speed",
+    "bench.speed",
+    "How fast?",
+    (
+        Target("rows", 10_000, at_most=False, unit="rows/s"),
+        Target("wait.p99_ms", 50, at_most=True, unit="ms"),
+    ),
+)
+
+
+def test_targets_that_are_kept_are_not_reported():
+    assert missed(_PART, {"rows": 10_000, "wait": {"p99_ms": 50.0}}) == []
+
+
+def test_missed_target_is_reported_with_bound_and_value():
+    (sentence,) = missed(_PART, {"rows": 20_000, "wait": {"p99_ms": 61.25}})
+    assert sentence == "wait.p99_ms must be ≤ 50 ms, got 61.25"
+
+
+def test_value_that_was_not_measured_misses_its_target():
+    (sentence,) = missed(_PART, {"rows": 20_000})
+    assert "wait.p99_ms" in sentence
+    assert "not measured" in sentence
+
+
+def test_page_shows_measured_value_beside_target_and_says_where_it_was_measured():
+    name = "series"
+    target = PARTS[name].targets[0]
+    nested = {}
+    at = nested
+    *path, last = target.key.split(".")
+    for step in path:
+        at = at.setdefault(step, {})
+    at[last] = target.bound * 2
+    result = {"date": "2026-01-02", "hardware": "a machine", "versions": {"numpy": "2"}, "values": nested}
+    text = page({name: result})
+    assert f"| {target.key} | {target.bound * 2:.4g} | {target}, **missed** |" in text
+    assert "Measured on 2026-01-02: a machine; numpy 2." in text
+    assert text.count("Not measured yet") == len(PARTS) - 1
+
+
+def test_unknown_part_is_refused_with_the_names_of_those_there_are():
+    run = subprocess.run(
+        [sys.executable, "-m", "bench", "--only", "nothing"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 2
+    assert all(name in run.stderr for name in PARTS)
+
+
+def test_stored_results_belong_to_parts_that_exist(request):
+    stored = request.config.rootpath / "docs" / "benchmarks.json"
+    results = json.loads(stored.read_text()) if stored.exists() else {}
+    assert set(results) <= set(PARTS)
+    assert (stored.parent / "benchmarks.md").read_text() == page(results)
