@@ -52,9 +52,7 @@ def _section(part: Part, result: Mapping[str, Any] | None) -> str:
     measured = f"Measured on {result['date']}: {result['hardware']}; {versions}."
     targets = {target.key: target for target in part.targets}
     rows = "".join(_row(key, value, targets.get(key)) for key, value in flatten(result["values"]))
-    return (
-        f"{head}\n{result['date']}; {machine}.\n\n| value | measured | target |\n| --- | ---: | --- |\n{rows}"
-    )
+    return f"{head}\n{measured}\n\n| value | measured | target |\n| --- | ---: | --- |\n{rows}"
 
 
 def _row(key: str, value: Any, target: Target | None) -> str:
