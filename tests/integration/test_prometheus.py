@@ -110,6 +110,7 @@ def sent(collector):
 
 @pytest.fixture(scope="module")
 def prometheus(collector, sent, tmp_path_factory, free_port, prometheus_program):
+    assert sent
     folder = tmp_path_factory.mktemp("prometheus")
     port = free_port()
     target = collector.http.removeprefix("http://")
@@ -135,7 +136,8 @@ def prometheus(collector, sent, tmp_path_factory, free_port, prometheus_program)
         yield ask
 
 
-def test_promtool_finds_nothing_wrong_with_the_metrics(collector, sent, promtool_program):
+@pytest.mark.usefixtures("sent")
+def test_promtool_finds_nothing_wrong_with_the_metrics(collector, promtool_program):
     text = collector.get("/metrics").content
     done = subprocess.run(
         [promtool_program, "check", "metrics"], input=text, capture_output=True, check=False

@@ -65,16 +65,7 @@ class Aggregator:
         self._clock = clock_unix_nano
         self._slot_nano = round(self._settings.slot_seconds * 1e9)
         self._lock = threading.Lock()
-        self._allowance = Allowance(self._settings.series_limit)
-        self._index: Index[SeriesKey] = Index(self._allowance, _series_of, _overflow_of)
-        self._window = Window(self._settings.kept_slots + 1)
-        self._histograms = Histograms(self._allowance)
-        self._workers = Workers(self._settings.worker_limit)
-        self._pending: dict[Schema, Pending] = {}
-        self._row_maps: dict[tuple[Schema, str, str, str], NDArray[np.intp]] = {}
-        self._swept_slot = 0
-        self._overflow_values = 0
-        self._infinite_values = 0
+        self._start_empty()
 
     def consume(self, batch: Batch) -> None:
         """Takes one batch, in log order."""
@@ -152,6 +143,7 @@ class Aggregator:
         events, histograms = checkpoint.load(data)
         slot = self._clock() // self._slot_nano
         with self._lock:
+            self._start_empty()
             for key, total in events:
                 row = self._index.row(key)
                 self._window.reserve(self._index.size)
@@ -162,6 +154,18 @@ class Aggregator:
                 self._histograms.reserve()
                 self._histograms.counts[row, : len(view.counts)] += view.counts
                 self._histograms.totals[row] += view.total
+
+    def _start_empty(self) -> None:
+        self._allowance = Allowance(self._settings.series_limit)
+        self._index: Index[SeriesKey] = Index(self._allowance, _series_of, _overflow_of)
+        self._window = Window(self._settings.kept_slots + 1)
+        self._histograms = Histograms(self._allowance)
+        self._workers = Workers(self._settings.worker_limit)
+        self._pending: dict[Schema, Pending] = {}
+        self._row_maps: dict[tuple[Schema, str, str, str], NDArray[np.intp]] = {}
+        self._swept_slot = 0
+        self._overflow_values = 0
+        self._infinite_values = 0
 
     def _series(self) -> tuple[tuple[SeriesKey, ...], NDArray[np.intp]]:
         items = list(self._index.items())

@@ -1,0 +1,176 @@
+"""What /metrics says, in both formats, held against files and against other parsers."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import exposition
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.openmetrics import exposition as openmetrics_exposition
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import CollectorRegistry
+
+from bench.fleet import Shape, batch, origin, schema, table
+from introspan_collector.aggregate.aggregator import AggregateSettings, Aggregator
+from introspan_collector.expose.metrics import render
+from introspan_collector.expose.names import event_name, gauge_name, histogram_name
+from introspan_collector.expose.sources import Sources
+from introspan_collector.expose.text import encode
+from introspan_collector.model import DisabledSignal, ProducerStatus, Stats
+from introspan_collector.view import ArchiveStats
+from introspan_wire.signals import CATALOGUE
+
+GOLDEN = Path(__file__).parent / "golden"
+NOW = 1_800_000_000 * 10**9
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+STATUS = ProducerStatus(
+    7, 21, 0.5, (("queue_full", 3),), (DisabledSignal("attention", "self_check", "x"),), 1, 2, 4, 0.25
+)
+
+
+class Archive:
+    def tracks(self, *_):
+        return []
+
+    def stats(self):
+        return ArchiveStats(1, 2, 3, 0.5, 0, 0, 7, 8, 9)
+
+
+def stats(value=1):
+    numbers = dict.fromkeys(Stats.__dataclass_fields__, value)
+    return Stats(**numbers | {"refused_batches": {"malformed": 4}, "dropped": {"undecodable": 5}})
+
+
+def sources(aggregator):
+    return Sources(aggregator, Archive(), stats, lambda: True)
+
+
+def aggregator_with_one_batch(limit=50_000):
+    aggregator = Aggregator(AggregateSettings(series_limit=limit), clock_unix_nano=lambda: NOW)
+    shape = Shape(residual_layers=(0, 8), attention_layers=(8,), projection_layers=(8,), heads=2)
+    of = table(
+        schema(shape), 3, np.random.default_rng(5), time_unix_nano=NOW, adapter="poet", traced_share=0.5
+    )
+    of.values[:] = np.round(of.values, 3)
+    # Eighths are exact, so that the file is the same on every machine.
+    of.values[:] = np.round(of.values * 8) / 8
+    who = origin('a "quoted" \\ model', "10.0.0.1:8000")
+    aggregator.consume(batch(of, who=who, received_unix_nano=NOW - 10**9, status=STATUS))
+    return aggregator
+
+
+@pytest.mark.parametrize(
+    ("accept", "name"), [("text/plain", "metrics.txt"), (OPENMETRICS, "metrics.openmetrics.txt")]
+)
+def test_metrics_are_those_of_the_golden_file(accept, name):
+    body, content_type = render(sources(aggregator_with_one_batch()), accept)
+    assert content_type.startswith(accept.split(";")[0])
+    path = GOLDEN / name
+    if "UPDATE_GOLDEN" in os.environ:
+        path.write_bytes(body)
+    assert body.decode() == path.read_text()
+
+
+@pytest.mark.parametrize(("accept", "parse"), [("text/plain", parse_text), (OPENMETRICS, parse_openmetrics)])
+def test_other_parsers_read_the_metrics(accept, parse):
+    body, _ = render(sources(aggregator_with_one_batch()), accept)
+    families = {family.name: family for family in parse(body.decode())}
+    sample = families["introspan_residual_log_rms_window_mean"].samples[1]
+    assert sample.labels == {
+        "model": 'a "quoted" \\ model', "replica": "10.0.0.1:8000", "adapter": "poet", "layer": "8"
+    }  # fmt: skip
+
+
+def families():
+    """Made anew each time: a family is spent by reading it only once."""
+    gauge = GaugeMetricFamily("a_gauge", 'help with \\ and "quotes"\nand lines', labels=["who"])
+    gauge.add_metric(['nobody "here"\\\n'], float("inf"))
+    gauge.add_metric(["somebody"], -1.25e-9)
+    counter = CounterMetricFamily("a_counter", "counted", labels=["b", "a"])
+    counter.add_metric(["2", "1"], 3)
+    histogram = HistogramMetricFamily("a_histogram", "spread")
+    buckets = [("0.5", 1, openmetrics_exemplar()), ("+Inf", 3, None)]
+    histogram.add_metric([], [bucket if bucket[2] else bucket[:2] for bucket in buckets], 7.5)
+    return [gauge, counter, histogram]
+
+
+def openmetrics_exemplar():
+    from prometheus_client.samples import Exemplar  # noqa: PLC0415 only here
+
+    return Exemplar({"trace_id": "ab" * 16, "span_id": "cd" * 8}, 0.25, 1_800_000_000.123456)
+
+
+class Once:
+    def collect(self):
+        return families()
+
+
+def test_text_is_what_prometheus_client_writes():
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Once())
+    assert encode(families(), openmetrics=False) == exposition.generate_latest(registry)
+
+
+def test_openmetrics_is_what_prometheus_client_writes():
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Once())
+    ours = encode(families(), openmetrics=True).decode()
+    theirs = openmetrics_exposition.generate_latest(registry).decode()
+    assert list(parse_openmetrics(ours)) == list(parse_openmetrics(theirs))
+    assert "ab" * 16 in ours
+
+
+def test_exemplar_labels_fit_into_128_characters():
+    labels = openmetrics_exemplar().labels
+    assert sum(len(name) + len(value) for name, value in labels.items()) <= 128
+
+
+def test_layer_and_heads_label_nothing_but_what_the_design_says():
+    body, _ = render(sources(aggregator_with_one_batch()), "text/plain")
+    for family in parse_text(body.decode()):
+        for sample in family.samples:
+            assert "head" not in sample.labels
+            if family.type == "histogram":
+                assert set(sample.labels) - {"le"} == {"model", "replica"}
+
+
+def test_beyond_the_limit_the_overflow_series_count_on():
+    body, _ = render(sources(aggregator_with_one_batch(limit=1)), "text/plain")
+    samples = [
+        s
+        for f in parse_text(body.decode())
+        if f.name == "introspan_output_entropy_window_mean_nats"
+        for s in f.samples
+    ]
+    assert [set(sample.labels.values()) for sample in samples] == [{"__overflow__"}]
+    text = body.decode()
+    assert 'introspan_residual_log_rms_window_mean{adapter="__overflow__",layer="__overflow__"' in text
+    assert 'introspan_output_entropy_nats_count{model="__overflow__",replica="__overflow__"} 3.0' in text
+
+
+def test_every_signal_has_names_of_its_own():
+    names = [make(signal) for signal in CATALOGUE for make in (histogram_name, gauge_name, event_name)]
+    assert len(names) == len(set(names))
+
+
+def test_names_carry_the_unit():
+    assert histogram_name("attention.entropy") == "introspan_attention_entropy_nats"
+    assert gauge_name("residual.curvature") == "introspan_residual_curvature_window_mean_radians"
+    assert event_name("residual.nonfinite") == "introspan_residual_nonfinite_events"
+    assert event_name("output.repetition") == "introspan_output_repetition_segments"
+
+
+def test_everything_the_collector_counts_is_exposed():
+    ours = sources(aggregator_with_one_batch())
+    before = render(ours, "text/plain")[0].decode().splitlines()
+    for field in Stats.__dataclass_fields__:
+        changed = replace(stats(), **{field: {"other": 9} if field in ("refused_batches", "dropped") else 99})
+        after = (
+            render(replace(ours, stats=lambda changed=changed: changed), "text/plain")[0]
+            .decode()
+            .splitlines()
+        )
+        assert len(set(after) - set(before)) == 1, field
