@@ -3,13 +3,14 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import is_dataclass
 from math import isinf
 from pathlib import Path
 from typing import get_args
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
+from docs.collector_settings import MEANINGS
 from introspan.keys import KEYS, Key
 from introspan_collector.config import Settings
 from introspan_collector.expose.names import gauge_name, histogram_name
@@ -101,7 +102,7 @@ cannot be used ends the collector at its start.
 def settings_page() -> str:
     """docs/settings.md as the two programs want it."""
     engine = _table(("variable", "default", "meaning", "falls back to"), map(_engine_row, KEYS))
-    collector = _table(("key", "default", "limits", "meaning"), _collector_rows(Settings))
+    collector = _table(("key", "default", "limits", "meaning"), _collector_rows(Settings.model_construct()))
     return _SETTINGS_HEAD + engine + _COLLECTOR_HEAD + collector
 
 
@@ -110,28 +111,37 @@ def _engine_row(key: Key) -> tuple[str, ...]:
     return f"`{key.name}`", default, key.meaning, ", ".join(f"`{name}`" for name in key.fallbacks)
 
 
-def _collector_rows(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for name, field in model.model_fields.items():
-        here = (*path, name)
-        if isinstance(field.default, BaseModel):
-            yield from _collector_rows(type(field.default), here)
+def _collector_rows(settings: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, default in _fields(settings):
+        key = ".".join((*path, name))
+        if isinstance(default, BaseModel) or is_dataclass(default):
+            yield from _collector_rows(default, (*path, name))
         else:
-            yield f"`{'.'.join(here)}`", _default(field), _limits(field), field.description or ""
+            yield f"`{key}`", _default(default), _limits(settings, name), MEANINGS[key]
 
 
-def _default(field: FieldInfo) -> str:
-    if field.default is None:
+def _fields(settings: object) -> Iterator[tuple[str, object]]:
+    names = type(settings).model_fields if isinstance(settings, BaseModel) else type(settings).__annotations__
+    for name in names:
+        yield name, getattr(settings, name)
+
+
+def _default(value: object) -> str:
+    if value is None:
         return "–"
-    return f"{field.default:,}" if type(field.default) is int else f"`{field.default}`"
+    return f"{value:,}" if type(value) is int else f"`{value}`"
 
 
-def _limits(field: FieldInfo) -> str:
+def _limits(settings: object, name: str) -> str:
+    if not isinstance(settings, BaseModel):
+        return ""
+    field = type(settings).model_fields[name]
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [
-        f"{sign} {getattr(constraint, name):,}"
+        f"{sign} {getattr(constraint, attribute):,}"
         for constraint in field.metadata
-        for name, sign in signs.items()
-        if hasattr(constraint, name)
+        for attribute, sign in signs.items()
+        if hasattr(constraint, attribute)
     ]
     choices = [f"`{choice}`" for choice in get_args(field.annotation) if isinstance(choice, str)]
     return ", ".join(bounds) or " or ".join(choices)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.collector_settings import MEANINGS
 from docs.generate import PAGES
 from introspan.keys import KEYS
 from introspan_wire.signals import CATALOGUE
@@ -31,6 +32,11 @@ def _targets() -> set[str]:
 @pytest.mark.parametrize("name", PAGES)
 def test_generated_page_says_what_the_code_says(name):
     assert (_ROOT / "docs" / name).read_text() == PAGES[name](), "run make docs"
+
+
+def test_every_meaning_belongs_to_a_setting_of_the_collector():
+    page = (_ROOT / "docs" / "settings.md").read_text()
+    assert [key for key in MEANINGS if f"| `{key}` |" not in page] == []
 
 
 @pytest.mark.parametrize("signal", CATALOGUE)
