@@ -36,6 +36,7 @@ class OutputProbe:
         self._top_p = np.ones(capacity, np.float32)
         self._min_p = np.zeros(capacity, np.float32)
         self._top_k = np.zeros(capacity, np.int64)
+        self._filtered = np.zeros(capacity, np.bool_)
         self._reproducible = np.zeros(capacity, np.bool_)
 
     def begin(self, slot: int, sampling: Sampling) -> None:
@@ -44,6 +45,7 @@ class OutputProbe:
         self._top_p[slot] = sampling.top_p
         self._min_p[slot] = sampling.min_p
         self._top_k[slot] = sampling.top_k
+        self._filtered[slot] = sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0
         self._reproducible[slot] = sampling.reproducible
 
     def keep(self, selection: Selection, logits: torch.Tensor) -> None:
@@ -93,16 +95,21 @@ class OutputProbe:
             temperature = torch.from_numpy(self._temperature[slot[rows]])
             mismatch = greedy_mismatch(logits[pick], token_ids[pick], temperature)
             values[rows, self._blocks["sampler.greedy_mismatch"].start] = mismatch.numpy()
-        rows = np.flatnonzero(reproducible & ~greedy)
-        if rows.size:
-            pick = torch.from_numpy(rows)
-            at = slot[rows]
-            parameters = SamplingParameters(
-                torch.from_numpy(self._temperature[at]),
-                torch.from_numpy(self._top_k[at]),
-                torch.from_numpy(self._top_p[at]),
-                torch.from_numpy(self._min_p[at]),
-            )
-            v = torch.from_numpy(draw(seeds[rows], selection.position[rows]).astype(np.float32))
-            u = pit(logits[pick], token_ids[pick], parameters, v)
-            values[rows, self._blocks["sampler.pit"].start] = u.numpy()
+        # Rows without filters need no sorting, so they are not computed together with those that do.
+        filtered = self._filtered[slot]
+        for group in (filtered, ~filtered):
+            rows = np.flatnonzero(reproducible & ~greedy & group)
+            if rows.size:
+                v = draw(seeds[rows], selection.position[rows]).astype(np.float32)
+                pick = torch.from_numpy(rows)
+                u = pit(logits[pick], token_ids[pick], self._parameters(slot[rows]), torch.from_numpy(v))
+                values[rows, self._blocks["sampler.pit"].start] = u.numpy()
+
+    def _parameters(self, slot: NDArray[np.int64]) -> SamplingParameters:
+        return SamplingParameters(
+            torch.from_numpy(self._temperature[slot]),
+            torch.from_numpy(self._top_k[slot]),
+            torch.from_numpy(self._top_p[slot]),
+            torch.from_numpy(self._min_p[slot]),
+            bool(self._filtered[slot].any()),
+        )

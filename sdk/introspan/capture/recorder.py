@@ -5,7 +5,6 @@ The order of one step: `begin_step` before the forward asks the taps for rows, t
 an engine: an adapter calls these methods.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -170,17 +169,3 @@ class Recorder:
             action(self._selection)
         except Exception as error:  # noqa: BLE001 - the edge of a probe
             self._health.error(probe, error)
-
-
-class Stopwatch:
-    """Adds the time spent inside it to the health's capture_ns."""
-
-    def __init__(self, health: Health) -> None:
-        self._health = health
-        self._started = 0
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter_ns()
-
-    def __exit__(self, *_: object) -> None:
-        self._health.capture_ns += time.perf_counter_ns() - self._started

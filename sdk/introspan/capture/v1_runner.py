@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 from introspan.capture.health import Health
 from introspan.capture.output_probe import Sampling
-from introspan.capture.recorder import Recorder, Stopwatch
+from introspan.capture.recorder import Recorder
+from introspan.capture.turn import Turn
 from introspan.observation import Request
 
 NEEDS = (
@@ -57,8 +57,7 @@ class V1Runner:
         self._recorder = recorder
         self._health = health
         self._identify = identify
-        self._watch = Stopwatch(health)
-        self._generated_from = 0
+        self._turn = Turn(health)
         for name, after in (("_update_states", self._after_update), ("_prepare_inputs", self._after_prepare)):
             setattr(runner, name, self._followed(getattr(runner, name), after))
         runner.sample_tokens = self._sampling(runner.sample_tokens)
@@ -85,7 +84,7 @@ class V1Runner:
         if not self._health.is_on("capture"):
             return
         try:
-            with self._watch, torch.inference_mode():
+            with self._turn:
                 action(*args)
         except Exception as error:  # noqa: BLE001 - the edge of the host
             self._health.error("capture", error)

@@ -1,0 +1,46 @@
+"""Stand-ins for tests of what is built on Introspan: a pipeline that keeps what capture measures."""
+
+from collections.abc import Callable
+
+from introspan.admission import Admission
+from introspan.config import Settings
+from introspan.observation import CaptureStatus, Request, Resource, RowColumn, Rows
+
+
+class RowLog:
+    """Takes the place of introspan.pipeline.Pipeline and keeps every measured row in memory.
+
+    Give the class, or a function that makes one, to `introspan.plugin.register`; `RowLog.opened` lists the
+    instances in the order in which models were loaded.
+    """
+
+    opened: "list[RowLog]" = []  # noqa: RUF012 - the workers that make instances hand them to nobody
+
+    def __init__(
+        self,
+        settings: Settings,
+        resource: Resource,
+        columns: tuple[RowColumn, ...],
+        capacity: int,
+        admission: Admission,
+        status: Callable[[], CaptureStatus],
+        switch_off: Callable[[], None],
+    ) -> None:
+        self.settings = settings
+        self.resource = resource
+        self.columns = columns
+        self.capacity = capacity
+        self.admission = admission
+        self.status = status
+        self.switch_off = switch_off
+        self.kept: list[Rows] = []
+        self.ended: dict[str, tuple[Request, int]] = {}
+        RowLog.opened.append(self)
+
+    def rows(self, rows: Rows) -> None:
+        """Keeps the rows of one step."""
+        self.kept.append(rows)
+
+    def finished(self, request: Request, last_position: int) -> None:
+        """Keeps the end of a request."""
+        self.ended[request.key] = (request, last_position)
