@@ -2,6 +2,7 @@
 
 import gc
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from bench.fleet import Shape, batch, origin, schema, table
 from introspan_collector.aggregate.aggregator import Aggregator
+from introspan_collector.archive.archive import Archive
 from introspan_collector.expose.metrics import render
 from introspan_collector.expose.sources import Sources
 from introspan_collector.model import Stats
@@ -37,12 +39,12 @@ class _NoArchive:
 
 def run() -> dict[str, Any]:  # Any: numbers and text, nested
     """Every measurement by name."""
-    return {"aggregate": _throughput(), "cap": _at_the_cap()}
+    return {"aggregate": _throughput(), "archive": _archived(), "cap": _at_the_cap()}
 
 
 def _throughput() -> dict[str, float]:
     """Rows a second that one core aggregates, in frames as the SDK sends them."""
-    of = schema(Shape(residual_layers=tuple(range(0, 32, 2)), heads=16))
+    of = schema(Shape())
     rng = np.random.default_rng(1)
     tables = [table(of, 32, rng, traced_share=0.1) for _ in range(20)]
     rates = []
@@ -59,6 +61,29 @@ def _throughput() -> dict[str, float]:
         aggregator.view()
         rates.append(32 * len(batches) / (time.process_time() - started))
     return {"columns": len(of.columns), "rows_per_cpu_second": round(float(np.median(rates)))}
+
+
+def _archived() -> dict[str, float]:
+    """Rows a second that one core writes to Parquet and rollups, and bytes a row."""
+    of = schema(Shape())
+    rng = np.random.default_rng(3)
+    now = time.time_ns()
+    tables = [table(of, 32, rng, time_unix_nano=now, traced_share=0.1) for _ in range(500)]
+    rates, sizes = [], []
+    for _ in range(_ROUNDS):
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Archive(Path(folder))
+            started = time.process_time()
+            for number, one in enumerate(tables):
+                archive.consume(batch(one, number=number, received_unix_nano=now))
+            archive.flush()
+            rates.append(32 * len(tables) / (time.process_time() - started))
+            sizes.append(archive.stats().bytes_written / (32 * len(tables)))
+    return {
+        "columns": len(of.columns),
+        "rows_per_cpu_second": round(float(np.median(rates))),
+        "bytes_per_row": round(float(np.median(sizes))),
+    }
 
 
 def _at_the_cap() -> dict[str, Any]:  # Any: as in run

@@ -229,8 +229,16 @@ def test_a_damaged_checkpoint_is_refused_and_changes_nothing(damage):
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("slot_seconds", 0), ("shown_slots", -1), ("series_limit", 0), ("idle_seconds", 0), ("kept_slots", 3)],
+    [
+        ("slot_seconds", 0),
+        ("slot_seconds", 7),
+        ("shown_slots", -1),
+        ("series_limit", 0),
+        ("idle_seconds", 0),
+        ("kept_slots", 3),
+        ("kept_slots", 7),
+    ],
 )
 def test_a_setting_out_of_range_is_refused_by_name_and_value(setting, value):
-    with pytest.raises(ValueError, match=rf"{setting} must be .*{value}"):
+    with pytest.raises(ValueError, match=rf"{setting} must .*{value}"):
         AggregateSettings(**{setting: value})

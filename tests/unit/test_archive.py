@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from bench.fleet import SECOND_NANO, Shape, batch, origin, schema, table
-from introspan_collector.archive.archive import Archive, ArchiveSettings
+from introspan_collector.archive.archive import Archive
 from introspan_collector.archive.observations import Observations, Question, archived_end
 from introspan_collector.archive.part import Segments
+from introspan_collector.archive.settings import ArchiveSettings
 from introspan_wire.signals import Kind
 
 NOW = 1_800_000_000 * SECOND_NANO  # 2027-01-15T08:00:00Z
@@ -147,12 +148,10 @@ def test_json_lines_and_parquet_hold_what_rows_hold(tmp_path):
     assert [line["request_id"] for line in lines] == [row["request_id"] for row in rows]
     assert [line["trace_id"] for line in lines] == [row["trace_id"] for row in rows]
     for line, row in zip(lines, rows, strict=True):
-        assert [value["value"] for value in line["values"]] == pytest.approx(
-            [v["value"] for v in row["values"]], rel=1e-6
-        )
-    flat = duckdb.connect().execute(
-        "SELECT count(*), count(DISTINCT request_id) FROM read_parquet(?)", [str(tmp_path / "out.parquet")]
-    )
+        expected = [value["value"] for value in row["values"]]
+        assert [value["value"] for value in line["values"]] == pytest.approx(expected, rel=1e-6)
+    count = "SELECT count(*), count(DISTINCT request_id) FROM read_parquet(?)"
+    flat = duckdb.connect().execute(count, [str(tmp_path / "out.parquet")])
     assert flat.fetchone() == (sum(len(row["values"]) for row in rows), 6)
 
 
@@ -259,9 +258,8 @@ def test_rollups_are_selected_by_series_and_time(tmp_path):
     archive.consume(batch(of, who=origin("b", "1"), number=1, received_unix_nano=NOW))
     archive.flush()
     found = archive.tracks(("residual.turn", "b", None, "poet", 8), 0, 2e9)
-    assert [(*track.key, track.moments.count.tolist()) for track in found] == [
-        ("b", "1", "poet", "residual.turn", 8, [2])
-    ]
+    expected = ("b", "1", "poet", "residual.turn", 8, [2])
+    assert [(*track.key, track.moments.count.tolist()) for track in found] == [expected]
     assert len(archive.tracks(("residual.turn", None, None, None, None), 0, 2e9)) == 8
     assert archive.tracks(("residual.turn", None, None, None, None), 1_800_000_060, 2e9) == []
 

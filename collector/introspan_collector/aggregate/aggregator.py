@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from introspan_collector.aggregate import checkpoint
 from introspan_collector.aggregate.histograms import HistogramKey, Histograms
 from introspan_collector.aggregate.index import Allowance, Index
 from introspan_collector.aggregate.pending import Block, Pending, RowGroup
+from introspan_collector.aggregate.settings import AggregateSettings
 from introspan_collector.aggregate.window import Window
 from introspan_collector.aggregate.workers import Workers
 from introspan_collector.layout import SignalSpan, is_counted, layout
@@ -27,27 +27,6 @@ _PENDING_BYTES = 2 << 20  # of one schema: some 1,000 default rows
 _PENDING_BYTES_TOTAL = 16 << 20
 _CACHED_ROW_MAPS = 20_000
 _SCHEMAS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class AggregateSettings:
-    """Slots make up the window that gauges show; kept slots are what can be asked for later."""
-
-    slot_seconds: float = 10.0
-    shown_slots: int = 6
-    kept_slots: int = 12
-    series_limit: int = 50_000
-    worker_limit: int = 10_000
-    idle_seconds: float = 900.0
-
-    def __post_init__(self) -> None:
-        for name in ("slot_seconds", "shown_slots", "series_limit", "worker_limit", "idle_seconds"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        if self.kept_slots < self.shown_slots:
-            raise ValueError(
-                f"kept_slots must be at least shown_slots = {self.shown_slots}, got {self.kept_slots}"
-            )
 
 
 class Aggregator:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -13,6 +12,7 @@ from introspan_collector.archive.part import Segments, write_part
 from introspan_collector.archive.retention import delete_before, delete_beyond
 from introspan_collector.archive.rollups import read_rollups, write_rollups
 from introspan_collector.archive.schemas import Schemas
+from introspan_collector.archive.settings import ArchiveSettings
 from introspan_collector.model import Batch
 from introspan_collector.view import ArchiveStats, Track
 
@@ -22,22 +22,6 @@ _RETRY_SECONDS = 5.0
 _RETENTION_SECONDS = 60.0
 # While the disk refuses, so many buffers are held before segments are given up (and counted).
 _BUFFERS_HELD = 4
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveSettings:
-    """When a part is written, and how long parts are kept."""
-
-    flush_seconds: float = 30.0
-    buffer_bytes: int = 32 << 20
-    max_age_seconds: float = 7 * 86_400.0
-    max_bytes: int = 16 << 30
-    rollup_max_age_seconds: float = 90 * 86_400.0
-
-    def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"archive.{name} must be > 0, got {getattr(self, name)}")
 
 
 class Archive:

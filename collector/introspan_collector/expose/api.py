@@ -13,7 +13,7 @@ from introspan_collector.expose.parameters import ParameterError, Parameters
 from introspan_collector.expose.self_families import worker_name
 from introspan_collector.expose.sources import Sources
 from introspan_collector.expose.tracks import PARAMETERS, answer, layer_or_none, question
-from introspan_collector.layout import is_counted
+from introspan_collector.layout import is_aggregated, is_counted
 from introspan_collector.view import View, Worker
 from introspan_wire.signals import CATALOGUE, Kind
 
@@ -117,8 +117,8 @@ def _signals(sources: Sources, _: Parameters) -> Answer:
                 "unit": signal.unit,
                 "axes": [axis.value for axis in signal.axes],
                 "statistics": {kind.value: [s.value for s in signal.statistics(kind)] for kind in Kind},
-                "gauge": gauge_name(signal.name),
-                "histogram": histogram_name(signal.name),
+                "gauge": gauge_name(signal.name) if is_aggregated(signal.name) else None,
+                "histogram": histogram_name(signal.name) if is_aggregated(signal.name) else None,
                 "counter": f"{event_name(signal.name)}_total" if is_counted(signal.name) else None,
                 "measured": signal.name in measured,
             }
