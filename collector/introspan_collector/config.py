@@ -14,8 +14,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from introspan_collector.aggregate.aggregator import AggregateSettings
-from introspan_collector.archive.archive import ArchiveSettings
+from introspan_collector.aggregate.settings import AggregateSettings
+from introspan_collector.archive.settings import ArchiveSettings
 
 ENVIRONMENT_PREFIX = "INTROSPAN_COLLECTOR_"
 _MIB = 2**20
