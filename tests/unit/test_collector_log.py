@@ -56,9 +56,11 @@ def read_all(files, end, offset=0):
 
 def test_what_was_appended_is_read_in_order_across_segments():
     disk = VolatileDisk()
-    log, _ = open_log(disk, segment_bytes=100)
+    log, sequences = open_log(disk, segment_bytes=100)
     for sequence in range(1, 8):
         log.append([record(A, sequence), record(B, sequence)])
+        assert sequences.seen(A, sequence)
+        assert not sequences.seen(A, sequence + 1)
     found, _ = read_all(disk, log.end)
     assert found == [(producer, sequence) for sequence in range(1, 8) for producer in (A, B)]
     assert len(disk.names()) == 7
@@ -121,6 +123,19 @@ def test_a_record_whose_sync_failed_is_neither_read_nor_found_after_a_restart():
     reopened, sequences = open_log(disk)
     assert not sequences.seen(A, 2)
     assert read_all(disk, reopened.end)[0] == [(A, 1), (B, 1)]
+
+
+def test_what_a_failed_group_left_behind_does_not_follow_the_record_that_replaced_it():
+    disk = VolatileDisk()
+    log, _ = open_log(disk)
+    log.append([record(A, 1)])
+    disk.refused = {"sync", "truncate"}
+    with pytest.raises(OSError, match="no space"):
+        log.append([record(A, 2), record(B, 1)])
+    disk.refused = set()
+    log.append([record(B, 1)])
+    log, _ = open_log(disk)
+    assert read_all(disk, log.end)[0] == [(A, 1), (B, 1)]
 
 
 def test_a_reader_in_the_segment_that_was_given_up_goes_on_in_the_one_that_replaced_it():
@@ -195,6 +210,14 @@ def test_bytes_that_look_like_a_record_inside_a_payload_are_not_taken_for_one():
     found, reader = read_all(disk, log.end)
     assert found == [(A, 2)]
     assert reader.corrupt_bytes == HEADER_BYTES + len(forged)
+
+
+def test_damage_longer_than_one_read_is_searched_to_its_end():
+    disk = VolatileDisk()
+    log, _ = open_log(disk)
+    log.append([record(A, 1, bytes(3 * 2**20)), record(A, 2)])
+    disk.write(segment_name(0), 4, b"\xff\xff\xff\xff")
+    assert read_all(disk, log.end)[0] == [(A, 2)]
 
 
 @pytest.mark.parametrize("position", range(HEADER_BYTES + 7))

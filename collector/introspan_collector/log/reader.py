@@ -26,9 +26,7 @@ class Reader:
 
     def next_record(self, end: int) -> Found | None:
         """The next sound record before the offset end, which is where the log ended a moment ago."""
-        if end != self._end:
-            # The segment that was the newest may have a successor now, and ends where that one begins.
-            self._end, self._start = end, None
+        self._end = end
         while self.offset < end:
             try:
                 found = self._step()
@@ -59,5 +57,6 @@ class Reader:
             _log.warning("log deleted before it was read", offset=self.offset, bytes=starts[0] - self.offset)
             self.expired_bytes += starts[0] - self.offset
             self.offset = starts[0]
+        # Never beyond the end known now: later the newest segment may have a successor, and stop there.
         self._stop = min([start for start in starts if start > self.offset] + [self._end])
         return max([start for start in starts if start <= self.offset], default=self.offset)
