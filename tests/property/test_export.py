@@ -30,7 +30,7 @@ def observations(draw: st.DrawFn) -> Observation:
     count = st.integers(0, MAX_32)
     return Observation(
         schema=schema,
-        request_id=draw(st.text(st.characters(exclude_categories=["Cs"]), max_size=80)),
+        request_id=draw(st.text(max_size=80) | st.just("𝄞" * 2_000)),
         trace_id=draw(st.binary(min_size=16, max_size=16)),
         span_id=draw(st.binary(min_size=8, max_size=8)),
         cluster_key=draw(st.integers(0, 2**64 - 1)),
