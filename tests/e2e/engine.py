@@ -1,0 +1,181 @@
+"""A schedule of requests in; what a real vLLM engine answered and what capture measured of it out.
+
+Run as a program, it drives one engine in this process: `python engine.py RUN.json RESULT.npz`. Tests call `run`, which
+starts that program, so every engine has its own process and environment.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+QUIET = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+EVERYTHING = {
+    "INTROSPAN_ENDPOINT": "127.0.0.1:1",
+    "INTROSPAN_TOKEN_STRIDE": "1",
+    "INTROSPAN_LAYERS": "all",
+    "INTROSPAN_ATTENTION_LAYERS": "all",
+    "INTROSPAN_ATTENTION_BYTES": "1GiB",
+    "INTROSPAN_ROW_BUDGET": "1000000",
+}
+
+
+@dataclass
+class Call:
+    """One request: prompt token ids, sampling parameters, the step it arrives at and the one it is aborted at."""
+
+    id: str
+    prompt: list[int]
+    params: dict[str, Any] = field(default_factory=dict)
+    at: int = 0
+    abort_at: int | None = None
+
+
+@dataclass
+class Run:
+    """What one engine is to do. before is a line of Python that is executed before vLLM is imported."""
+
+    model: str
+    calls: list[Call]
+    engine: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+    pipeline: str = "rows"  # rows: keep in memory; real: export to INTROSPAN_ENDPOINT; none: plugin not loaded
+    before: str = ""
+
+
+@dataclass
+class Result:
+    """Answers by request id (one list a sample), and the measured rows: who, where, values [rows, columns]."""
+
+    tokens: dict[str, list[list[int]]]
+    logprobs: dict[str, list[list[dict[str, float]]]]
+    cached: dict[str, int]
+    columns: list[tuple[str, int, int, int]]
+    row_ids: list[str]
+    row_positions: np.ndarray
+    values: np.ndarray
+    hashes: dict[str, int]
+    ended: dict[str, int]
+    status: dict[str, Any]
+    resource: dict[str, Any]
+    stderr: str
+
+    def block(self, signal: str) -> np.ndarray:
+        """Columns of a signal, float32 [rows, its columns]."""
+        return self.values[:, [i for i, column in enumerate(self.columns) if column[0] == signal]]
+
+    def rows_of(self, request_id: str) -> np.ndarray:
+        """Indices of a request's rows, in order of position."""
+        mine = [i for i, name in enumerate(self.row_ids) if name == request_id]
+        return np.array(sorted(mine, key=lambda i: self.row_positions[i]), np.int64)
+
+
+def run(task: Run, directory: Path, timeout_seconds: float = 600) -> Result:
+    """Runs one engine to its end. Raises AssertionError with the engine's output where it fails."""
+    directory.mkdir(parents=True, exist_ok=True)
+    given, out = directory / "run.json", directory / "result.npz"
+    given.write_text(json.dumps(asdict(task)))
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("INTROSPAN_", "OTEL_"))}
+    environ |= QUIET | task.env
+    if task.pipeline == "none":
+        environ["VLLM_PLUGINS"] = "none"
+    done = subprocess.run(
+        [sys.executable, __file__, given, out],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=timeout_seconds,
+        check=False,
+    )
+    assert done.returncode == 0, f"the engine ended with {done.returncode}:\n{done.stderr[-6000:]}"
+    with np.load(out, allow_pickle=False) as loaded:
+        meta = json.loads(str(loaded["meta"]))
+        return Result(
+            row_positions=loaded["positions"],
+            values=loaded["values"],
+            stderr=done.stderr,
+            columns=[tuple(column) for column in meta.pop("columns")],
+            **meta,
+        )
+
+
+def main(given: Path, out: Path) -> None:
+    """Drives the engine."""
+    task = Run(**json.loads(given.read_text()))
+    calls = [Call(**call) for call in task.calls]  # type: ignore[arg-type]  # dictionaries, as read from JSON
+    if task.before:
+        exec(task.before, {})
+    log = None
+    if task.pipeline == "rows":
+        from introspan import plugin
+        from introspan.testing import RowLog
+
+        plugin.register(RowLog)
+    from vllm import LLM
+
+    engine = LLM(task.model, **({"dtype": "float32", "enforce_eager": True} | task.engine)).llm_engine
+    if task.pipeline == "rows":
+        log = RowLog.opened[0]
+    tokens, logprobs, cached = _drive(engine, calls)
+    kept = log.kept if log is not None else []
+    meta = {
+        "tokens": tokens,
+        "logprobs": logprobs,
+        "cached": cached,
+        "columns": log.columns if log is not None else [],
+        "row_ids": [request.request_id for rows in kept for request in rows.requests],
+        "hashes": {request.request_id: request.hash for rows in kept for request in rows.requests},
+        "ended": {request.request_id: last for request, last in log.ended.values()} if log is not None else {},
+        "status": asdict(log.status()) if log is not None else {},
+        "resource": asdict(log.resource) if log is not None else {},
+    }
+    width = len(log.columns) if log is not None else 0
+    np.savez(
+        out,
+        meta=json.dumps(meta),
+        positions=np.concatenate([rows.position for rows in kept]) if kept else np.zeros(0, np.int64),
+        values=np.concatenate([rows.values for rows in kept]) if kept else np.zeros((0, width), np.float32),
+    )
+
+
+def _drive(engine: Any, calls: list[Call]) -> tuple[dict, dict, dict]:
+    from vllm import SamplingParams
+
+    tokens, logprobs, cached = {}, {}, {}
+    waiting, step = list(calls), 0
+    while waiting or engine.has_unfinished_requests():
+        for call in [call for call in waiting if call.at <= step]:
+            engine.add_request(call.id, {"prompt_token_ids": call.prompt}, SamplingParams(**call.params))
+            waiting.remove(call)
+        engine.abort_request([call.id for call in calls if call.abort_at == step])
+        for output in engine.step():
+            cached[output.request_id] = output.num_cached_tokens or 0
+            for sample in output.outputs:
+                tokens.setdefault(output.request_id, {})[sample.index] = list(sample.token_ids)
+                logprobs.setdefault(output.request_id, {})[sample.index] = [
+                    {str(token): entry.logprob for token, entry in position.items()}
+                    for position in (sample.logprobs or [])
+                ]
+        step += 1
+    # One more request, so that the worker hears that the others are finished.
+    engine.add_request("last", {"prompt_token_ids": [1]}, SamplingParams(max_tokens=2, temperature=0))
+    while engine.has_unfinished_requests():
+        engine.step()
+    in_order = lambda found: {key: [found[key][i] for i in sorted(found[key])] for key in found}  # noqa: E731
+    return in_order(tokens), in_order(logprobs), cached
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
