@@ -1,0 +1,233 @@
+"""A collector that is killed: nothing it acknowledged is lost, nothing is counted twice."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from bench import fleet
+from introspan_collector.log.files import Disk
+from introspan_collector.log.segment import find_records, segment_name, segment_starts
+from introspan_wire import codec
+from introspan_wire.v1 import observation_pb2 as pb
+from introspan_wire.v1 import observation_service_pb2 as service_pb
+from introspan_wire.v1 import observation_service_pb2_grpc as service_grpc
+
+ROWS = 4
+SHAPE = fleet.Shape(residual_layers=(0, 2), attention_layers=(0,), projection_layers=(), heads=2)
+
+
+class Collector:
+    """A collector process on a folder, started again as often as wanted."""
+
+    def __init__(self, folder, free_port):
+        self.folder = folder
+        self.grpc, self.http = (f"127.0.0.1:{free_port()}" for _ in range(2))
+        self.config = folder / "collector.toml"
+        self.config.write_text("[checkpoint]\ninterval_seconds = 0.05\n[archive]\nflush_seconds = 0.3\n")
+        self.process = None
+
+    def start(self):
+        command = [str(Path(sys.executable).with_name("introspan")), "collector"]
+        options = ["--config", self.config, "--data", self.folder / "data"]
+        with (self.folder / "collector.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, *options, "--grpc", self.grpc, "--http", self.http], stdout=log, stderr=log
+            )
+
+    def wait_ready(self):
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return self.get("/readyz")
+            except OSError:
+                assert self.process.poll() is None, (self.folder / "collector.log").read_text()
+                assert time.monotonic() < deadline, "the collector was not ready within 60 s"
+                time.sleep(0.02)
+
+    def get(self, path):
+        with urllib.request.urlopen(f"http://{self.http}{path}", timeout=10) as reply:
+            return reply.read().decode()
+
+    def metric(self, name, **labels):
+        """Sum of the samples of a metric that have these labels."""
+        total = 0.0
+        for line in self.get("/metrics").splitlines():
+            if line.startswith((f"{name}{{", f"{name} ")) and all(
+                f'{key}="{value}"' in line for key, value in labels.items()
+            ):
+                total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=20)
+
+
+@pytest.fixture
+def collector(tmp_path, free_port):
+    made = Collector(tmp_path, free_port)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.kill()
+
+
+class Producer(threading.Thread):
+    """Sends batches one after another and sends again whatever was not answered, as an SDK does."""
+
+    def __init__(self, address, number, stopping):
+        super().__init__(daemon=True)
+        self.address, self.number, self.stopping = address, number, stopping
+        self.id = uuid.UUID(int=number).bytes
+        self.acknowledged = 0
+
+    def run(self):
+        table = fleet.table(fleet.schema(SHAPE), ROWS, np.random.default_rng(self.number))
+        request = service_pb.ExportObservationsRequest(
+            resource=pb.Resource(
+                model_name="model", replica=f"replica-{self.number}", layer_count=32, head_count=2
+            ),
+            producer_id=self.id,
+            tables=[codec.encode_table(table)],
+        )
+        with grpc.insecure_channel(self.address, [("grpc.max_reconnect_backoff_ms", 100)]) as channel:
+            export = service_grpc.ObservationServiceStub(channel).ExportObservations
+            while not self.stopping.is_set():
+                request.sequence = self.acknowledged + 1
+                names = [f"{self.number}-{request.sequence}-{row}" for row in range(ROWS)]
+                request.tables[0].request_id[:] = names
+                request.tables[0].time_unix_nano[:] = [time.time_ns()] * ROWS
+                try:
+                    export(request, timeout=5)
+                except grpc.RpcError:
+                    time.sleep(0.01)
+                else:
+                    self.acknowledged += 1
+
+
+def observed(folder):
+    """Request ids that `introspan observations` finds, as often as it finds them."""
+    command = [str(Path(sys.executable).with_name("introspan")), "observations", "--data", str(folder / "data")]
+    output = subprocess.run([*command, "--format", "jsonl"], check=True, capture_output=True, text=True)
+    return [json.loads(line)["request_id"] for line in output.stdout.splitlines()]
+
+
+def logged(folder):
+    """(producer number, sequence) of every record in the log."""
+    disk = Disk(folder / "data" / "log")
+    try:
+        return [
+            (uuid.UUID(bytes=found.header.producer).int, found.header.sequence)
+            for start in segment_starts(disk)
+            for found in find_records(disk, start, start + disk.size(segment_name(start)))
+        ]
+    finally:
+        disk.close()
+
+
+def test_kill_9_at_many_moments_loses_nothing_acknowledged_and_counts_nothing_twice(collector):
+    stopping = threading.Event()
+    collector.start()
+    collector.wait_ready()
+    producers = [Producer(collector.grpc, number, stopping) for number in range(1, 4)]
+    for producer in producers:
+        producer.start()
+    moments = random.Random(7)
+    for _ in range(8):
+        time.sleep(moments.uniform(0.02, 0.8))
+        collector.kill()
+        collector.start()
+        collector.wait_ready()
+    time.sleep(0.5)
+    stopping.set()
+    for producer in producers:
+        producer.join(10)
+    assert min(producer.acknowledged for producer in producers) > 20
+
+    wait_until_processed(collector)
+    expected = {p.number: p.acknowledged for p in producers}
+    records = logged(collector.folder)
+    assert len(records) == len(set(records))
+    for number, acknowledged in expected.items():
+        mine = [sequence for producer, sequence in records if producer == number]
+        # The last one sent may be in the log without its answer having arrived.
+        assert mine[:acknowledged] == list(range(1, acknowledged + 1))
+        assert len(mine) <= acknowledged + 1
+        counted = collector.metric("introspan_output_entropy_nats_count", replica=f"replica-{number}")
+        assert counted == len(mine) * ROWS
+    assert collector.stop() == 0
+    found = observed(collector.folder)
+    assert sorted(found) == sorted(f"{n}-{s}-{row}" for n, s in records for row in range(ROWS))
+
+
+def test_a_crash_between_log_and_processing_is_made_good_at_the_next_start(collector, tmp_path):
+    collector.config.write_text("[checkpoint]\ninterval_seconds = 3600\n[archive]\nflush_seconds = 60\n")
+    stopping = threading.Event()
+    collector.start()
+    collector.wait_ready()
+    producer = Producer(collector.grpc, 1, stopping)
+    producer.start()
+    time.sleep(1)
+    stopping.set()
+    producer.join(10)
+    collector.kill()
+    collector.start()
+    collector.wait_ready()
+    wait_until_processed(collector)
+    name = "introspan_output_entropy_nats_count"
+    assert collector.metric(name) == producer.acknowledged * ROWS > 0
+    collector.kill()
+    collector.start()
+    collector.wait_ready()
+    wait_until_processed(collector)
+    assert collector.metric(name) == producer.acknowledged * ROWS
+
+
+def test_a_torn_tail_and_a_damaged_record_are_counted_and_the_collector_goes_on(collector):
+    collector.config.write_text("[checkpoint]\ninterval_seconds = 3600\n[archive]\nflush_seconds = 60\n")
+    stopping = threading.Event()
+    collector.start()
+    collector.wait_ready()
+    producer = Producer(collector.grpc, 1, stopping)
+    producer.start()
+    time.sleep(1)
+    stopping.set()
+    producer.join(10)
+    collector.kill()
+    segment = collector.folder / "data" / "log" / segment_name(0)
+    with segment.open("r+b") as file:
+        file.seek(1_000)
+        file.write(b"damage")
+        file.seek(0, os.SEEK_END)
+        file.write(b"\xabIL1 half a record")
+    collector.start()
+    collector.wait_ready()
+    wait_until_processed(collector)
+    assert collector.metric("introspan_collector_log_torn_bytes_total") == 18
+    assert collector.metric("introspan_collector_log_corrupt_bytes_total") > 1_000
+    assert collector.metric("introspan_output_entropy_nats_count") == (producer.acknowledged - 1) * ROWS
+    log = (collector.folder / "collector.log").read_text()
+    assert "half-written records cut off the log" in log
+    assert "damaged log skipped" in log
+
+
+def wait_until_processed(collector):
+    deadline = time.monotonic() + 30
+    while collector.metric("introspan_collector_lag_bytes"):
+        assert time.monotonic() < deadline, "the consumers did not catch up within 30 s"
+        time.sleep(0.05)
