@@ -65,6 +65,18 @@ def test_window_forgets_what_is_older_than_it_shows():
     assert ENTROPY not in shown(aggregator)
 
 
+def test_a_slot_that_is_used_again_starts_empty():
+    clock = Clock()
+    aggregator = Aggregator(clock_unix_nano=clock)
+    for value in range(40):
+        of = with_column(random_table(), "output.entropy", float(value))
+        aggregator.consume(batch(of, received_unix_nano=clock.now))
+        last = shown(aggregator)[ENTROPY]
+        assert last.count == 2 * min(value + 1, 6)
+        assert last.low == max(value - 5, 0)
+        clock.forward(10)
+
+
 def test_tracks_keep_slots_beyond_the_window_shown():
     clock = Clock()
     aggregator = Aggregator(clock_unix_nano=clock)
@@ -190,6 +202,27 @@ def test_workers_are_bounded_and_the_longest_unseen_goes_first():
             batch((), who=origin(replica=replica), number=number, received_unix_nano=NOW, status=status)
         )
     assert {worker.origin.replica for worker in aggregator.view().workers} == {"a", "c"}
+
+
+def test_a_worker_that_comes_back_changed_is_the_same_worker():
+    aggregator = Aggregator(clock_unix_nano=lambda: NOW)
+    for number, fingerprint in enumerate(("aa", "bb")):
+        who = replace(origin(), fingerprint=fingerprint)
+        aggregator.consume(batch(random_table(3), who=who, number=number, received_unix_nano=NOW))
+    (worker,) = aggregator.view().workers
+    assert (worker.origin.fingerprint, worker.segments) == ("bb", (("decoded", 6),))
+
+
+def test_counts_survive_a_replay_of_what_was_received_long_ago():
+    clock = Clock()
+    aggregator = Aggregator(AggregateSettings(idle_seconds=300), clock_unix_nano=clock)
+    for number in range(3):
+        aggregator.consume(
+            batch(random_table(), number=number, received_unix_nano=NOW - 86_400 * SECOND_NANO)
+        )
+        aggregator.view()
+        clock.forward(61)
+    assert histogram(aggregator, "output.entropy").counts.sum() == 6
 
 
 def test_a_worker_keeps_its_last_status_when_a_batch_brings_none():

@@ -280,6 +280,15 @@ def test_old_parts_are_deleted_but_never_the_cursor(tmp_path):
     assert opened(tmp_path).cursor() == 7_000
 
 
+def test_the_cursor_is_kept_even_when_all_it_holds_is_old(tmp_path):
+    archive = opened(tmp_path, max_age_seconds=7_200)
+    consume(
+        archive, some_batches(2, received=NOW - 10 * 86_400 * SECOND_NANO)
+    )  # a log that nobody read for days
+    archive.flush()
+    assert opened(tmp_path).cursor() == 2_000
+
+
 def test_the_oldest_parts_are_deleted_beyond_a_size(tmp_path):
     clock = Clock()
     archive = opened(tmp_path, clock, max_bytes=1)

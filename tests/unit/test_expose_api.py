@@ -151,13 +151,14 @@ def asked(start, end, step=60.0, **which):
     return Question("output.entropy", start=start, end=end, step=step, **wanted)
 
 
-def test_a_long_range_joins_rollups_and_slots_and_counts_everything_once(tmp_path):
-    now = (time.time() // 60) * 60 + 59.0
+@pytest.mark.parametrize("second", [0, 5, 31, 59])
+def test_a_long_range_joins_rollups_and_slots_and_counts_everything_once(tmp_path, second):
+    now = (time.time() // 60) * 60 + float(second)
     clock = [now]
     service = Service(tmp_path, lambda: int(clock[0] * SECOND))
-    for second in range(600):
-        service.take(seconds_ago=599 - second, value=float(second), rows=1)
-        if second % 40 == 39:  # as the archive would in time
+    for number in range(600):
+        service.take(seconds_ago=599 - number, value=float(number), rows=1)
+        if number % 40 == 39:  # as the archive would in time
             service.archive.flush()
     found = answer(service.sources, asked(now - 3_600, now + 1), lambda: now)
     (series,) = found["series"]

@@ -26,9 +26,8 @@ from introspan_wire.signals import CATALOGUE
 GOLDEN = Path(__file__).parent / "golden"
 NOW = 1_800_000_000 * 10**9
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
-STATUS = ProducerStatus(
-    7, 21, 0.5, (("queue_full", 3),), (DisabledSignal("attention", "self_check", "x"),), 1, 2, 4, 0.25
-)
+OFF = DisabledSignal("attention", "self_check", "x")
+STATUS = ProducerStatus(7, 21, 0.5, (("queue_full", 3),), (OFF,), 1, 2, 4, 0.25)
 
 
 class Archive:
@@ -120,6 +119,9 @@ def test_openmetrics_is_what_prometheus_client_writes():
     ours = encode(families(), openmetrics=True).decode()
     theirs = openmetrics_exposition.generate_latest(registry).decode()
     assert list(parse_openmetrics(ours)) == list(parse_openmetrics(theirs))
+    assert [line for line in ours.splitlines() if line[0] == "#"] == [
+        line for line in theirs.splitlines() if line[0] == "#"
+    ]
     assert "ab" * 16 in ours
 
 
@@ -149,6 +151,21 @@ def test_beyond_the_limit_the_overflow_series_count_on():
     text = body.decode()
     assert 'introspan_residual_log_rms_window_mean{adapter="__overflow__",layer="__overflow__"' in text
     assert 'introspan_output_entropy_nats_count{model="__overflow__",replica="__overflow__"} 3.0' in text
+
+
+def test_no_series_is_written_twice_whatever_a_producer_says():
+    aggregator = aggregator_with_one_batch()
+    status = replace(
+        STATUS, drops=(("queue_full", 3), ("queue_full", 4)), disabled=(OFF, replace(OFF, detail="y"))
+    )
+    aggregator.consume(
+        batch((), who=replace(origin(), fingerprint="other"), received_unix_nano=NOW, status=status)
+    )
+    aggregator.consume(batch((), who=origin(), received_unix_nano=NOW, status=status))
+    text = render(sources(aggregator), "text/plain")[0].decode()
+    series = [line.rsplit(" ", 1)[0] for line in text.splitlines() if line[0] != "#"]
+    assert len(series) == len(set(series))
+    assert 'reason="queue_full",replica="replica-0",worker="tp0-pp0-dp0"} 7.0' in text
 
 
 def test_every_signal_has_names_of_its_own():

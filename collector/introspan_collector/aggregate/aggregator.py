@@ -63,7 +63,7 @@ class Aggregator:
             waiting = sum(pending.bytes for pending in self._pending.values())
             if waiting >= _PENDING_BYTES_TOTAL or len(self._pending) > _SCHEMAS:
                 self._reduce_all()
-            self._sweep(slot)
+            self._sweep()
 
     def view(self) -> View:
         """Everything at this moment."""
@@ -71,7 +71,7 @@ class Aggregator:
             self._reduce_all()
             now = self._clock()
             last = now // self._slot_nano
-            self._sweep(last)
+            self._sweep()
             keys, rows = self._series()
             window = self._window.shown(last - self._settings.shown_slots + 1, last, rows)
             return View(
@@ -131,6 +131,7 @@ class Aggregator:
             for view in histograms:
                 row = self._histograms.index.row(HistogramKey(view.model, view.replica, view.signal))
                 self._histograms.reserve()
+                self._histograms.last_slot[row] = slot
                 self._histograms.counts[row, : len(view.counts)] += view.counts
                 self._histograms.totals[row] += view.total
 
@@ -165,6 +166,7 @@ class Aggregator:
         self._infinite_values += int(np.isinf(block.values).sum())
         rows = np.stack([self._rows(schema, group) for group in block.groups])
         self._window.reserve(self._index.size)
+        self._window.last_slot[rows] = self._clock() // self._slot_nano
         self._add_to_window(block, rows, sets)
         for span in pending.layout.spans:
             self._count(block, span, rows, pending.layout.column_starts)
@@ -194,6 +196,7 @@ class Aggregator:
             np.intp,
         )
         self._histograms.reserve()
+        self._histograms.last_slot[histogram] = self._clock() // self._slot_nano
         self._histograms.add(span.signal, values, block.weights, histogram[block.group], block.traces)
         if is_counted(span.signal):
             events = np.where(np.isfinite(values), values, np.float32(0)).astype(np.float64)
@@ -218,8 +221,12 @@ class Aggregator:
             self._row_maps[at] = rows
         return rows
 
-    def _sweep(self, slot: int) -> None:
-        """Evicts what has been idle, at most once a minute: it costs a look at every series."""
+    def _sweep(self) -> None:
+        """Evicts what has been idle, at most once a minute: it costs a look at every series.
+
+        Idle is what nothing was added to for a while by the clock, so that replaying an old log evicts nothing.
+        """
+        slot = self._clock() // self._slot_nano
         if (slot - self._swept_slot) * self._settings.slot_seconds < 60:
             return
         self._swept_slot = slot
@@ -227,10 +234,7 @@ class Aggregator:
         oldest = slot - int(self._settings.idle_seconds / self._settings.slot_seconds)
         idle = [key for key, row in self._index.items() if self._window.last_slot[row] < oldest]
         self._window.clear(self._index.evict(idle))
-        alive = {(key.model, key.replica) for key, _ in self._index.items()}
-        self._histograms.evict(
-            [key for key, _ in self._histograms.index.items() if (key.model, key.replica) not in alive]
-        )
+        self._histograms.evict_before(oldest)
         self._workers.forget_before(oldest * self._slot_nano)
         # Rows may now belong to others, and what overflowed may now have room.
         self._row_maps.clear()

@@ -43,6 +43,7 @@ class Histograms:
         )
         self.counts = np.zeros((0, _WIDTH))
         self.totals = np.zeros(0)
+        self.last_slot = np.zeros(0, np.int64)
         self._exemplar_value = np.zeros((0, _WIDTH))
         self._exemplar_time = np.zeros((0, _WIDTH))
         self._exemplar_ids = np.zeros((0, _WIDTH, 24), np.uint8)
@@ -55,6 +56,7 @@ class Histograms:
         more = max(self.index.size, have + have // 2, 64) - have
         self.counts = np.concatenate([self.counts, np.zeros((more, _WIDTH))])
         self.totals = np.concatenate([self.totals, np.zeros(more)])
+        self.last_slot = np.concatenate([self.last_slot, np.zeros(more, np.int64)])
         self._exemplar_value = np.concatenate([self._exemplar_value, np.zeros((more, _WIDTH))])
         self._exemplar_time = np.concatenate([self._exemplar_time, np.zeros((more, _WIDTH))])
         self._exemplar_ids = np.concatenate([self._exemplar_ids, np.zeros((more, _WIDTH, 24), np.uint8)])
@@ -102,9 +104,10 @@ class Histograms:
             self._exemplar_time[cell] = traces.times[measured]
             self._exemplar_ids[cell] = traces.ids[measured]
 
-    def evict(self, keys: list[HistogramKey]) -> None:
-        """Forgets histograms."""
-        rows = np.array(self.index.evict(keys), np.intp)
+    def evict_before(self, slot: int) -> None:
+        """Forgets histograms that were last used before a slot."""
+        idle = [key for key, row in self.index.items() if self.last_slot[row] < slot]
+        rows = np.array(self.index.evict(idle), np.intp)
         self.counts[rows], self.totals[rows], self._exemplar_time[rows] = 0.0, 0.0, 0.0
 
     def views(self) -> Iterator[Histogram]:

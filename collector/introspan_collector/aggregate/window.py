@@ -7,7 +7,7 @@ from introspan_collector.moments import Moments
 
 
 class Window:
-    """A ring of time slots, each holding Moments by series row; and event totals and last use by row.
+    """A ring of time slots, each holding Moments by series row; and event totals and the slot of last use by row.
 
     Slots are numbered by time // slot length. Memory is slots × rows × 40 bytes.
     """
@@ -33,7 +33,6 @@ class Window:
 
     def add(self, slot: int, rows: NDArray[np.intp], sets: Moments) -> None:
         """Merges sets, one for each row; rows are distinct. What is older than the ring is left out."""
-        self.last_slot[rows] = np.maximum(self.last_slot[rows], slot)
         place = slot % self._slots
         if slot < self._numbers[place]:
             return

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from introspan_collector.model import Batch, Origin, ProducerStatus
 from introspan_collector.view import Worker
 
+_Name = tuple[str, str, int, int, int]
+
 
 @dataclass(slots=True)
 class _Entry:
+    origin: Origin
     status: ProducerStatus | None = None
     last_seen_unix_nano: int = 0
     segments: Counter[str] = field(default_factory=Counter)
@@ -19,13 +22,15 @@ class Workers:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._entries: dict[Origin, _Entry] = {}
+        self._entries: dict[_Name, _Entry] = {}
 
     def see(self, batch: Batch) -> None:
         """Takes note of a batch."""
         # Taken out and put back: the dict's order is then the order of last sight.
-        entry = self._entries.pop(batch.origin, None) or _Entry()
-        self._entries[batch.origin] = entry
+        name = _name(batch.origin)
+        entry = self._entries.pop(name, None) or _Entry(batch.origin)
+        self._entries[name] = entry
+        entry.origin = batch.origin
         entry.last_seen_unix_nano = batch.received_unix_nano
         if batch.status is not None:
             entry.status = batch.status
@@ -36,12 +41,20 @@ class Workers:
 
     def forget_before(self, unix_nano: int) -> None:
         """Forgets workers not seen since."""
-        for origin in [o for o, entry in self._entries.items() if entry.last_seen_unix_nano < unix_nano]:
-            del self._entries[origin]
+        for name in [name for name, entry in self._entries.items() if entry.last_seen_unix_nano < unix_nano]:
+            del self._entries[name]
 
     def views(self) -> tuple[Worker, ...]:
         """Every worker known."""
         return tuple(
-            Worker(origin, entry.status, entry.last_seen_unix_nano, tuple(sorted(entry.segments.items())))
-            for origin, entry in self._entries.items()
+            Worker(
+                entry.origin, entry.status, entry.last_seen_unix_nano, tuple(sorted(entry.segments.items()))
+            )
+            for entry in self._entries.values()
         )
+
+
+def _name(origin: Origin) -> _Name:
+    """What stays the same when a worker comes back with other weights or another version: its labels on /metrics."""
+    ranks = (origin.tensor_parallel_rank, origin.pipeline_parallel_rank, origin.data_parallel_rank)
+    return (origin.model, origin.replica, *ranks)

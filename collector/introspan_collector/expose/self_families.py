@@ -1,5 +1,6 @@
 """What the collector and the SDKs say of themselves in, Prometheus metric families out."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -131,7 +132,11 @@ def sdk_families(view: View) -> Iterator[Metric]:
         probability.add_metric(of, worker.status.sampling_probability)
         for signal, reason in sorted({(item.signal, item.reason) for item in worker.status.disabled}):
             disabled.add_metric([*of, signal, reason], 1)
+        # A reason that a producer names twice would make the same series twice, and Prometheus refuse the scrape.
+        drops: Counter[str] = Counter()
         for reason, count in worker.status.drops:
+            drops[reason] += count
+        for reason, count in sorted(drops.items()):
             dropped.add_metric([*of, reason], count)
     yield from (segments, seen, disabled, dropped, *counters.values(), probability)
 
