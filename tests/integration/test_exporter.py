@@ -29,6 +29,7 @@ DECODED = Schema(
     Kind.DECODED, tuple(Column("residual.log_rms", Statistic.MEAN, layer) for layer in range(60))
 )
 RESOURCE = Resource("chat", "r0", "tiny", "f" * 64, "vllm", "0.32.0", "float32", 50, 1, "0.1.0")
+LOADED_MACHINE_SECONDS = 0.25  # by which a busy machine may wake a thread later than asked
 OK = service_pb.ExportObservationsResponse().SerializeToString()
 
 
@@ -183,11 +184,11 @@ def test_what_is_offered_arrives_once_in_order_and_unchanged():
 def test_frames_are_at_most_64_kib_and_sent_within_a_second():
     with Collector() as collector, exporting(collector.port, tick_seconds=TICK_SECONDS) as exporter:
         exporter.start()
-        time.sleep(0.3)
+        until(lambda: len(collector.received) == 1)
         offered_at = time.monotonic()
         offer(exporter, 1)
-        until(lambda: len(collector.received) == 1)
-        assert collector.times[0] - offered_at <= 1.0
+        until(lambda: len(collector.received) == 2)
+        assert collector.times[1] - offered_at <= 1.0 + LOADED_MACHINE_SECONDS
         offer(exporter, 2_000)
         until(lambda: len(collector.segments()) == 2_001)
         assert max(map(len, collector.received)) <= 64 * 1024
@@ -423,7 +424,7 @@ def test_shutdown_gives_up_on_a_hung_collector_in_time_and_counts_what_it_left(t
         until(lambda: len(collector.received) == 1)
         begin = time.monotonic()
         exporter.close(timeout_seconds)
-        assert time.monotonic() - begin < timeout_seconds + 0.1
+        assert time.monotonic() - begin < timeout_seconds + LOADED_MACHINE_SECONDS
         until(lambda: exporter.drops == {"shutdown": 1_000}, seconds=1)
         assert "introspan-export" not in {thread.name for thread in threading.enumerate()}
         release.set()
@@ -435,7 +436,7 @@ def test_shutdown_without_a_collector_ends_in_time():
         time.sleep(1.2)
         begin = time.monotonic()
         exporter.close()
-        assert time.monotonic() - begin < 2.1
+        assert time.monotonic() - begin < 2.0 + LOADED_MACHINE_SECONDS
         assert exporter.drops == {"shutdown": 10}
 
 
@@ -452,18 +453,19 @@ def test_nothing_runs_before_the_first_offer_and_one_daemon_thread_after():
     assert not [t for t in threading.enumerate() if t.name == "introspan-export"]
 
 
-def test_a_status_alone_is_sent_every_ten_seconds_and_not_before():
+def test_a_status_alone_is_sent_at_the_start_and_every_ten_seconds_and_no_oftener():
     ahead_seconds = [0.0]
     with (
         Collector() as collector,
         exporting(collector.port, clock=lambda: time.monotonic() + ahead_seconds[0]) as exporter,
     ):
         exporter.start()
-        time.sleep(1.2)
-        assert collector.received == []
-        for beat in (1, 2):
-            ahead_seconds[0] += 10
+        for beat in (1, 2, 3):
             until(lambda beat=beat: len(collector.received) == beat)
+            ahead_seconds[0] += 9
+            time.sleep(0.3)
+            assert len(collector.received) == beat
+            ahead_seconds[0] += 1
         assert all(not request.tables and request.HasField("status") for request in collector.requests)
 
 
@@ -474,17 +476,18 @@ def test_a_signal_that_switches_off_is_told_within_a_second():
         exporting(collector.port, status=lambda: status[0], tick_seconds=TICK_SECONDS) as exporter,
     ):
         exporter.start()
+        until(lambda: len(collector.received) == 1)
         disabled = Disabled("attention", "self_check_failed", "layer 3 differs")
         status[0] = CaptureStatus(measured_rows=4, disabled=(disabled,))
-        until(lambda: len(collector.received) == 1, seconds=1.1)
-        sent = collector.requests[0].status
+        until(lambda: len(collector.received) == 2, seconds=1.0 + LOADED_MACHINE_SECONDS)
+        sent = collector.requests[1].status
         assert (sent.measured_rows, sent.disabled[0].signal, sent.disabled[0].reason) == (
             4,
             "attention",
             "self_check_failed",
         )
         time.sleep(1.2)
-        assert len(collector.received) == 1
+        assert len(collector.received) == 2
 
 
 def test_directives_only_ever_lower():

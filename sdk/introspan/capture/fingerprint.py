@@ -53,24 +53,30 @@ class _Tensor(NamedTuple):
     size: int
 
 
-def fingerprint(directory: Path, extra: Mapping[str, str] | None = None) -> str:
+def fingerprint(directory: Path | None, extra: Mapping[str, str] | None = None) -> str:
     """Lower-case hex SHA-256 of the model in a directory, with PARTIAL before it where it has no safetensors.
 
-    extra is hashed along: what the engine was told beside the directory, such as another chat template.
+    extra is hashed along: what the engine was told beside the directory, such as another configuration; without
+    a directory, it alone.
     Raises OSError if a file cannot be read and ValueError naming the file if it is not a safetensors file.
     """
     digest = hashlib.sha256(b"introspan-fingerprint-1")
     for name, text in sorted((extra or {}).items()):
         _add(digest, name.encode(), text.encode())
-    for path in sorted(
-        {path for pattern in _DESCRIPTIONS for path in directory.glob(pattern) if path.is_file()}
-    ):
+    if directory is None:
+        return PARTIAL + digest.hexdigest()
+    for path in _described(directory):
         _add(digest, path.relative_to(directory).as_posix().encode(), path.read_bytes())
     tensors = sorted(tensor for path in directory.glob("*.safetensors") for tensor in _tensors(path))
     sample_bytes = min(SAMPLE_BYTES, BUDGET_BYTES // max(1, len(tensors)))
     for tensor, sample in _samples(tensors, sample_bytes):
         _add(digest, tensor.name.encode(), tensor.described.encode(), sample)
     return digest.hexdigest() if tensors else PARTIAL + digest.hexdigest()
+
+
+def _described(directory: Path) -> list[Path]:
+    found = {path for pattern in _DESCRIPTIONS for path in directory.glob(pattern)}
+    return sorted(path for path in found if path.is_file())
 
 
 # hashlib has no public name for the type of its objects.

@@ -82,7 +82,7 @@ class Exporter:
         self._late = 0  # written by the model's thread
         self._in_hand = 0
         self._logged: set[str] = set()
-        self._heartbeat_at = self._clock() + HEARTBEAT_SECONDS
+        self._heartbeat_at = self._clock()  # the collector hears of this producer at once
         self._told_disabled: tuple[Disabled, ...] = ()
 
     def _leave_parent(self) -> None:
@@ -102,7 +102,7 @@ class Exporter:
             self._wake.set()
 
     def start(self) -> None:
-        """Starts the thread, so that the status is sent even if nothing is ever offered."""
+        """Starts the thread, so that the status is sent even before anything is offered."""
         if self._thread is None:
             # Runs at exit in children of multiprocessing too, where atexit does not.
             Finalize(None, _Weakly(self, Exporter.close), exitpriority=100)
