@@ -8,7 +8,6 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +17,8 @@ from introspan.admission import Admission
 from introspan.capture.anatomy import Anatomy, describe, survey
 from introspan.capture.attention_probe import AttentionProbe
 from introspan.capture.attention_taps import AttentionTap
+from introspan.capture.checkpoint import fingerprint_of
 from introspan.capture.columns import Layout, lay_out
-from introspan.capture.fingerprint import fingerprint
 from introspan.capture.health import Health
 from introspan.capture.identity import Identity
 from introspan.capture.output_probe import OutputProbe
@@ -161,7 +160,7 @@ def _resource(config: Any, settings: Settings, tensor_rank: int) -> Resource:
         service_name=settings.service_name,
         replica=f"{replica}-dp{data_rank}" if int(parallel.data_parallel_size) > 1 else replica,
         model_name=names[0] if isinstance(names, list) else str(names),
-        model_fingerprint=fingerprint(Path(model.model)),
+        model_fingerprint=fingerprint_of(model, config.load_config.download_dir),
         engine_name="vllm",
         engine_version=vllm.__version__,
         dtype=str(model.dtype).removeprefix("torch."),
