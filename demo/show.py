@@ -17,12 +17,14 @@ from demo.health import check_alive
 from demo.picture import save
 from demo.processes import DemoError, Program
 from demo.traffic import Tally, chats, send
-from demo.view import Run, plain_line, screen
+from demo.view import COLUMNS, Run, plain_line, screen
 
 _CONCURRENCY = 8
 _REQUESTS = 200
 _REFRESH_SECONDS = 1.0
 _PLAIN_EVERY_SECONDS = 10.0
+# Requests that are still going on so long after the end are given up.
+_DRAIN_SECONDS = 10.0
 # Exporters send at least every second; one more for the collector to count it.
 _SETTLE_SECONDS = 2.0
 
@@ -80,17 +82,20 @@ class Show:
     def _left(self) -> float:
         return inf if self.plan.seconds is None else self._began + self.plan.seconds - self.clock()
 
+    def _going(self, traffic: asyncio.Task[None]) -> bool:
+        return not traffic.done() and self._left() > -_DRAIN_SECONDS
+
     async def _live(self, client: httpx.AsyncClient, traffic: asyncio.Task[None]) -> None:
         with Live(console=self.console, auto_refresh=False, vertical_overflow="visible") as live:
             # With no seconds given the picture stays until Ctrl-C.
-            while self.plan.seconds is None or not traffic.done():
+            while self.plan.seconds is None or self._going(traffic):
                 await self._look(client)
-                live.update(screen(self._now(), self._snapshot), refresh=True)
+                live.update(screen(self._now(), self._snapshot, self.console.width), refresh=True)
                 await asyncio.sleep(_REFRESH_SECONDS)
 
     async def _plain(self, client: httpx.AsyncClient, traffic: asyncio.Task[None]) -> None:
         said = -inf
-        while not traffic.done():
+        while self._going(traffic):
             await self._look(client)
             if self.clock() - said >= _PLAIN_EVERY_SECONDS:
                 said = self.clock()
@@ -115,14 +120,14 @@ class Show:
     def _summarise(self) -> None:
         run = self._now()
         if not self.console.is_terminal:
-            self.console.print(screen(run, self._snapshot))
+            self.console.print(screen(run, self._snapshot, COLUMNS), width=COLUMNS)
         if self._first_signal_seconds is not None:
             self.console.print(f"first signal {self._first_signal_seconds:.1f} s after the server was ready")
         self.console.print(plain_line(run, self._snapshot), markup=False, soft_wrap=True)
         for failure in self._tally.failures:
             self.console.print(f"a request failed: {failure}", markup=False)
         if self.plan.screenshot is not None:
-            save(screen(run, self._snapshot), self.plan.screenshot)
+            save(screen(run, self._snapshot, COLUMNS), self.plan.screenshot)
             self.console.print(f"wrote {self.plan.screenshot}")
 
     def _logs(self) -> str:

@@ -34,6 +34,9 @@ _MODEL_SIGNALS = {
     "sampler.pit": "sampler PIT",
     "sampler.greedy_mismatch": "greedy mismatch",
 }
+COLUMNS = 108
+"""Width from which on every value has its bar."""
+
 _BAR_CELLS = 4
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 # From cold to warm, readable on dark and light backgrounds.
@@ -51,9 +54,10 @@ class Run:
     addresses: Mapping[str, str]
 
 
-def screen(run: Run, snapshot: Snapshot) -> RenderableType:
-    """Everything there is to see now, as one renderable about 110 columns wide."""
-    return Group(_header(run), _layers(snapshot), _model(snapshot), _health(snapshot), _addresses(run))
+def screen(run: Run, snapshot: Snapshot, columns: int) -> RenderableType:
+    """Everything there is to see now; with bars where there are columns enough for them."""
+    layers = _layers(snapshot, _BAR_CELLS if columns >= COLUMNS else 0)
+    return Group(_header(run), layers, _model(snapshot), _health(snapshot), _addresses(run))
 
 
 def plain_line(run: Run, snapshot: Snapshot) -> str:
@@ -80,19 +84,20 @@ def _header(run: Run) -> RenderableType:
     return Group(text, Padding(ProgressBar(total=run.total_seconds, completed=run.elapsed_seconds)))
 
 
-def _layers(snapshot: Snapshot) -> RenderableType:
+def _layers(snapshot: Snapshot, bar_cells: int) -> RenderableType:
     table = Table(
         box=None,
         padding=(0, 1, 0, 0),
         title=f"mean of the last {snapshot.window_seconds:.0f} s in each layer that is measured",
         title_justify="left",
     )
-    table.add_column("\nlayer", justify="right", no_wrap=True)
+    table.add_column("\nlayer" if bar_cells else "layer", justify="right", no_wrap=True)
     for name, title in _LAYER_SIGNALS.items():
-        table.add_column(f"{name.split('.')[0]}\n{title}", no_wrap=True)
+        group = f"{name.split('.')[0]}\n" if bar_cells else ""
+        table.add_column(f"{group}{title}", no_wrap=True)
     ranges = {name: _span(snapshot, name) for name in _LAYER_SIGNALS}
     for layer in snapshot.layers:
-        cells = (_cell(snapshot.mean(name, layer), ranges[name]) for name in _LAYER_SIGNALS)
+        cells = (_cell(snapshot.mean(name, layer), ranges[name], bar_cells) for name in _LAYER_SIGNALS)
         table.add_row(str(layer), *cells)
     return table
 
@@ -102,15 +107,17 @@ def _span(snapshot: Snapshot, signal: str) -> tuple[float, float]:
     return (min(values), max(values)) if values else (0.0, 0.0)
 
 
-def _cell(value: float | None, span: tuple[float, float]) -> Text:
+def _cell(value: float | None, span: tuple[float, float], bar_cells: int) -> Text:
     if value is None:
         return Text("    ·", style="dim")
     low, high = span
     share = (value - low) / (high - low) if high > low else 0.0
-    eighths = round(share * _BAR_CELLS * 8)
-    bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
     style = _HEAT[min(int(share * len(_HEAT)), len(_HEAT) - 1)]
-    return Text.assemble(f"{value:5.2f} ", (f"{bar:<{_BAR_CELLS}}", style))
+    if not bar_cells:
+        return Text(f"{value:5.2f}", style)
+    eighths = round(share * bar_cells * 8)
+    bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+    return Text.assemble(f"{value:5.2f} ", (f"{bar:<{bar_cells}}", style))
 
 
 def _model(snapshot: Snapshot) -> RenderableType:

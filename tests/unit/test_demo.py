@@ -17,7 +17,7 @@ from demo.collected import EMPTY, read
 from demo.picture import save
 from demo.processes import loopback_port, start
 from demo.traffic import Tally, chats
-from demo.view import Run, plain_line, screen
+from demo.view import COLUMNS, Run, plain_line, screen
 
 _PARENT_OF_TWO = """
 import subprocess, sys, time
@@ -135,9 +135,9 @@ _RUN = Run(
 )
 
 
-def _text(snapshot, width=112) -> str:
+def _text(snapshot, width=COLUMNS) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(screen(_RUN, snapshot))
+    console.print(screen(_RUN, snapshot, width))
     return console.export_text()
 
 
@@ -160,8 +160,12 @@ def test_screen_before_the_first_signal_says_that_there_is_nothing():
     assert "segments accepted: none" in _text(EMPTY)
 
 
-def test_screen_fits_the_width_of_its_picture():
-    assert max(map(len, _text(read(_LATEST, _STATUS)).splitlines())) <= 112
+@pytest.mark.parametrize("width", [80, COLUMNS])
+def test_no_value_is_cut_in_a_terminal_of_80_columns_or_in_the_picture(width):
+    text = _text(read(_LATEST, _STATUS), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "-1.25" in text
+    assert "…" not in text
 
 
 def test_plain_line_is_one_line_with_the_same_numbers():
@@ -172,7 +176,7 @@ def test_plain_line_is_one_line_with_the_same_numbers():
 
 
 def test_picture_loads_nothing_from_the_network(tmp_path):
-    save(screen(_RUN, read(_LATEST, _STATUS)), tmp_path / "picture.svg")
+    save(screen(_RUN, read(_LATEST, _STATUS), COLUMNS), tmp_path / "picture.svg")
     svg = (tmp_path / "picture.svg").read_text()
     assert "3.50" in svg
     assert "url(http" not in svg.replace('"', "")
