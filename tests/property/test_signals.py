@@ -180,13 +180,13 @@ def test_output_is_that_of_the_softmax(seed, size, magnitude, offset, masked):
     assert found.nonfinite.item() == masked
 
 
-@EXAMPLES
+@settings(max_examples=40, deadline=None)
 @given(
     seed=SEEDS,
-    size=st.integers(2, 1500),
+    size=st.one_of(st.integers(2, 300), st.integers(1000, 1200)),
     levels=st.integers(1, 200),
     temperature=st.floats(0.05, 2.0),
-    top_k=st.integers(-1, 1600),
+    top_k=st.one_of(st.integers(-1, 60), st.integers(900, 1300)),
     top_p=st.floats(0.01, 1.0),
     min_p=st.one_of(st.just(0.0), st.floats(0.001, 1.0)),
 )

@@ -40,6 +40,7 @@ PACKINGS = [
     for isa, dtype, head_sizes in [
         ("vec", torch.float32, (32, 64, 128)),
         ("vec", torch.bfloat16, (32, 64, 128)),
+        ("vec", torch.float16, (64,)),
         ("vec16", torch.float32, (80, 112)),
         ("vec16", torch.bfloat16, (80, 112)),
         ("amx", torch.bfloat16, (32, 64, 128)),
