@@ -68,6 +68,7 @@ class Result:
     values: np.ndarray
     hashes: dict[str, int]
     ended: dict[str, int]
+    preemptions: int
     status: dict[str, Any]
     resource: dict[str, Any]
     stderr: str
@@ -128,6 +129,7 @@ def main(given: Path, out: Path) -> None:
     engine = LLM(task.model, **({"dtype": "float32", "enforce_eager": True} | task.engine)).llm_engine
     if task.pipeline == "rows":
         log = RowLog.opened[0]
+    counted = _count_preemptions()
     tokens, logprobs, cached = _drive(engine, calls)
     kept = log.kept if log is not None else []
     meta = {
@@ -138,6 +140,7 @@ def main(given: Path, out: Path) -> None:
         "row_ids": [request.request_id for rows in kept for request in rows.requests],
         "hashes": {request.request_id: request.hash for rows in kept for request in rows.requests},
         "ended": {request.request_id: last for request, last in log.ended.values()} if log is not None else {},
+        "preemptions": counted[0],
         "status": asdict(log.status()) if log is not None else {},
         "resource": asdict(log.resource) if log is not None else {},
     }
@@ -148,6 +151,20 @@ def main(given: Path, out: Path) -> None:
         positions=np.concatenate([rows.position for rows in kept]) if kept else np.zeros(0, np.int64),
         values=np.concatenate([rows.values for rows in kept]) if kept else np.zeros((0, width), np.float32),
     )
+
+
+def _count_preemptions() -> list[int]:
+    """A list whose first entry counts, from now on, how often the scheduler put a request back."""
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    original, counted = Scheduler._preempt_request, [0]
+
+    def preempt(*args: Any, **kwargs: Any) -> Any:
+        counted[0] += 1
+        return original(*args, **kwargs)
+
+    Scheduler._preempt_request = preempt
+    return counted
 
 
 def _drive(engine: Any, calls: list[Call]) -> tuple[dict, dict, dict]:

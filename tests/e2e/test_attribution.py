@@ -1,0 +1,133 @@
+"""Requests that are interleaved, preempted, aborted or sampled n times each get their own numbers."""
+
+import numpy as np
+import pytest
+from comparison import Comparison
+from engine import EVERYTHING, Call, Run, run
+from introspan.capture.projection import orthogonal_map
+from reference import HuggingFace
+from scipy import stats
+from tiny_models import VOCABULARY, write
+
+HIDDEN_SIZE = 128
+TINY = {"skip_tokenizer_init": True, "max_model_len": 1024}
+
+
+@pytest.fixture(scope="module")
+def tiny_llama(tmp_path_factory):
+    return write("llama", tmp_path_factory.mktemp("tiny"))
+
+
+def _prompt(seed: int, length: int) -> list[int]:
+    return np.random.default_rng(seed).integers(3, VOCABULARY, length).tolist()
+
+
+def _compare(result, model, calls: list[tuple[Call, str, list[int]]]) -> None:
+    assert result.status["disabled"] == [], result.stderr[-2000:]
+    comparison = Comparison(result, HuggingFace(model), HIDDEN_SIZE)
+    projection = orthogonal_map(HIDDEN_SIZE).astype(np.float64)
+    for call, name, generated in calls:
+        comparison.add(call, name, generated, projection)
+    failures = [line for line in comparison.failures() if "never" not in line]
+    assert not failures
+
+
+def test_interleaved_aborted_and_multiple_samples_keep_their_own_rows(tiny_llama, tmp_path):
+    greedy = {"temperature": 0.0, "max_tokens": 20, "ignore_eos": True}
+    drawn = {"temperature": 1.0, "max_tokens": 15, "ignore_eos": True, "n": 3}
+    calls = [Call(f"greedy {i}", _prompt(i, 5 + 30 * i), greedy, at=3 * i) for i in range(5)]
+    calls += [Call("thrice", _prompt(20, 40), drawn, at=4)]
+    calls += [Call("aborted", _prompt(21, 50), greedy | {"max_tokens": 200}, at=2, abort_at=17)]
+    engine = TINY | {"max_num_seqs": 5, "max_num_batched_tokens": 48}
+    result = run(Run(str(tiny_llama), calls, engine, EVERYTHING), tmp_path)
+    expected = [(call, call.id, result.tokens[call.id][0]) for call in calls if call.id.startswith("greedy")]
+    expected += [(calls[5], f"{i}_thrice", tokens) for i, tokens in enumerate(result.tokens["thrice"])]
+    aborted = result.rows_of("aborted")
+    assert 1 < len(aborted) < 17
+    assert result.ended["aborted"] == result.row_positions[aborted].max()
+    expected.append((calls[6], "aborted", result.tokens["aborted"][0][: len(aborted)]))
+    _compare(result, tiny_llama, expected)
+
+
+def test_rows_are_output_tokens_and_count_once_under_preemption(tiny_llama, tmp_path):
+    params = {"temperature": 0.0, "max_tokens": 120, "ignore_eos": True}
+    calls = [Call(f"request {i}", _prompt(i, 100 + i), params, at=i) for i in range(6)]
+    # Room for about 8 blocks of 128 tokens: six requests of 220 tokens cannot all stay.
+    engine = TINY | {"max_num_seqs": 6, "kv_cache_memory_bytes": 8 * 128 * 2 * 3 * 2 * 32 * 4 + 4096}
+    result = run(Run(str(tiny_llama), calls, engine, EVERYTHING), tmp_path)
+    assert result.preemptions > 0, "the cache was large enough for all: nothing was tested"
+    for call in calls:
+        decoded = len(result.rows_of(call.id)) - 1
+        assert decoded == len(result.tokens[call.id][0]) - 1
+    _compare(result, tiny_llama, [(call, call.id, result.tokens[call.id][0]) for call in calls])
+
+
+def test_default_stride_measures_bursts_and_nothing_else(tiny_llama, tmp_path):
+    params = {"temperature": 0.0, "max_tokens": 100, "ignore_eos": True}
+    calls = [Call(f"request {i}", _prompt(i, 20), params) for i in range(8)]
+    env = EVERYTHING | {"INTROSPAN_TOKEN_STRIDE": "24"}
+    result = run(Run(str(tiny_llama), calls, TINY | {"max_num_seqs": 8}, env), tmp_path)
+    entropy = result.block("attention.entropy")
+    for call in calls:
+        rows = result.rows_of(call.id)
+        decoded = result.row_positions[rows][1:] - len(call.prompt)
+        phase = (result.hashes[call.id] >> 32) % 24
+        assert decoded.tolist() == [d for d in range(99) if (d + phase) % 24 < 3]
+        measured = ~np.isnan(entropy[rows[1:]]).any(axis=1)
+        assert measured.tolist() == [(d + phase) % 24 == 2 for d in decoded.tolist()]
+
+
+def test_pit_of_sampled_traffic_is_uniform(tiny_llama, tmp_path):
+    settings = [
+        {"temperature": 1.0},
+        {"temperature": 0.5},
+        {"temperature": 1.4, "top_p": 0.8},
+        {"temperature": 1.0, "top_k": 30},
+        {"temperature": 0.9, "min_p": 0.1},
+        {"temperature": 1.1, "top_p": 0.95, "top_k": 50, "min_p": 0.02},
+    ]
+    calls = [
+        Call(f"{i} of setting {s}", _prompt(100 * s + i, 12), setting | {"max_tokens": 120, "ignore_eos": True})
+        for s, setting in enumerate(settings)
+        for i in range(4)
+    ]
+    result = run(Run(str(tiny_llama), calls, TINY | {"max_num_seqs": 24}, EVERYTHING), tmp_path)
+    u = result.block("sampler.pit")[:, 0]
+    everything = u[[name != "last" for name in result.row_ids]]
+    assert len(everything) >= 2000
+    assert stats.kstest(everything, "uniform").pvalue > 1e-3
+    for s in range(len(settings)):
+        mine = u[[name.endswith(f"of setting {s}") for name in result.row_ids]]
+        assert stats.kstest(mine, "uniform").pvalue > 1e-3, settings[s]
+
+
+def test_pit_of_a_wrong_temperature_is_not_uniform(tiny_llama, tmp_path):
+    calls = [
+        Call(f"request {i}", _prompt(i, 12), {"temperature": 1.0, "max_tokens": 100, "ignore_eos": True})
+        for i in range(8)
+    ]
+    # The engine samples at 1.5 what was asked for at 1.0.
+    fault = (
+        "from vllm.v1.sample.sampler import Sampler\n"
+        "original = Sampler.apply_temperature\n"
+        "Sampler.apply_temperature = staticmethod(lambda x, t, *a, **k: original(x, t * 1.5, *a, **k))\n"
+    )
+    result = run(Run(str(tiny_llama), calls, TINY | {"max_num_seqs": 8}, EVERYTHING, before=fault), tmp_path)
+    u = result.block("sampler.pit")[:, 0]
+    assert stats.kstest(u[[name != "last" for name in result.row_ids]], "uniform").pvalue < 1e-6
+
+
+def test_requests_with_other_processors_are_skipped_and_counted(tiny_llama, tmp_path):
+    plain = {"temperature": 1.0, "max_tokens": 10, "ignore_eos": True}
+    calls = [
+        Call("plain", _prompt(1, 12), plain),
+        Call("penalised", _prompt(2, 12), plain | {"presence_penalty": 0.5}),
+        Call("seeded", _prompt(3, 12), plain | {"seed": 4}),
+        Call("biased", _prompt(4, 12), plain | {"logit_bias": {"5": 2.0}}),
+    ]
+    result = run(Run(str(tiny_llama), calls, TINY | {"max_num_seqs": 8}, EVERYTHING), tmp_path)
+    u = result.block("sampler.pit")[:, 0]
+    assert not np.isnan(u[result.rows_of("plain")]).any()
+    for name in ("penalised", "seeded", "biased"):
+        assert np.isnan(u[result.rows_of(name)]).all()
+    assert result.status["sampler_rows_skipped"] == 30

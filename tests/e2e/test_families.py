@@ -1,0 +1,46 @@
+"""Parity over the forms a decoder can take: fused and plain norms, windows, multipliers, experts, parallel residual."""
+
+import numpy as np
+import pytest
+from comparison import Comparison
+from engine import EVERYTHING, Call, Run, run
+from introspan.capture.projection import orthogonal_map
+from reference import HuggingFace
+from tiny_models import FAMILIES, VOCABULARY, write
+
+HIDDEN_SIZE = 128
+
+
+def _calls() -> list[Call]:
+    draw = np.random.default_rng(3)
+    lengths = (1, 7, 60, 130, 300)
+    sampling = ({"temperature": 0.0}, {"temperature": 1.0, "top_p": 0.9}, {"temperature": 0.8, "top_k": 20})
+    return [
+        Call(
+            f"request {i}",
+            draw.integers(3, VOCABULARY, length).tolist(),
+            sampling[i % 3] | {"max_tokens": 10, "ignore_eos": True},
+            at=i,
+        )
+        for i, length in enumerate(lengths * 2)
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_value_equals_the_reference(family, tmp_path):
+    model = write(family, tmp_path / family)
+    calls = _calls()
+    engine = {
+        "skip_tokenizer_init": True,
+        "max_model_len": 1024,
+        "max_num_seqs": 8,
+        "max_num_batched_tokens": 128,
+    }
+    result = run(Run(str(model), calls, engine, EVERYTHING), tmp_path)
+    assert result.status["disabled"] == [], result.stderr[-2000:]
+    assert result.status["probe_errors"] == 0, result.stderr[-2000:]
+    comparison = Comparison(result, HuggingFace(model), HIDDEN_SIZE)
+    projection = orthogonal_map(HIDDEN_SIZE).astype(np.float64)
+    for call in calls:
+        comparison.add(call, call.id, result.tokens[call.id][0], projection)
+    assert not comparison.failures()
