@@ -2,8 +2,9 @@
 
 import numpy as np
 from engine import Call, Result
-from introspan.capture.rows import draw
 from reference import HuggingFace, Sampling, repetition
+
+from introspan.capture.rows import draw
 
 TOLERANCE = {
     "attention.entropy": 1e-3,
@@ -44,10 +45,14 @@ class Comparison:
         tokens = [*call.prompt, *generated]
         positions = np.arange(len(call.prompt) - 1, len(tokens) - 1)
         assert np.array_equal(self.result.row_positions[mine], positions), f"rows of {name}"
-        asked = Sampling(**{k: v for k, v in call.params.items() if k in {"temperature", "top_k", "top_p", "min_p"}})
+        asked = Sampling(
+            **{k: v for k, v in call.params.items() if k in {"temperature", "top_k", "top_p", "min_p"}}
+        )
         v = draw(np.full(len(positions), self.result.hashes[name], np.uint64), positions)
         expected = self.reference.measure(tokens, len(call.prompt), projection, asked, v).values
-        expected["output.repetition"] = np.array([repetition(generated[: i + 1]) for i in range(len(generated))], float)
+        expected["output.repetition"] = np.array(
+            [repetition(generated[: i + 1]) for i in range(len(generated))], float
+        )
         if asked.temperature > 0:
             expected.pop("sampler.greedy_mismatch", None)
         self._compare(name, mine, expected)
@@ -55,14 +60,18 @@ class Comparison:
     def _compare(self, name: str, mine: np.ndarray, expected: dict[str, np.ndarray]) -> None:
         for place, (signal, layer, head, component) in enumerate(self.result.columns):
             if signal not in expected:
-                assert np.isnan(self.result.values[mine, place]).all(), f"{signal} of {name} is measured unasked"
+                assert np.isnan(self.result.values[mine, place]).all(), (
+                    f"{signal} of {name} is measured unasked"
+                )
                 continue
             index = tuple(axis for axis in (layer, head, component) if axis >= 0)
             want = expected[signal][(slice(None), *index)].copy()
             # Differences over tokens are taken among decoded tokens only.
             want[: {"residual.velocity": 2, "residual.curvature": 3}.get(signal, 0)] = np.nan
             got = self.result.values[mine, place]
-            assert np.array_equal(np.isnan(got), np.isnan(want)), f"{signal} {index} of {name}: measured where?"
+            assert np.array_equal(np.isnan(got), np.isnan(want)), (
+                f"{signal} {index} of {name}: measured where?"
+            )
             unit = np.sqrt(self.hidden_size) if signal == "residual.projection" else 1.0
             if not np.isnan(want).all():
                 self.worst[place] = max(self.worst[place], np.nanmax(np.abs(got - want)) / unit)
@@ -70,7 +79,9 @@ class Comparison:
     def report(self) -> dict[str, float]:
         """Largest difference of each signal."""
         signals = np.array([column[0] for column in self.result.columns])
-        return {signal: float(self.worst[signals == signal].max()) for signal in dict.fromkeys(signals.tolist())}
+        return {
+            signal: float(self.worst[signals == signal].max()) for signal in dict.fromkeys(signals.tolist())
+        }
 
     def failures(self) -> list[str]:
         """Columns over their tolerance, and columns that were never compared."""

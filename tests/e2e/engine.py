@@ -51,7 +51,9 @@ class Run:
     calls: list[Call]
     engine: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
-    pipeline: str = "rows"  # rows: keep in memory; real: export to INTROSPAN_ENDPOINT; none: plugin not loaded
+    pipeline: str = (
+        "rows"  # rows: keep in memory; real: export to INTROSPAN_ENDPOINT; none: plugin not loaded
+    )
     before: str = ""
 
 
@@ -139,7 +141,9 @@ def main(given: Path, out: Path) -> None:
         "columns": log.columns if log is not None else [],
         "row_ids": [request.request_id for rows in kept for request in rows.requests],
         "hashes": {request.request_id: request.hash for rows in kept for request in rows.requests},
-        "ended": {request.request_id: last for request, last in log.ended.values()} if log is not None else {},
+        "ended": {request.request_id: last for request, last in log.ended.values()}
+        if log is not None
+        else {},
         "preemptions": counted[0],
         "status": asdict(log.status()) if log is not None else {},
         "resource": asdict(log.resource) if log is not None else {},

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from comparison import Comparison
 from engine import EVERYTHING, Call, Run, run
-from introspan.capture.projection import orthogonal_map
 from reference import HuggingFace
 from scipy import stats
 from tiny_models import VOCABULARY, write
+
+from introspan.capture.projection import orthogonal_map
 
 HIDDEN_SIZE = 128
 TINY = {"skip_tokenizer_init": True, "max_model_len": 1024}
@@ -87,7 +88,9 @@ def test_pit_of_sampled_traffic_is_uniform(tiny_llama, tmp_path):
         {"temperature": 1.1, "top_p": 0.95, "top_k": 50, "min_p": 0.02},
     ]
     calls = [
-        Call(f"{i} of setting {s}", _prompt(100 * s + i, 12), setting | {"max_tokens": 120, "ignore_eos": True})
+        Call(
+            f"{i} of setting {s}", _prompt(100 * s + i, 12), setting | {"max_tokens": 120, "ignore_eos": True}
+        )
         for s, setting in enumerate(settings)
         for i in range(4)
     ]

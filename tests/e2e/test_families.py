@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from comparison import Comparison
 from engine import EVERYTHING, Call, Run, run
-from introspan.capture.projection import orthogonal_map
 from reference import HuggingFace
 from tiny_models import FAMILIES, VOCABULARY, write
+
+from introspan.capture.projection import orthogonal_map
 
 HIDDEN_SIZE = 128
 

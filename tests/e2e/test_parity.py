@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from comparison import TOLERANCE, Comparison
 from engine import EVERYTHING, Call, Run, run
+from prompts import PROMPTS
+
 from introspan.capture.projection import orthogonal_map
 from introspan_wire.signals import CATALOGUE
-from prompts import PROMPTS
 
 SAMPLING = (
     {"temperature": 0.0},

@@ -1,8 +1,11 @@
 """Rows become segments: the right lengths, statistics, identities, and nothing lost at the end."""
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from introspan.digest.segments import Segments
 from introspan.observation import Request, RowColumn, Rows
 from introspan_wire.signals import Kind, Statistic
@@ -124,7 +127,7 @@ def test_every_measured_row_is_in_exactly_one_segment(gaps, prompt_tokens):
     done = _feed(segments, request, positions, [[1] * 5] * len(positions))
     done += segments.finish(request, positions[-1], 0)
     assert sum(d.measured_count for d in done) == len(positions)
-    for before, after in zip(done, done[1:], strict=False):
+    for before, after in itertools.pairwise(done):
         assert before.token_start + before.token_count <= after.token_start
         assert before.segment_index < after.segment_index
     covered = [any(d.token_start <= p < d.token_start + d.token_count for d in done) for p in positions]

@@ -1,0 +1,177 @@
+"""The served model answers the same, bit for bit, whether Introspan is absent, present, everywhere or broken."""
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from engine import EVERYTHING, Call, Result, Run, run
+from tiny_models import VOCABULARY, write
+
+TINY = {"skip_tokenizer_init": True, "max_model_len": 1024, "max_num_seqs": 6, "max_num_batched_tokens": 96}
+DEFAULTS = {"INTROSPAN_ENDPOINT": "127.0.0.1:1"}
+
+
+def _schedule(vocabulary: int, tokens: int) -> list[Call]:
+    """A fixed schedule with chunks, cached prefixes, n > 1, an abort, and every kind of sampling but unseeded."""
+    draw = np.random.default_rng(11)
+    prompts = [draw.integers(3, vocabulary, length).tolist() for length in (4, 150, 290, 33, 150)]
+    prompts[4] = prompts[1]
+    sampling = (
+        {"temperature": 0.0},
+        {"temperature": 0.8, "top_p": 0.9, "seed": 1},
+        {"temperature": 1.0, "top_k": 20, "seed": 2, "presence_penalty": 0.3},
+        {"temperature": 1.2, "seed": 3, "n": 2},
+        {"temperature": 0.0},
+    )
+    calls = [
+        Call(f"{i}", prompt, params | {"max_tokens": tokens, "ignore_eos": True, "logprobs": 5}, at=2 * i)
+        for i, (prompt, params) in enumerate(zip(prompts, sampling, strict=True))
+    ]
+    return [*calls, Call("aborted", prompts[0], {"max_tokens": 100, "temperature": 0.0}, at=3, abort_at=12)]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write("llama", tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def without(tiny, tmp_path_factory) -> Result:
+    calls = _schedule(VOCABULARY, 30)
+    return run(Run(str(tiny), calls, TINY, pipeline="none"), tmp_path_factory.mktemp("off"))
+
+
+@pytest.fixture
+def hanging() -> Iterator[str]:
+    """The address of a server that accepts connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def babbling() -> Iterator[str]:
+    """The address of a server that answers garbage."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            while True:
+                try:
+                    peer, _ = server.accept()
+                    peer.sendall(b"\x00\xffnot http/2 at all" * 50)
+                    peer.close()
+                except OSError:
+                    return
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def _same(left: Result, right: Result) -> None:
+    assert left.tokens == right.tokens
+    assert left.logprobs == right.logprobs
+
+
+def test_everything_on_changes_no_bit(tiny, without, tmp_path):
+    result = run(Run(str(tiny), _schedule(VOCABULARY, 30), TINY, EVERYTHING), tmp_path)
+    assert len(result.row_ids) > 150
+    assert result.status["disabled"] == []
+    _same(without, result)
+
+
+@pytest.mark.parametrize("collector", ["absent", "hanging", "babbling"])
+def test_a_bad_collector_changes_no_bit(collector, tiny, without, tmp_path, request):
+    endpoint = "127.0.0.1:1" if collector == "absent" else request.getfixturevalue(collector)
+    task = Run(str(tiny), _schedule(VOCABULARY, 30), TINY, {"INTROSPAN_ENDPOINT": endpoint}, pipeline="real")
+    result = run(task, tmp_path)
+    assert "introspan: exporting" in result.stderr
+    _same(without, result)
+
+
+BROKEN = {
+    "tap operator": (
+        "import introspan.capture.taps as t\n"
+        "def broken(*_): raise RuntimeError('broken on purpose')\n"
+        "t.torch = type('T', (), {**vars(t.torch), 'index_select': staticmethod(broken)})"
+    ),
+    "attention tap": (
+        "from introspan.capture.attention_taps import AttentionTap\n"
+        "def broken(*_): raise RuntimeError('broken on purpose')\n"
+        "AttentionTap._record = broken"
+    ),
+    "stream probe": (
+        "from introspan.capture.stream_probe import StreamProbe\n"
+        "def broken(*_): raise RuntimeError('broken on purpose')\n"
+        "StreamProbe.measure = broken"
+    ),
+    "attention probe": (
+        "from introspan.capture.attention_probe import AttentionProbe\n"
+        "def broken(*_): raise RuntimeError('broken on purpose')\n"
+        "AttentionProbe.measure = broken"
+    ),
+    "output probe": (
+        "from introspan.capture.output_probe import OutputProbe\n"
+        "def broken(*_): raise RuntimeError('broken on purpose')\n"
+        "OutputProbe.measure = broken"
+    ),
+    "row selection": (
+        "from introspan.capture.rows import Table\n"
+        "def broken(*_): raise RuntimeError('broken on purpose')\n"
+        "Table.select = broken"
+    ),
+    "digest": (
+        "from introspan.testing import RowLog\n"
+        "def broken(*_): raise RuntimeError('broken on purpose')\n"
+        "RowLog.rows = broken"
+    ),
+    "attaching": (
+        "import introspan.capture.worker as w\n"
+        "def broken(*_): raise RuntimeError('broken on purpose')\n"
+        "w.survey = broken"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_probe_changes_no_bit_and_is_switched_off(what, tiny, without, tmp_path):
+    task = Run(str(tiny), _schedule(VOCABULARY, 30), TINY, EVERYTHING, before=BROKEN[what])
+    result = run(task, tmp_path)
+    _same(without, result)
+    assert "broken on purpose" in result.stderr
+    if what != "attaching":
+        assert [entry["reason"] for entry in result.status["disabled"]] == ["probe_error"]
+        assert result.stderr.count("Traceback") == 1, "an error is logged once"
+
+
+def test_a_wrong_setting_serves_without_capture_and_says_so_once(tiny, without, tmp_path):
+    env = DEFAULTS | {"INTROSPAN_TOKEN_STRIDE": "none"}
+    result = run(Run(str(tiny), _schedule(VOCABULARY, 30), TINY, env, pipeline="real"), tmp_path)
+    _same(without, result)
+    said = [line for line in result.stderr.splitlines() if "INTROSPAN_TOKEN_STRIDE" in line]
+    assert said
+    assert "must be an integer ≥ 1, got 'none'" in said[0]
+    assert "introspan: exporting" not in result.stderr
+
+
+def test_the_real_model_in_eager_mode_changes_no_bit(model_directory, tmp_path):
+    calls = _schedule(40_000, 24)
+    engine = {"max_model_len": 1024, "max_num_seqs": 6, "max_num_batched_tokens": 128}
+    off = run(Run(str(model_directory), calls, engine, pipeline="none"), tmp_path / "off")
+    on = run(Run(str(model_directory), calls, engine, DEFAULTS, pipeline="real"), tmp_path / "on")
+    _same(off, on)
+
+
+def test_the_compiled_model_gives_equal_tokens_and_logprobs_within_1e_5(tiny, tmp_path):
+    calls = _schedule(VOCABULARY, 30)
+    engine = TINY | {"enforce_eager": False}
+    off = run(Run(str(tiny), calls, engine, pipeline="none"), tmp_path / "off")
+    on = run(Run(str(tiny), calls, engine, EVERYTHING), tmp_path / "on")
+    assert on.status["disabled"] == [], on.stderr[-2000:]
+    assert not np.isnan(on.block("residual.log_rms")).any()
+    assert off.tokens == on.tokens
+    for name, samples in off.logprobs.items():
+        for before, after in zip(samples, on.logprobs[name], strict=True):
+            for left, right in zip(before, after, strict=True):
+                for token in left.keys() & right.keys():
+                    assert abs(left[token] - right[token]) <= 1e-5
