@@ -18,7 +18,7 @@ from introspan_collector.aggregate.aggregator import AggregateSettings, Aggregat
 from introspan_collector.expose.metrics import render
 from introspan_collector.expose.names import event_name, gauge_name, histogram_name
 from introspan_collector.expose.sources import Sources
-from introspan_collector.expose.text import encode
+from introspan_collector.expose.text import encode, finished
 from introspan_collector.model import DisabledSignal, ProducerStatus, Stats
 from introspan_collector.view import ArchiveStats
 from introspan_wire.signals import CATALOGUE
@@ -83,51 +83,54 @@ def test_other_parsers_read_the_metrics(accept, parse):
     }  # fmt: skip
 
 
-def families():
-    """Made anew each time: a family is spent by reading it only once."""
+def metrics():
     gauge = GaugeMetricFamily("a_gauge", 'help with \\ and "quotes"\nand lines', labels=["who"])
     gauge.add_metric(['nobody "here"\\\n'], float("inf"))
     gauge.add_metric(["somebody"], -1.25e-9)
     counter = CounterMetricFamily("a_counter", "counted", labels=["b", "a"])
     counter.add_metric(["2", "1"], 3)
     histogram = HistogramMetricFamily("a_histogram", "spread")
-    buckets = [("0.5", 1, openmetrics_exemplar()), ("+Inf", 3, None)]
-    histogram.add_metric([], [bucket if bucket[2] else bucket[:2] for bucket in buckets], 7.5)
+    histogram.add_metric([], [("0.5", 1), ("+Inf", 3)], 7.5)
     return [gauge, counter, histogram]
-
-
-def openmetrics_exemplar():
-    from prometheus_client.samples import Exemplar  # noqa: PLC0415 only here
-
-    return Exemplar({"trace_id": "ab" * 16, "span_id": "cd" * 8}, 0.25, 1_800_000_000.123456)
 
 
 class Once:
     def collect(self):
-        return families()
+        return metrics()
 
 
-def test_text_is_what_prometheus_client_writes():
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_families_are_written_as_prometheus_client_writes_them(openmetrics):
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Once())
-    assert encode(families(), openmetrics=False) == exposition.generate_latest(registry)
+    theirs = (openmetrics_exposition if openmetrics else exposition).generate_latest(registry)
+    assert encode(map(finished, metrics()), openmetrics=openmetrics) == theirs
 
 
-def test_openmetrics_is_what_prometheus_client_writes():
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(Once())
-    ours = encode(families(), openmetrics=True).decode()
-    theirs = openmetrics_exposition.generate_latest(registry).decode()
-    assert list(parse_openmetrics(ours)) == list(parse_openmetrics(theirs))
-    assert [line for line in ours.splitlines() if line[0] == "#"] == [
-        line for line in theirs.splitlines() if line[0] == "#"
-    ]
-    assert "ab" * 16 in ours
+def test_exemplars_are_read_by_the_openmetrics_parser():
+    aggregator = aggregator_with_one_batch()
+    (histogram,) = [h for h in aggregator.view().histograms if h.signal == "output.margin"]
+    families = parse_openmetrics(render(sources(aggregator), OPENMETRICS)[0].decode())
+    samples = next(family.samples for family in families if family.name == "introspan_output_margin")
+    buckets = [sample for sample in samples if sample.name.endswith("_bucket")]
+    assert histogram.exemplars
+    for i, sample in enumerate(buckets):
+        expected = histogram.exemplars.get(i)
+        assert (sample.exemplar is None) == (expected is None)
+        if expected:
+            assert sample.exemplar.labels == {"trace_id": expected.trace_id, "span_id": expected.span_id}
+            assert sample.exemplar.value == expected.value
+            assert float(sample.exemplar.timestamp) == expected.time_unix_seconds
+            assert i == 0 or expected.value > histogram.bounds[i - 1]
+            assert i == len(histogram.bounds) or expected.value <= histogram.bounds[i]
 
 
 def test_exemplar_labels_fit_into_128_characters():
-    labels = openmetrics_exemplar().labels
-    assert sum(len(name) + len(value) for name, value in labels.items()) <= 128
+    body = render(sources(aggregator_with_one_batch()), OPENMETRICS)[0].decode()
+    found = [sample.exemplar for f in parse_openmetrics(body) for sample in f.samples if sample.exemplar]
+    assert found
+    for exemplar in found:
+        assert sum(len(name) + len(value) for name, value in exemplar.labels.items()) <= 128
 
 
 def test_layer_and_heads_label_nothing_but_what_the_design_says():

@@ -1,7 +1,8 @@
 """Batches in, one-minute statistics by series out: a file beside each part, and a track over time from many."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -13,8 +14,10 @@ from introspan_collector.layout import layout
 from introspan_collector.model import SeriesKey
 from introspan_collector.moments import Moments, reduce_blocks
 from introspan_collector.view import Track
+from introspan_wire.codec import Schema
 
 MINUTE_NANO = 60_000_000_000
+_CHUNK_ROWS = 2_048
 
 _MERGED = """
     WITH parts AS (
@@ -32,91 +35,112 @@ _MERGED = """
 """
 
 
+class _Group(NamedTuple):
+    """What the rows of one rollup have in common."""
+
+    model: str
+    replica: str
+    adapter: str
+    minute_unix_seconds: int
+
+
+class _Rollup(NamedTuple):
+    """Statistics of one schema's segments. sets: [groups, signals and layers]."""
+
+    groups: list[_Group]
+    series: Sequence[tuple[str, int]]
+    sets: Moments
+
+
 def write_rollups(connection: duckdb.DuckDBPyConnection, segments: Sequence[Segments], to: Path) -> None:
     """Writes the statistics of segments by (model, replica, adapter, signal, layer, minute received).
 
     A minute that spans several parts has a row in each: rows of a minute merge. Raises OSError, duckdb.Error.
     """
-    identity: list[tuple[str, str, str, str, int, int]] = []
-    reduced: list[Moments] = []
-    by_schema: dict[object, list[Segments]] = {}
+    by_schema: dict[Schema, list[Segments]] = {}
     for item in segments:
         by_schema.setdefault(item.table.schema, []).append(item)
-    for members in by_schema.values():
-        plan = layout(members[0].table.schema)
-        if not len(plan.order):
-            continue
-        groups, starts, order = _grouped(members)
-        values = np.concatenate([item.table.values for item in members])
-        probability = np.concatenate([item.table.sampling_probability for item in members])[order]
-        sets = reduce_blocks(
-            values[order[:, None], plan.order[None, :]],
-            1.0 / probability.astype(np.float64),
-            starts,
-            plan.column_starts,
-        )
-        reduced.append(Moments(*(getattr(sets, name).ravel() for name in Moments.__slots__)))
-        identity += [
-            (model, replica, adapter, signal, layer, minute)
-            for model, replica, adapter, minute in groups
-            for signal, layer in plan.groups
-        ]
-    _write(connection, identity, reduced, to)
-
-
-def _grouped(
-    members: Sequence[Segments],
-) -> tuple[list[tuple[str, str, str, int]], NDArray[np.intp], NDArray[np.intp]]:
-    """Groups of rows, where each starts in the sorted rows, and the order that sorts them."""
-    numbers: dict[tuple[str, str, str, int], int] = {}
-    group = np.array(
-        [
-            numbers.setdefault(
-                (
-                    item.batch.origin.model,
-                    item.batch.origin.replica,
-                    adapter,
-                    item.batch.received_unix_nano // MINUTE_NANO * 60,
-                ),
-                len(numbers),
-            )
-            for item in members
-            for adapter in item.table.adapter
-        ],
-        np.intp,
-    )
-    order = np.argsort(group, kind="stable")
-    return list(numbers), np.flatnonzero(np.diff(group[order], prepend=-1)), order
-
-
-def _write(
-    connection: duckdb.DuckDBPyConnection,
-    identity: list[tuple[str, str, str, str, int, int]],
-    reduced: list[Moments],
-    to: Path,
-) -> None:
-    names = ("model", "replica", "adapter", "signal", "layer", "minute_unix_seconds")
-    fields = [
-        np.array([row[i] for row in identity], np.int64 if i > 3 else object) for i in range(len(names))
+    rollups = [
+        _reduced(schema, members) for schema, members in by_schema.items() if len(layout(schema).order)
     ]
-    table = dict(zip(names, fields, strict=True))
-    for stored, name in (
-        ("n", "count"),
-        ("weight", "weight"),
-        ("mean", "mean"),
-        ("m2", "m2"),
-        ("low", "low"),
-        ("high", "high"),
-    ):
-        arrays = [getattr(sets, name) for sets in reduced]
-        table[stored] = np.concatenate(arrays) if arrays else np.zeros(0)
-    connection.register("rollup", table)
+    connection.register("rollup", _columns(rollups))
     try:
-        connection.execute(
-            f"COPY (SELECT * FROM rollup WHERE n > 0) TO '{quoted(to)}' (FORMAT parquet, COMPRESSION zstd)"  # noqa: S608  # our own path
-        )
+        select = "SELECT * FROM rollup WHERE n > 0"
+        connection.execute(f"COPY ({select}) TO '{quoted(to)}' (FORMAT parquet, COMPRESSION zstd)")
     finally:
         connection.unregister("rollup")
+
+
+def _reduced(schema: Schema, members: Sequence[Segments]) -> _Rollup:
+    plan = layout(schema)
+    numbers: dict[_Group, int] = {}
+    group_of = [
+        np.array([numbers.setdefault(key, len(numbers)) for key in _groups(item)], np.intp)
+        for item in members
+    ]
+    sets = Moments.empty((len(numbers), len(plan.groups)))
+    for first, end in _chunks([len(item.table) for item in members]):
+        group = np.concatenate(group_of[first:end])
+        order = np.argsort(group, kind="stable")
+        starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+        tables = [item.table for item in members[first:end]]
+        values = np.concatenate([table.values for table in tables])
+        probability = np.concatenate([table.sampling_probability for table in tables])[order]
+        rows = values[order[:, None], plan.order[None, :]]
+        found = reduce_blocks(rows, 1.0 / probability.astype(np.float64), starts, plan.column_starts)
+        present = group[order][starts]
+        sets.put(present, sets.at(present).merge(found))
+    return _Rollup(list(numbers), plan.groups, sets)
+
+
+def _groups(item: Segments) -> Iterator[_Group]:
+    origin, minute = item.batch.origin, item.batch.received_unix_nano // MINUTE_NANO * 60
+    return (_Group(origin.model, origin.replica, adapter, minute) for adapter in item.table.adapter)
+
+
+def _chunks(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Neighbouring tables with some thousand rows together: what is reduced is in memory several times over."""
+    first = total = 0
+    for i, count in enumerate(rows):
+        total += count
+        if total >= _CHUNK_ROWS or i == len(rows) - 1:
+            yield first, i + 1
+            first, total = i + 1, 0
+
+
+# Any: columns are arrays of several types, and DuckDB takes them all.
+def _columns(rollups: Sequence[_Rollup]) -> dict[str, NDArray[Any]]:
+    def per_group(field: int, dtype: type) -> NDArray[Any]:
+        return _joined(
+            [np.repeat(np.array([g[field] for g in r.groups], dtype), len(r.series)) for r in rollups]
+        )
+
+    def per_series(field: int, dtype: type) -> NDArray[Any]:
+        return _joined(
+            [np.tile(np.array([s[field] for s in r.series], dtype), len(r.groups)) for r in rollups]
+        )
+
+    def statistic(name: str) -> NDArray[Any]:
+        return _joined([getattr(r.sets, name).ravel() for r in rollups])
+
+    return {
+        "model": per_group(0, np.object_),
+        "replica": per_group(1, np.object_),
+        "adapter": per_group(2, np.object_),
+        "signal": per_series(0, np.object_),
+        "layer": per_series(1, np.int32),
+        "minute_unix_seconds": per_group(3, np.int64),
+        "n": statistic("count"),
+        "weight": statistic("weight"),
+        "mean": statistic("mean"),
+        "m2": statistic("m2"),
+        "low": statistic("low"),
+        "high": statistic("high"),
+    }
+
+
+def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:  # Any: as in _columns
+    return np.concatenate(arrays) if arrays else np.zeros(0)
 
 
 def read_rollups(

@@ -5,17 +5,14 @@ from prometheus_client.exposition import choose_encoder
 from introspan_collector.expose.families import signal_families
 from introspan_collector.expose.self_families import collector_families, sdk_families
 from introspan_collector.expose.sources import Sources
-from introspan_collector.expose.text import encode
+from introspan_collector.expose.text import encode, finished
 
 
 def render(sources: Sources, accept_header: str) -> tuple[bytes, str]:
     """The body and content type of a scrape: OpenMetrics with exemplars where asked for, else Prometheus text."""
     view = sources.aggregates.view()
-    families = (
-        *collector_families(sources.stats(), sources.archive.stats(), view),
-        *sdk_families(view),
-        *signal_families(view),
-    )
     _, content_type = choose_encoder(accept_header)
     openmetrics = content_type.startswith("application/openmetrics-text")
+    about_us = (*collector_families(sources.stats(), sources.archive.stats(), view), *sdk_families(view))
+    families = (*map(finished, about_us), *signal_families(view, openmetrics=openmetrics))
     return encode(families, openmetrics=openmetrics), content_type

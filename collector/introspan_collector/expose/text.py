@@ -5,25 +5,62 @@ character: 1.3 s for 50,000 series where this takes 0.2 s. A test compares the t
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from prometheus_client.metrics_core import Metric
-from prometheus_client.samples import Exemplar, Sample
 
 
-def encode(families: Iterable[Metric], *, openmetrics: bool) -> bytes:
-    """The text of families that have samples. Names are trusted to be valid; label values and help are escaped."""
-    lines: list[str] = []
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric family whose sample lines are already text. A counter's name is without _total."""
+
+    name: str
+    type: str
+    documentation: str
+    lines: list[str]
+
+
+def finished(metric: Metric) -> Family:
+    """A family of prometheus_client as text; its exemplars are left out."""
+    lines = [f"{s.name}{_labels(s.labels)} {number_text(s.value)}\n" for s in metric.samples]
+    return Family(metric.name, metric.type, metric.documentation, lines)
+
+
+def encode(families: Iterable[Family], *, openmetrics: bool) -> bytes:
+    """The text of families that have lines."""
+    parts: list[str] = []
     for family in families:
-        if family.samples:
-            lines += _header(family, openmetrics=openmetrics)
-            lines += (_line(sample, openmetrics=openmetrics) for sample in family.samples)
+        if family.lines:
+            parts.extend(_header(family, openmetrics=openmetrics))
+            parts.extend(family.lines)
     if openmetrics:
-        lines.append("# EOF\n")
-    return "".join(lines).encode()
+        parts.append("# EOF\n")
+    return "".join(parts).encode()
 
 
-def _header(family: Metric, *, openmetrics: bool) -> Iterator[str]:
+def escaped(value: str) -> str:
+    """A label's value as it stands between quotes."""
+    if "\\" in value or "\n" in value or '"' in value:
+        return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+    return value
+
+
+def number_text(value: float) -> str:
+    """A number as both formats write it."""
+    number = float(value)
+    if math.isfinite(number):
+        return repr(number)
+    return "NaN" if math.isnan(number) else "+Inf" if number > 0 else "-Inf"
+
+
+def exemplar_text(labels: Mapping[str, str], value: float, time_unix_seconds: float) -> str:
+    """What follows a bucket's value in OpenMetrics. Labels may have 128 characters together."""
+    # Half a microsecond is the resolution of a double of today's Unix time.
+    return f" # {_labels(labels)} {number_text(value)} {time_unix_seconds:.6f}"
+
+
+def _header(family: Family, *, openmetrics: bool) -> Iterator[str]:
     name, text = family.name, family.documentation.replace("\\", r"\\").replace("\n", r"\n")
     if openmetrics:
         text = text.replace('"', r"\"")
@@ -33,31 +70,7 @@ def _header(family: Metric, *, openmetrics: bool) -> Iterator[str]:
     yield f"# TYPE {name} {family.type}\n"
 
 
-def _line(sample: Sample, *, openmetrics: bool) -> str:
-    exemplar = _exemplar(sample.exemplar) if openmetrics and sample.exemplar else ""
-    return f"{sample.name}{_labels(sample.labels)} {_number(sample.value)}{exemplar}\n"
-
-
-def _labels(labels: dict[str, str]) -> str:
+def _labels(labels: Mapping[str, str]) -> str:
     if not labels:
         return ""
-    return "{" + ",".join([f'{name}="{_escaped(labels[name])}"' for name in sorted(labels)]) + "}"
-
-
-def _escaped(value: str) -> str:
-    if "\\" in value or "\n" in value or '"' in value:
-        return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-    return value
-
-
-def _number(value: float) -> str:
-    number = float(value)
-    if math.isfinite(number):
-        return repr(number)
-    return "NaN" if math.isnan(number) else "+Inf" if number > 0 else "-Inf"
-
-
-def _exemplar(exemplar: Exemplar) -> str:
-    # Half a microsecond is the resolution of a double of today's Unix time.
-    when = "" if exemplar.timestamp is None else f" {float(exemplar.timestamp):.6f}"
-    return f" # {_labels(exemplar.labels)} {_number(exemplar.value)}{when}"
+    return "{" + ",".join(f'{name}="{escaped(labels[name])}"' for name in sorted(labels)) + "}"
