@@ -169,6 +169,6 @@ def test_a_model_of_many_large_tensors_takes_less_than_two_seconds(model):
     with (model / "model.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + count * size)  # sparse: 13 GB of zeros that take no disk
-    begin = time.monotonic()
+    begin = time.process_time()  # not the wall's: whoever else is running does not count
     fingerprint(model)
-    assert time.monotonic() - begin < 2.0
+    assert time.process_time() - begin < 2.0

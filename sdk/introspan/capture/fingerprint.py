@@ -23,7 +23,7 @@ SAMPLE_BYTES = 64 * 1024
 PIECE_BYTES = 4 * 1024
 """Least bytes read at once. Sixteen pieces meet any fault as wide as a fifteenth of a tensor."""
 
-BUDGET_BYTES = 128 * 1024 * 1024
+BUDGET_BYTES = 64 * 1024 * 1024
 """Most bytes read of all tensors: keeps a model of 100,000 tensors within two seconds."""
 
 PARTIAL = "partial-"
