@@ -116,7 +116,7 @@ KEYS: tuple[Key, ...] = (
         "INTROSPAN_TIMEOUT",
         values.real(0.1, 3600),
         "10",
-        "Seconds (as in OpenTelemetry for Python) that one batch is tried for, retries included; then it is dropped.",
+        "Seconds (as in OpenTelemetry for Python) for one batch, retries included; then it is dropped.",
         (f"{OTLP}TIMEOUT",),
     ),
     Key("INTROSPAN_COMPRESSION", values.compression, "none", "none or gzip.", (f"{OTLP}COMPRESSION",)),
