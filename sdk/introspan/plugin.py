@@ -110,9 +110,7 @@ def _log_to_stderr() -> None:
     """Gives our lines a handler where the host configured none for us: vLLM sets up its own loggers only."""
     if not _log.handlers and not logging.getLogger().handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(
-            logging.Formatter("%(levelname)s %(asctime)s %(message)s", "%m-%d %H:%M:%S")
-        )
+        handler.setFormatter(logging.Formatter("%(levelname)s %(asctime)s %(message)s", "%m-%d %H:%M:%S"))
         _log.addHandler(handler)
         _log.setLevel(logging.INFO)
         _log.propagate = False

@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 import sys
+from importlib.metadata import entry_points
 
 _MISSING = (
     "introspan: the command line needs {name}, which is part of the collector; "
@@ -24,6 +25,9 @@ def main() -> None:
         app.callback()(lambda: None)  # keeps the name of a command even while there is only one
         for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
             importlib.import_module(f"{__name__}.{module.name}").register(app)
+        # The SDK adds its own command: neither package imports the other.
+        for command in sorted(entry_points(group="introspan.commands")):
+            command.load()(app)
     except ModuleNotFoundError as error:
         print(_MISSING.format(name=error.name), file=sys.stderr)  # noqa: T201 this is the command line
         sys.exit(2)

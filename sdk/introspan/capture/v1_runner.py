@@ -15,30 +15,33 @@ from introspan.capture.recorder import Recorder
 from introspan.capture.turn import Turn
 from introspan.observation import Request
 
-NEEDS = (
-    "_update_states",
-    "_prepare_inputs",
-    "sample_tokens",
-    "execute_model_state",
-    "input_batch",
-    "requests",
-)
+METHODS = ("_update_states", "_prepare_inputs", "sample_tokens")
+"""Methods of the runner that are wrapped."""
+
+_ATTRIBUTES = ("execute_model_state", "input_batch", "requests")
 
 
 # Any throughout: vLLM's runner, scheduler output and request states are duck-typed on purpose, so that a version
 # that changes them is refused by `refusal` rather than failing at import.
 def refusal(runner: Any, vllm_config: Any) -> str | None:
     """Why this runner cannot be followed, or None where it can."""
-    missing = [name for name in NEEDS if not hasattr(runner, name)]
+    missing = [name for name in METHODS + _ATTRIBUTES if not hasattr(runner, name)]
     if missing:
         return f"{type(runner).__name__} lacks {', '.join(missing)}; the V1 runner of vLLM 0.32 has them"
+    return configuration_refusal(vllm_config)
+
+
+def configuration_refusal(vllm_config: Any) -> str | None:
+    """Why an engine of this configuration cannot be followed, or None where it can."""
+    if vllm_config.use_v2_model_runner:
+        return "the V2 model runner is not followed yet; VLLM_USE_V2_MODEL_RUNNER=0 chooses V1"
     if vllm_config.scheduler_config.async_scheduling:
         return "asynchronous scheduling delivers tokens a step later, which is not followed yet"
     if vllm_config.speculative_config is not None:
         return "speculative decoding schedules rows that may be rejected, which is not followed yet"
     if vllm_config.parallel_config.pipeline_parallel_size > 1:
         return "pipeline stages see part of the layers, which is not joined yet"
-    if getattr(runner, "is_pooling_model", False):
+    if vllm_config.model_config.runner_type == "pooling":
         return "a pooling model generates no tokens"
     return None
 
