@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from introspan.capture.attention import PagedKeys, Scoring, paged_statistics, statistics
@@ -180,6 +180,22 @@ def test_output_is_that_of_the_softmax(seed, size, magnitude, offset, masked):
     assert found.nonfinite.item() == masked
 
 
+def _sampled(x, top_k, top_p, min_p):
+    """q [V] of tempered logits by sorting. Settings that hit a token's mass to the last digit are passed over."""
+    q = np.exp(x - x.max())
+    assume(np.abs(q - min_p).min() > 1e-6)
+    q[q < min_p] = 0.0
+    if 0 < top_k < len(q):
+        q[q < np.sort(q)[-top_k]] = 0.0
+    q /= q.sum()
+    order = np.argsort(q, kind="stable")
+    gone = np.cumsum(q[order])
+    if top_p < 1:
+        assume(np.abs(gone - (1 - top_p)).min() > 1e-5)
+        q[order[:-1][gone[:-1] <= 1 - top_p]] = 0.0
+    return q / q.sum()
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     seed=SEEDS,
@@ -190,14 +206,17 @@ def test_output_is_that_of_the_softmax(seed, size, magnitude, offset, masked):
     top_p=st.floats(0.01, 1.0),
     min_p=st.one_of(st.just(0.0), st.floats(0.001, 1.0)),
 )
-def test_pit_is_uniform_in_exact_arithmetic(seed, size, levels, temperature, top_k, top_p, min_p):
-    """Σ_y q_y · E_V[U(y)] = 1/2 and U runs over [0, 1] without gap or overlap, whatever ties and filters do."""
+def test_pit_covers_the_unit_interval_once_in_steps_of_q(
+    seed, size, levels, temperature, top_k, top_p, min_p
+):
+    """U runs over [0, 1] without gap or overlap, which makes it uniform, whatever ties and filters do."""
     logits = torch.randint(levels, (1, size), generator=torch.Generator().manual_seed(seed)) / 7.0
     rows = torch.arange(size)
     settings = SamplingParameters(
         *(torch.full((size,), x) for x in (temperature, top_k, top_p, min_p)), filtered=True
     )
     everywhere = logits.expand(size, size)
+    q = _sampled(logits[0].double().numpy() / temperature, top_k, top_p, min_p)
     low = pit(everywhere, rows, settings, torch.zeros(size)).double()
     high = pit(everywhere, rows, settings, torch.ones(size)).double()
     spans = sorted(
@@ -206,6 +225,8 @@ def test_pit_is_uniform_in_exact_arithmetic(seed, size, levels, temperature, top
     assert abs(spans[0][0]) < 1e-4
     assert abs(spans[-1][1] - 1) < 1e-4
     assert all(abs(before[1] - after[0]) < 1e-4 for before, after in pairwise(spans))
+    up_to = np.array([q[q >= x].sum() for x in q])
+    assert np.allclose(high.numpy()[q > 0], up_to[q > 0], atol=1e-4)
 
 
 @EXAMPLES
