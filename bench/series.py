@@ -1,44 +1,36 @@
-"""Nothing in, what the aggregates cost out: rows a second, memory, and the time of a scrape at the series cap."""
+"""Nothing in, what series cost out: rows a second, the collector's memory, and a scrape at the series cap."""
 
-import gc
 import json
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 
 from bench.fleet import Shape, batch, origin, schema, table
+from bench.producer import Producer
 from introspan_collector.aggregate.aggregator import Aggregator
 from introspan_collector.archive.archive import Archive
-from introspan_collector.expose.metrics import render
-from introspan_collector.expose.sources import Sources
-from introspan_collector.model import Stats
-from introspan_collector.view import ArchiveStats
 
 _MODELS = 1_000
 _LAYERS = 32
-_SLOTS = 12
+_SENT_ROUNDS = 4
 _ROUNDS = 5
+_START_SECONDS = 30.0
 _OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
-class _NoArchive:
-    """Stands where the archive is, which is not what is measured here."""
-
-    def tracks(self, *_: object) -> list[Any]:  # Any: never filled
-        """None."""
-        return []
-
-    def stats(self) -> ArchiveStats:
-        """Zeros."""
-        return ArchiveStats(0, 0, 0, 0.0, 0, 0, 0, 0, 0)
-
-
 def run() -> dict[str, Any]:  # Any: numbers and text, nested
-    """Every measurement by name."""
+    """Every measurement by name; takes about a minute."""
     return {"aggregate": _throughput(), "archive": _archived(), "cap": _at_the_cap()}
 
 
@@ -86,45 +78,86 @@ def _archived() -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Collector:
+    """A running `introspan collector`."""
+
+    process: int
+    grpc: str
+    http: str
+
+    def get(self, path: str, accept: str = "*/*") -> httpx.Response:
+        """An answer over HTTP."""
+        return httpx.get(f"{self.http}{path}", headers={"accept": accept}, timeout=30)
+
+    def peak_mb(self) -> float:
+        """The most memory it has had."""
+        for line in Path(f"/proc/{self.process}/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+        raise OSError(f"/proc/{self.process}/status has no VmHWM")
+
+
 def _at_the_cap() -> dict[str, Any]:  # Any: as in run
-    """Memory and scrape once 1,000 models of 32 layers have filled the cap and every slot."""
-    gc.collect()
-    before = _resident_mb()
-    of = schema(Shape(residual_layers=tuple(range(_LAYERS)), attention_layers=tuple(range(_LAYERS)), heads=4))
-    rows = table(of, 2, np.random.default_rng(2), traced_share=1.0)
-    now = time.time_ns()
-    aggregator = Aggregator(clock_unix_nano=lambda: now)
-    number = 0
-    for slot in range(_SLOTS):
-        received = now - (_SLOTS - 1 - slot) * 10_000_000_000
-        for model in range(_MODELS):
-            who = origin(model=f"organisation/model-{model:04d}", replica=f"pod-{model:04d}-0:8000")
-            aggregator.consume(batch(rows, who=who, number=number, received_unix_nano=received))
-            number += 1
-    view = aggregator.view()
-    sources = Sources(aggregator, _NoArchive(), _no_stats, lambda: True)
-    text = _scrape(lambda: render(sources, "text/plain")[0])
-    openmetrics = _scrape(lambda: render(sources, _OPENMETRICS)[0])
-    gc.collect()
-    return {
-        "models": _MODELS,
-        "layers": _LAYERS,
-        "series_limit": view.series_limit,
-        "series": view.series_used,
-        "resident_mb": round(_resident_mb()),
-        "resident_before_mb": round(before),
-        "snapshot_bytes": len(aggregator.snapshot()),
-        "text": text,
-        "openmetrics": openmetrics,
-    }
+    """Memory of a real collector fed by 1,000 models of 32 layers, all measured, and scrapes over HTTP."""
+    every = tuple(range(_LAYERS))
+    of = schema(Shape(residual_layers=every, attention_layers=every, heads=4))
+    rows = table(of, 2, np.random.default_rng(2), time_unix_nano=time.time_ns(), traced_share=1.0)
+    with _collector() as collector:
+        at_start = collector.peak_mb()
+        for _ in range(_SENT_ROUNDS):
+            for model in range(_MODELS):
+                who = origin(model=f"organisation/model-{model:04d}", replica=f"pod-{model:04d}-0:8000")
+                with Producer(collector.grpc, who) as producer:
+                    producer.send(rows)
+        sent = collector.peak_mb()
+        text, openmetrics = _scrapes(collector, "text/plain"), _scrapes(collector, _OPENMETRICS)
+        series = _metric(collector.get("/metrics").text, "introspan_collector_series")
+        return {
+            "models": _MODELS,
+            "layers": _LAYERS,
+            "series": series,
+            "peak_mb_at_start": round(at_start),
+            "peak_mb_when_sent": round(sent),
+            "peak_mb": round(collector.peak_mb()),
+            "text": text,
+            "openmetrics": openmetrics,
+        }
 
 
-def _scrape(render_once: Callable[[], bytes]) -> dict[str, float]:
+@contextmanager
+def _collector() -> Iterator[_Collector]:
+    grpc, http = _free_address(), _free_address()
+    program = Path(sys.executable).with_name("introspan")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [str(program), "collector", "--data", folder, "--grpc", grpc, "--http", http]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            collector = _Collector(process.pid, grpc, f"http://{http}")
+            _wait_until_ready(collector)
+            yield collector
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=30)
+
+
+def _wait_until_ready(collector: _Collector) -> None:
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        try:
+            if collector.get("/readyz").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise TimeoutError(f"the collector was not ready within {_START_SECONDS:g} s")
+
+
+def _scrapes(collector: _Collector, accept: str) -> dict[str, float]:
     seconds = []
     size = 0
     for _ in range(_ROUNDS):
         started = time.perf_counter()
-        size = len(render_once())
+        size = len(collector.get("/metrics", accept).content)
         seconds.append(time.perf_counter() - started)
     return {
         "seconds": round(float(np.median(seconds)), 3),
@@ -133,18 +166,14 @@ def _scrape(render_once: Callable[[], bytes]) -> dict[str, float]:
     }
 
 
-def _no_stats() -> Stats:
-    none: dict[str, Any] = dict.fromkeys(
-        Stats.__dataclass_fields__, 0
-    )  # Any: numbers, and the two mappings below
-    return Stats(**none | {"refused_batches": {}, "dropped": {}})
+def _metric(text: str, name: str) -> float:
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} "))
 
 
-def _resident_mb() -> float:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise OSError("/proc/self/status has no VmRSS")
+def _free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 if __name__ == "__main__":

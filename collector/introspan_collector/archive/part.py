@@ -14,9 +14,9 @@ from introspan_collector.model import Batch
 from introspan_wire.codec import Schema, SegmentTable
 
 # zstd's fastest level writes three quarters of what Snappy writes; version 2 splits floats by byte, which is where the
-# rest of the saving comes from (measured: docs/adr).
+# rest of the saving comes from (docs/adr/0005-parquet-parts.md).
 # Small row groups: DuckDB holds one in memory.
-_FORMAT = "FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 8192"
+_FORMAT = "FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 4096"
 
 _COUNTS = ("segment_index", "token_start", "token_count", "measured_count", "prompt_tokens", "cached_tokens")
 _IDENTITY = (

@@ -17,7 +17,7 @@ from introspan_collector.view import Track
 from introspan_wire.codec import Schema
 
 MINUTE_NANO = 60_000_000_000
-_CHUNK_ROWS = 2_048
+_CHUNK_ROWS = 1_024
 
 _MERGED = """
     WITH parts AS (
@@ -66,7 +66,9 @@ def write_rollups(connection: duckdb.DuckDBPyConnection, segments: Sequence[Segm
     connection.register("rollup", _columns(rollups))
     try:
         select = "SELECT * FROM rollup WHERE n > 0"
-        connection.execute(f"COPY ({select}) TO '{quoted(to)}' (FORMAT parquet, COMPRESSION zstd)")
+        connection.execute(
+            f"COPY ({select}) TO '{quoted(to)}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 8192)"
+        )
     finally:
         connection.unregister("rollup")
 
@@ -99,7 +101,7 @@ def _groups(item: Segments) -> Iterator[_Group]:
 
 
 def _chunks(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Neighbouring tables with some thousand rows together: what is reduced is in memory several times over."""
+    """Neighbouring tables with about a thousand rows together: what is reduced is in memory several times over."""
     first = total = 0
     for i, count in enumerate(rows):
         total += count

@@ -8,7 +8,7 @@ class ArchiveSettings:
     """When a part is written, and how long parts are kept."""
 
     flush_seconds: float = 30.0
-    buffer_bytes: int = 16 << 20
+    buffer_bytes: int = 8 << 20
     max_age_seconds: float = 7 * 86_400.0
     max_bytes: int = 16 << 30
     rollup_max_age_seconds: float = 90 * 86_400.0
