@@ -3,7 +3,7 @@
 import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,3 +46,16 @@ def prometheus_program() -> Path:
 @pytest.fixture(scope="session")
 def promtool_program() -> Path:
     return _program("promtool", "run make test as root, or apt-get install prometheus")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread_for_small_tensors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Unit and property tests compute with tensors so small that a second thread only waits."""
+    torch = sys.modules.get("torch")
+    if torch is None or not {"unit", "property"} & set(request.path.parts):
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
