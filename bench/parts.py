@@ -41,7 +41,23 @@ def _at_least(key: str, bound: float, unit: str = "") -> Target:
 PARTS = {
     part.name: part
     for part in (
-        Part("cost", "bench.cost", "What does capture cost the served model?", ()),
+        Part(
+            "cost",
+            "bench.cost",
+            "What does capture cost the served model?",
+            (
+                _at_most("eager.batch_1.defaults.cpu_ratio_high", 1.01),
+                _at_most("eager.batch_16.defaults.cpu_ratio_high", 1.01),
+                _at_most("eager.batch_16.defaults.ours_ms_per_step", 0.5, "ms"),
+                _at_most("eager.batch_1.everything.cpu_ratio", 1.15),
+                _at_most("eager.batch_16.everything.cpu_ratio", 1.15),
+                _at_most("compiled.batch_1.defaults.cpu_ratio_high", 1.01),
+                _at_most("compiled.batch_16.defaults.cpu_ratio_high", 1.01),
+                _at_most("compiled.batch_16.defaults.ours_ms_per_step", 0.5, "ms"),
+                _at_most("compiled.batch_1.everything.cpu_ratio", 1.15),
+                _at_most("compiled.batch_16.everything.cpu_ratio", 1.15),
+            ),
+        ),
         Part("ingest", "bench.ingest", "How much does one collector take?", ()),
         Part(
             "series",

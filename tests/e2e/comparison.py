@@ -68,7 +68,12 @@ class Comparison:
             want = expected[signal][(slice(None), *index)].copy()
             # Differences over tokens are taken among decoded tokens only.
             want[: {"residual.velocity": 2, "residual.curvature": 3}.get(signal, 0)] = np.nan
-            got = self.result.values[mine, place]
+            got = self.result.values[mine, place].copy()
+            if signal == "residual.curvature":
+                # The direction of a step as short as float32 rounding is noise, and so is whether it is ≥ 1e-6.
+                velocity = expected["residual.velocity"][:, layer]
+                short = np.minimum(velocity, np.concatenate([[np.inf], velocity[:-1]])) < 1e-3
+                got[short] = want[short] = np.nan
             assert np.array_equal(np.isnan(got), np.isnan(want)), (
                 f"{signal} {index} of {name}: measured where?"
             )

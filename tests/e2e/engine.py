@@ -178,7 +178,9 @@ def _drive(engine: Any, calls: list[Call]) -> tuple[dict, dict, dict]:
     waiting, step = list(calls), 0
     while waiting or engine.has_unfinished_requests():
         for call in [call for call in waiting if call.at <= step]:
-            engine.add_request(call.id, {"prompt_token_ids": call.prompt}, SamplingParams(**call.params))
+            bias = call.params.get("logit_bias")  # its keys have become text in JSON
+            given = call.params | ({"logit_bias": {int(k): v for k, v in bias.items()}} if bias else {})
+            engine.add_request(call.id, {"prompt_token_ids": call.prompt}, SamplingParams(**given))
             waiting.remove(call)
         engine.abort_request([call.id for call in calls if call.abort_at == step])
         for output in engine.step():

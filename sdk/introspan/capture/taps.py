@@ -129,13 +129,16 @@ class Taps:
         return self._outputs[tap][:count]
 
 
+# Any: what a host's module takes and returns. A form that is not understood is left alone: the tap stays silent,
+# and the first step's check says so. Nothing here may raise, or branch on values, since it is traced.
 def _norm_hook(tap: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, tuple):
-            torch.ops.introspan.tap(
-                output[1], output[0], module.introspan_rows, module.introspan_outputs, tap
-            )
-        else:
+            if len(output) == 2 and isinstance(output[1], torch.Tensor):
+                torch.ops.introspan.tap(
+                    output[1], output[0], module.introspan_rows, module.introspan_outputs, tap
+                )
+        elif len(args) == 1 and isinstance(output, torch.Tensor):
             torch.ops.introspan.tap(args[0], output, module.introspan_rows, module.introspan_outputs, tap)
 
     return hook
@@ -145,7 +148,9 @@ def _layer_hook(tap: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         stream = kwargs.get("hidden_states")
         if stream is None:
-            stream = next(arg for arg in args if isinstance(arg, torch.Tensor) and arg.is_floating_point())
-        torch.ops.introspan.tap(stream, stream, module.introspan_rows, module.introspan_outputs, tap)
+            tensors = [arg for arg in args if isinstance(arg, torch.Tensor) and arg.is_floating_point()]
+            stream = tensors[0] if len(tensors) == 1 else None
+        if stream is not None:
+            torch.ops.introspan.tap(stream, stream, module.introspan_rows, module.introspan_outputs, tap)
 
     return hook

@@ -1,0 +1,88 @@
+"""Lines of work on standard input, one JSON line of cost each on standard output: one vLLM engine in its own process.
+
+Work is `BATCH TOKENS`: that many requests of 100 prompt tokens decode that many tokens each, together.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from typing import Any
+
+_QUIET = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+_PROMPT_TOKENS = 100
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+# Any: vLLM's engine, and the recorder's health, whose counters are read.
+def _work(engine: Any, health: Any, batch: int, tokens: int, seed: int) -> dict[str, Any]:
+    from vllm import SamplingParams
+
+    params = SamplingParams(temperature=0.8, top_p=0.95, max_tokens=tokens, ignore_eos=True)
+    for i in range(batch):
+        prompt = [(seed * 7919 + i * 613 + j * 31) % 40_000 + 100 for j in range(_PROMPT_TOKENS)]
+        engine.add_request(f"{seed}-{i}", {"prompt_token_ids": prompt}, params)
+    while any(request.num_output_tokens == 0 for request in _scheduled(engine)):
+        engine.step()
+    steps: list[float] = []
+    ours_before = health.capture_ns if health else 0
+    cpu_before, started = _cpu_seconds(), time.perf_counter()
+    while engine.has_unfinished_requests():
+        before = time.perf_counter()
+        engine.step()
+        steps.append(time.perf_counter() - before)
+    return {
+        "cpu_seconds": _cpu_seconds() - cpu_before,
+        "wall_seconds": time.perf_counter() - started,
+        "tokens": batch * len(steps),
+        "steps": steps,
+        "ours_seconds": (health.capture_ns - ours_before) / 1e9 if health else 0.0,
+    }
+
+
+def _scheduled(engine: Any) -> list[Any]:
+    """Requests that the scheduler holds."""
+    return list(engine.engine_core.engine_core.scheduler.requests.values())
+
+
+def main(model: str, *, eager: bool) -> None:
+    """Serves lines of work until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever the engine prints must not be taken for an answer
+    health = None
+    if os.environ.get("INTROSPAN_ENDPOINT"):
+        from introspan import plugin
+        from introspan.capture import worker
+
+        made = []
+        original = worker.Health
+        worker.Health = lambda: made.append(original()) or made[-1]  # type: ignore[misc,assignment]  # to read its counters
+        plugin.register()
+    from vllm import LLM
+
+    engine = LLM(model, dtype="float32", enforce_eager=eager, max_model_len=1024, max_num_seqs=16).llm_engine
+    if os.environ.get("INTROSPAN_ENDPOINT"):
+        health = made[0]
+    answers.write("{}\n")
+    answers.flush()
+    for seed, line in enumerate(sys.stdin):
+        batch, tokens = map(int, line.split())
+        answers.write(json.dumps(_work(engine, health, batch, tokens, seed)) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    os.environ.update(_QUIET)
+    main(sys.argv[1], eager=sys.argv[2] == "eager")
