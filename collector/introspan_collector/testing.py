@@ -1,9 +1,17 @@
-"""Stand-ins for tests of what is built on the collector: a disk that forgets what was not synced."""
+"""Stand-ins for tests of what is built on the collector: a disk that forgets unsynced bytes, a free address."""
 
 import errno
+import socket
 from typing import Protocol
 
 _FOREVER = 10**12
+
+
+def free_address() -> str:
+    """A loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 class PowerLossError(Exception):

@@ -1,7 +1,8 @@
 """Messages of introspan_wire.v1 in, numpy tables out — and back."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -52,6 +53,14 @@ class Schema:
 
     kind: Kind
     columns: tuple[Column, ...]
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Schemas are keys on hot paths and have hundreds of columns: hashed once.
+        object.__setattr__(self, "_hash", hash((self.kind, self.columns)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +117,7 @@ def decode_table(message: pb.SegmentTable) -> SegmentTable:
     kind = _KIND_FROM_PB.get(message.kind)
     if kind is None:
         raise FrameError("tables.kind", f"must be PROMPT or DECODED, got {message.kind}")
-    columns = _decode_columns(message.columns.SerializeToString(deterministic=True))
+    schema = _decode_schema(kind, message.columns.SerializeToString(deterministic=True))
     n = message.segment_count
     # Checked before anything is allocated from segment_count, which a hostile peer may set to 2³² − 1.
     for name in ("request_id", "adapter_index", *_COUNTS, "time_unix_nano", "sampling_probability"):
@@ -121,7 +130,7 @@ def decode_table(message: pb.SegmentTable) -> SegmentTable:
     if not np.all((probability > 0) & (probability <= 1)):
         raise FrameError("tables.sampling_probability", "must be in (0, 1] for every segment")
     return SegmentTable(
-        schema=_schema(kind, columns),
+        schema=schema,
         request_id=list(message.request_id),
         trace_id=_packed("trace_id", message.trace_id, np.uint8, (n, 16)),
         span_id=_packed("span_id", message.span_id, np.uint8, (n, 8)),
@@ -129,14 +138,14 @@ def decode_table(message: pb.SegmentTable) -> SegmentTable:
         adapter=_adapters(message),
         time_unix_nano=np.array(message.time_unix_nano, np.uint64),
         sampling_probability=probability,
-        values=_packed("values", message.values, _FLOAT, (n, len(columns))),
+        values=_packed("values", message.values, _FLOAT, (n, len(schema.columns))),
         **{name: np.array(getattr(message, name), np.uint32) for name in _COUNTS},
     )
 
 
 # Any: numpy's own annotation of a dtype argument is a union too wide to name.
 def _packed(name: str, data: bytes, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-    expected = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    expected = math.prod(shape) * np.dtype(dtype).itemsize
     if len(data) != expected:
         raise FrameError(f"tables.{name}", f"must have {expected} bytes ({shape}), got {len(data)}")
     return np.frombuffer(data, dtype).reshape(shape)
@@ -147,11 +156,6 @@ def _adapters(message: pb.SegmentTable) -> list[str]:
     if any(i >= len(names) for i in message.adapter_index):
         raise FrameError("tables.adapter_index", f"must be below the {len(names)} adapters named")
     return [names[i] for i in message.adapter_index]
-
-
-@lru_cache(maxsize=64)
-def _schema(kind: Kind, columns: tuple[Column, ...]) -> Schema:
-    return Schema(kind, columns)
 
 
 @lru_cache(maxsize=64)
@@ -169,6 +173,10 @@ def _encode_columns(columns: tuple[Column, ...]) -> bytes:
 
 
 @lru_cache(maxsize=256)
+def _decode_schema(kind: Kind, data: bytes) -> Schema:
+    return Schema(kind, _decode_columns(data))
+
+
 def _decode_columns(data: bytes) -> tuple[Column, ...]:
     message = pb.Columns.FromString(data)
     n = len(message.signal_index)

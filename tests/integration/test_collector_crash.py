@@ -122,7 +122,12 @@ class Producer(threading.Thread):
 
 def observed(folder):
     """Request ids that `introspan observations` finds, as often as it finds them."""
-    command = [str(Path(sys.executable).with_name("introspan")), "observations", "--data", str(folder / "data")]
+    command = [
+        str(Path(sys.executable).with_name("introspan")),
+        "observations",
+        "--data",
+        str(folder / "data"),
+    ]
     output = subprocess.run([*command, "--format", "jsonl"], check=True, capture_output=True, text=True)
     return [json.loads(line)["request_id"] for line in output.stdout.splitlines()]
 
