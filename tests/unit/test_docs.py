@@ -46,6 +46,16 @@ def test_every_signal_has_a_section_with_its_formula(signal):
     assert CATALOGUE[signal].formula in section
 
 
+@pytest.mark.parametrize("signal", CATALOGUE)
+def test_every_signal_has_a_reference_and_a_tolerance_in_the_parity_test(signal):
+    folder = _ROOT / "tests" / "e2e"
+    comparison = (folder / "comparison.py").read_text()
+    tolerances, rest = comparison.split("TOLERANCE = {")[1].split("\n}", 1)
+    assert f'"{signal}":' in tolerances
+    # The command that computes it stands in one of the two, by the signal's name.
+    assert f'"{signal}"' in rest + (folder / "reference.py").read_text()
+
+
 @pytest.mark.parametrize("page", _PAGES, ids=str)
 def test_every_link_between_documents_leads_somewhere(page):
     text = (_ROOT / page).read_text()
