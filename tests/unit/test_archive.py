@@ -264,6 +264,45 @@ def test_rollups_are_selected_by_series_and_time(tmp_path):
     assert archive.tracks(("residual.turn", None, None, None, None), 1_800_000_060, 2e9) == []
 
 
+def hours_of_rollups(folder):
+    clock = Clock()
+    archive = opened(folder, clock)
+    for number in range(12):
+        consume(archive, some_batches(1, first=number, received=clock.now))
+        archive.flush()
+        clock.forward(900)
+    return archive
+
+
+def test_rollups_of_an_hour_that_is_over_become_one_file(tmp_path):
+    archive = hours_of_rollups(tmp_path)
+    assert [name[5:18] for name in files(tmp_path, "rollups")] == [
+        "2027-01-15T08", "2027-01-15T09", *["2027-01-15T10"] * 4
+    ]  # fmt: skip
+    assert len(files(tmp_path)) == 12
+    assert counted(archive) == counted(opened(tmp_path)) == 36
+
+
+def test_a_crash_while_rollups_are_joined_counts_nothing_twice(tmp_path):
+    archive = hours_of_rollups(tmp_path / "joined")
+    clock = Clock()
+    for number in range(4):  # the first hour again, not joined
+        other = opened(tmp_path / "parts", clock)
+        consume(other, some_batches(1, first=number, received=clock.now))
+        other.flush()
+        clock.forward(900)
+    hour = "hour=2027-01-15T08"
+    for path in (tmp_path / "parts" / "rollups" / hour).iterdir():
+        shutil.copy(path, tmp_path / "joined" / "rollups" / hour)  # joined, and not yet deleted
+    assert len(files(tmp_path / "joined", "rollups")) == 10
+    assert counted(opened(tmp_path / "joined")) == 36
+    consume(archive, some_batches(1, first=12, received=NOW + 12 * 900 * SECOND_NANO))
+    archive.flush_due()
+    archive.flush()
+    assert len([name for name in files(tmp_path / "joined", "rollups") if name.startswith(hour)]) == 1
+    assert counted(archive) == 39
+
+
 def test_old_parts_are_deleted_but_never_the_cursor(tmp_path):
     clock = Clock()
     archive = opened(tmp_path, clock, max_age_seconds=7_200)

@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 import structlog
 
+from introspan_collector.archive.compaction import join_hours
 from introspan_collector.archive.files import hour_of, part_path, parts, unfinished, write_whole
 from introspan_collector.archive.part import Segments, write_part
 from introspan_collector.archive.retention import delete_before, delete_beyond
@@ -19,7 +20,7 @@ from introspan_collector.view import ArchiveStats, Track
 _log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 5.0
-_RETENTION_SECONDS = 60.0
+_TIDY_SECONDS = 60.0
 # While the disk refuses, so many buffers are held before segments are given up (and counted).
 _BUFFERS_HELD = 4
 
@@ -48,7 +49,8 @@ class Archive:
         self._buffered_bytes = 0
         self._opened_unix_nano = 0
         self._retry_unix_nano = 0
-        self._swept_unix_nano = 0
+        self._tidied_unix_nano = 0
+        self._untidy = False
         self._failing = False
         self._totals = {"parts": 0, "segments": 0, "bytes": 0, "errors": 0, "lost": 0, "deleted": 0}
         self._write_seconds = 0.0
@@ -170,7 +172,7 @@ class Archive:
         self._totals["segments"] += sum(len(item.table) for item in self._segments)
         self._segments, self._buffered_bytes = [], 0
         self._end = self._consumed
-        self._sweep()
+        self._tidy()
 
     def _write_files(self) -> None:
         ids = {
@@ -188,11 +190,26 @@ class Archive:
         self._totals["bytes"] += written
         self._kept_bytes += written
 
-    def _sweep(self) -> None:
-        now, settings = self._clock(), self._settings
-        if now - self._swept_unix_nano < _RETENTION_SECONDS * 1e9:
+    def _tidy(self) -> None:
+        """Joins rollups and deletes what is too old or too much, at most once a minute."""
+        now = self._clock()
+        if now - self._tidied_unix_nano < _TIDY_SECONDS * 1e9:
             return
-        self._swept_unix_nano = now
+        self._tidied_unix_nano = now
+        try:
+            join_hours(self._connection, self._rollups, hour_of(now))
+            self._delete(now)
+        except (OSError, duckdb.Error) as error:
+            self._totals["errors"] += 1
+            if not self._untidy:
+                _log.error("archive cannot be tidied, will be retried", error=str(error))
+            self._untidy = True
+        else:
+            self._untidy = False
+        self._kept_bytes = self._bytes()
+
+    def _delete(self, now: int) -> None:
+        settings = self._settings
         newest = max(parts(self._observations), default=None)
         keep = None if newest is None else newest.path
         self._totals["deleted"] += (
@@ -200,7 +217,6 @@ class Archive:
             + delete_before(self._rollups, now - int(settings.rollup_max_age_seconds * 1e9), None)
             + delete_beyond(self._observations, settings.max_bytes, keep)
         )
-        self._kept_bytes = self._bytes()
 
     def _bytes(self) -> int:
         return sum(

@@ -30,13 +30,24 @@ def part_path(root: Path, hour: str, first: int, end: int) -> Path:
 
 
 def parts(root: Path, since_hour: str = "") -> list[Part]:
-    """Every whole part below a folder, from an hour on, in log order."""
-    found = []
+    """Every whole part below a folder, from an hour on, in log order; without those that a wider one contains."""
+    widest: list[Part] = []
+    for part in sorted(_files(root, since_hour), key=lambda part: (part.first, -part.end)):
+        if not widest or part.end > widest[-1].end:
+            widest.append(part)
+    return widest
+
+
+def contained(root: Path) -> list[Part]:
+    """Parts that a wider one contains: what was left when a crash came between joining parts and deleting them."""
+    return sorted(set(_files(root)) - set(parts(root)))
+
+
+def _files(root: Path, since_hour: str = "") -> Iterator[Part]:
     for path in root.glob("hour=*/*.parquet"):
         match = _NAME.fullmatch(path.name)
         if match and path.parent.name >= f"hour={since_hour}":
-            found.append(Part(int(match[1]), int(match[2]), path))
-    return sorted(found)
+            yield Part(int(match[1]), int(match[2]), path)
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:

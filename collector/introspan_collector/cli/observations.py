@@ -129,6 +129,7 @@ def _log_tail(directory: Path, offset: int, since_unix_nano: int) -> Iterator["S
     from introspan_collector.log.reader import Reader  # noqa: PLC0415 see observations()
     from introspan_collector.log.segment import segment_name, segment_starts  # noqa: PLC0415 see observations()
     from introspan_collector.model import Batch  # noqa: PLC0415 see observations()
+    from introspan_wire.codec import FrameError  # noqa: PLC0415 see observations()
 
     if not directory.is_dir():
         return
@@ -141,7 +142,11 @@ def _log_tail(directory: Path, offset: int, since_unix_nano: int) -> Iterator["S
     while (found := reader.next_record(end)) is not None:
         if found.header.received_unix_nano < since_unix_nano:
             continue
-        decoded = decode(found.payload or b"", found.header.received_unix_nano)
+        try:
+            decoded = decode(found.payload or b"", found.header.received_unix_nano)
+        except FrameError as error:
+            typer.echo(f"introspan observations: a record of the log is left out: {error}", err=True)
+            continue
         batch = Batch(
             offset=found.offset,
             next_offset=found.next_offset,
