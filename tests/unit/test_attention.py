@@ -165,7 +165,7 @@ def test_keys_and_values_come_back_from_vllms_own_cache_writer_bit_for_bit(isa, 
     ("isa", "dtype"), [("vec", torch.float32), ("vec", torch.bfloat16), ("amx", torch.bfloat16)]
 )
 def test_recomputed_output_is_that_of_vllms_kernel(form, isa, dtype):
-    if isa == "amx" and not torch.cpu._is_amx_tile_supported():  # noqa: SLF001 - as vLLM itself asks
+    if isa == "amx" and not torch.cpu._is_amx_tile_supported():
         isa = "vec"
     lengths = torch.tensor([1, 33, 64, 200])
     paged = _paged(lengths.tolist(), 64, dtype, isa)

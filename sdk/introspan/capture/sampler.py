@@ -73,7 +73,7 @@ def _unfiltered(weight: Tensor, v: Tensor) -> Tensor:
 
 def _filtered(weight: Tensor, parameters: SamplingParameters, v: Tensor) -> Tensor:
     """U under min-p, top-k and top-p. weight: q_v / q_y [rows, V], left as it is."""
-    total = weight.sum(dim=-1, keepdim=True, dtype=torch.float64)
+    total = weight.sum(dim=-1, keepdim=True).to(torch.float64)
     size = weight.shape[1]
     is_open = ((parameters.top_k <= 0) | (parameters.top_k >= size)) & (parameters.top_p >= 1.0)
     is_open &= parameters.min_p <= 0.0
