@@ -1,4 +1,4 @@
-"""Nothing in, what one collector takes out: rows a second and core, acknowledgement times, beside a Python OTLP server."""
+"""Nothing in, what one collector takes out: rows a second and core, acknowledgement times, against OTLP."""
 
 import asyncio
 import json
@@ -129,7 +129,7 @@ async def _drive(
     async def send(sender: _Sender) -> tuple[int, list[float]]:
         sent, took = 0, []
         async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-            export: Export = channel.unary_unary(_METHOD)
+            export: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_METHOD)
             began = time.monotonic()
             while (now := time.monotonic()) < until:
                 if rows_per_second is not None:
@@ -154,7 +154,7 @@ def _otlp(tables: list[Any]) -> dict[str, float]:  # Any: SegmentTable
         batches = [(metrics_request(one).SerializeToString(), len(one)) for one in tables]
         with grpc.insecure_channel(address) as channel:
             grpc.channel_ready_future(channel).result(timeout=30)
-            export = channel.unary_unary(OTLP_METHOD)
+            export: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(OTLP_METHOD)
             export(batches[0][0])
             cpu, wall = _cpu_seconds(process.pid), time.monotonic()
             rows = 0

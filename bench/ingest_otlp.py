@@ -88,7 +88,7 @@ def _item(attribute: KeyValue) -> tuple[str, str | int]:
 
 async def _serve(address: str) -> None:
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", _MAX_BYTES)])
-    service_grpc.add_MetricsServiceServicer_to_server(Servicer(), server)
+    service_grpc.add_MetricsServiceServicer_to_server(Servicer(), server)  # type: ignore[no-untyped-call]  # generated code
     server.add_insecure_port(address)
     await server.start()
     await server.wait_for_termination()

@@ -3,14 +3,10 @@
 import json
 import os
 import random
-import signal
 import subprocess
-import sys
 import threading
 import time
-import urllib.request
 import uuid
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -23,65 +19,17 @@ from introspan_wire import codec
 from introspan_wire.v1 import observation_pb2 as pb
 from introspan_wire.v1 import observation_service_pb2 as service_pb
 from introspan_wire.v1 import observation_service_pb2_grpc as service_grpc
+from tests.integration.collector_process import Collector
 
 ROWS = 4
 SHAPE = fleet.Shape(residual_layers=(0, 2), attention_layers=(0,), projection_layers=(), heads=2)
 
 
-class Collector:
-    """A collector process on a folder, started again as often as wanted."""
-
-    def __init__(self, folder, free_port):
-        self.folder = folder
-        self.grpc, self.http = (f"127.0.0.1:{free_port()}" for _ in range(2))
-        self.config = folder / "collector.toml"
-        self.config.write_text("[checkpoint]\ninterval_seconds = 0.05\n[archive]\nflush_seconds = 0.3\n")
-        self.process = None
-
-    def start(self):
-        command = [str(Path(sys.executable).with_name("introspan")), "collector"]
-        options = ["--config", self.config, "--data", self.folder / "data"]
-        with (self.folder / "collector.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, *options, "--grpc", self.grpc, "--http", self.http], stdout=log, stderr=log
-            )
-
-    def wait_ready(self):
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                return self.get("/readyz")
-            except OSError:
-                assert self.process.poll() is None, (self.folder / "collector.log").read_text()
-                assert time.monotonic() < deadline, "the collector was not ready within 60 s"
-                time.sleep(0.02)
-
-    def get(self, path):
-        with urllib.request.urlopen(f"http://{self.http}{path}", timeout=10) as reply:
-            return reply.read().decode()
-
-    def metric(self, name, **labels):
-        """Sum of the samples of a metric that have these labels."""
-        total = 0.0
-        for line in self.get("/metrics").splitlines():
-            if line.startswith((f"{name}{{", f"{name} ")) and all(
-                f'{key}="{value}"' in line for key, value in labels.items()
-            ):
-                total += float(line.rsplit(" ", 1)[1])
-        return total
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=20)
-
-
 @pytest.fixture
 def collector(tmp_path, free_port):
-    made = Collector(tmp_path, free_port)
+    made = Collector(
+        tmp_path, free_port, "[checkpoint]\ninterval_seconds = 0.05\n[archive]\nflush_seconds = 0.3\n"
+    )
     yield made
     if made.process is not None and made.process.poll() is None:
         made.kill()
@@ -122,13 +70,8 @@ class Producer(threading.Thread):
 
 def observed(folder):
     """Request ids that `introspan observations` finds, as often as it finds them."""
-    command = [
-        str(Path(sys.executable).with_name("introspan")),
-        "observations",
-        "--data",
-        str(folder / "data"),
-    ]
-    output = subprocess.run([*command, "--format", "jsonl"], check=True, capture_output=True, text=True)
+    command = [program(), "observations", "--data", str(folder / "data"), "--format", "jsonl"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True)
     return [json.loads(line)["request_id"] for line in output.stdout.splitlines()]
 
 
@@ -148,7 +91,6 @@ def logged(folder):
 def test_kill_9_at_many_moments_loses_nothing_acknowledged_and_counts_nothing_twice(collector):
     stopping = threading.Event()
     collector.start()
-    collector.wait_ready()
     producers = [Producer(collector.grpc, number, stopping) for number in range(1, 4)]
     for producer in producers:
         producer.start()
@@ -157,14 +99,13 @@ def test_kill_9_at_many_moments_loses_nothing_acknowledged_and_counts_nothing_tw
         time.sleep(moments.uniform(0.02, 0.8))
         collector.kill()
         collector.start()
-        collector.wait_ready()
     time.sleep(0.5)
     stopping.set()
     for producer in producers:
         producer.join(10)
     assert min(producer.acknowledged for producer in producers) > 20
 
-    wait_until_processed(collector)
+    collector.wait_processed()
     expected = {p.number: p.acknowledged for p in producers}
     records = logged(collector.folder)
     assert len(records) == len(set(records))
@@ -180,11 +121,10 @@ def test_kill_9_at_many_moments_loses_nothing_acknowledged_and_counts_nothing_tw
     assert sorted(found) == sorted(f"{n}-{s}-{row}" for n, s in records for row in range(ROWS))
 
 
-def test_a_crash_between_log_and_processing_is_made_good_at_the_next_start(collector, tmp_path):
+def test_a_crash_between_log_and_processing_is_made_good_at_the_next_start(collector):
     collector.config.write_text("[checkpoint]\ninterval_seconds = 3600\n[archive]\nflush_seconds = 60\n")
     stopping = threading.Event()
     collector.start()
-    collector.wait_ready()
     producer = Producer(collector.grpc, 1, stopping)
     producer.start()
     time.sleep(1)
@@ -192,14 +132,12 @@ def test_a_crash_between_log_and_processing_is_made_good_at_the_next_start(colle
     producer.join(10)
     collector.kill()
     collector.start()
-    collector.wait_ready()
-    wait_until_processed(collector)
+    collector.wait_processed()
     name = "introspan_output_entropy_nats_count"
     assert collector.metric(name) == producer.acknowledged * ROWS > 0
     collector.kill()
     collector.start()
-    collector.wait_ready()
-    wait_until_processed(collector)
+    collector.wait_processed()
     assert collector.metric(name) == producer.acknowledged * ROWS
 
 
@@ -207,7 +145,6 @@ def test_a_torn_tail_and_a_damaged_record_are_counted_and_the_collector_goes_on(
     collector.config.write_text("[checkpoint]\ninterval_seconds = 3600\n[archive]\nflush_seconds = 60\n")
     stopping = threading.Event()
     collector.start()
-    collector.wait_ready()
     producer = Producer(collector.grpc, 1, stopping)
     producer.start()
     time.sleep(1)
@@ -221,18 +158,10 @@ def test_a_torn_tail_and_a_damaged_record_are_counted_and_the_collector_goes_on(
         file.seek(0, os.SEEK_END)
         file.write(b"\xabIL1 half a record")
     collector.start()
-    collector.wait_ready()
-    wait_until_processed(collector)
+    collector.wait_processed()
     assert collector.metric("introspan_collector_log_torn_bytes_total") == 18
     assert collector.metric("introspan_collector_log_corrupt_bytes_total") > 1_000
     assert collector.metric("introspan_output_entropy_nats_count") == (producer.acknowledged - 1) * ROWS
-    log = (collector.folder / "collector.log").read_text()
+    log = collector.output()
     assert "half-written records cut off the log" in log
     assert "damaged log skipped" in log
-
-
-def wait_until_processed(collector):
-    deadline = time.monotonic() + 30
-    while collector.metric("introspan_collector_lag_bytes"):
-        assert time.monotonic() < deadline, "the consumers did not catch up within 30 s"
-        time.sleep(0.05)
