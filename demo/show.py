@@ -68,6 +68,8 @@ class Show:
                 await self._look(client)
         finally:
             traffic.cancel()
+            # Its connections have to be closed: a server that is asked to end waits for them.
+            await asyncio.gather(traffic, return_exceptions=True)
             self._summarise()
         if self._first_signal_seconds is None:
             raise DemoError("no signal reached the collector; its log and vLLM's say why\n" + self._logs())
