@@ -25,7 +25,7 @@ REPETITION_TOKENS = 64
 
 _PENDING_BYTES = 2 << 20  # of one schema: some 1,000 default rows
 _PENDING_BYTES_TOTAL = 16 << 20
-_CACHED_ROW_MAPS = 20_000
+_CACHED_ROW_MAPS = 10_000
 _SCHEMAS = 64
 
 
@@ -180,9 +180,8 @@ class Aggregator:
             # Several keys may share an overflow row: merged here, because a row is put only once.
             distinct, group = np.unique(flat_rows, return_inverse=True)
             self._window.add(slot, distinct, flat.grouped(group, len(distinct)))
-            spilled = np.array([self._index.is_overflow(row) for row in distinct.tolist()])
-            if spilled.any():
-                self._overflow_values += int(flat.count[spilled[group]].sum())
+            spilled = np.isin(distinct, np.array(self._index.overflow_rows(), np.intp))
+            self._overflow_values += int(flat.count[spilled[group]].sum())
 
     def _count(
         self, block: Block, span: SignalSpan, rows: NDArray[np.intp], column_starts: NDArray[np.intp]

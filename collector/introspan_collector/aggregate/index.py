@@ -56,9 +56,9 @@ class Index(Generic[K]):
         """Every key that has a row, and its row."""
         return self._rows.items()
 
-    def is_overflow(self, row: int) -> bool:
-        """Whether a row is one that many keys share."""
-        return row in self._overflow_rows
+    def overflow_rows(self) -> list[int]:
+        """The rows that many keys share."""
+        return list(self._overflow_rows)
 
     def evict(self, keys: Iterable[K]) -> list[int]:
         """Forgets keys and gives back their allowance and their rows; overflow keys stay."""
