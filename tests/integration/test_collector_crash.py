@@ -19,7 +19,7 @@ from introspan_wire import codec
 from introspan_wire.v1 import observation_pb2 as pb
 from introspan_wire.v1 import observation_service_pb2 as service_pb
 from introspan_wire.v1 import observation_service_pb2_grpc as service_grpc
-from tests.integration.collector_process import Collector
+from tests.integration.collector_process import Collector, program
 
 ROWS = 4
 SHAPE = fleet.Shape(residual_layers=(0, 2), attention_layers=(0,), projection_layers=(), heads=2)
