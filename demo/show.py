@@ -85,12 +85,15 @@ class Show:
         return inf if self.plan.seconds is None else self._began + self.plan.seconds - self.clock()
 
     def _going(self, traffic: asyncio.Task[None]) -> bool:
-        return not traffic.done() and self._left() > -_DRAIN_SECONDS
+        if traffic.done():
+            traffic.result()  # raises what went wrong in it
+            return False
+        return self._left() > -_DRAIN_SECONDS
 
     async def _live(self, client: httpx.AsyncClient, traffic: asyncio.Task[None]) -> None:
         with Live(console=self.console, auto_refresh=False, vertical_overflow="visible") as live:
             # With no seconds given the picture stays until Ctrl-C.
-            while self.plan.seconds is None or self._going(traffic):
+            while self._going(traffic) or self.plan.seconds is None:
                 await self._look(client)
                 live.update(screen(self._now(), self._snapshot, self.console.width), refresh=True)
                 await asyncio.sleep(_REFRESH_SECONDS)
