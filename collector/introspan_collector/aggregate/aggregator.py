@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from introspan_collector.aggregate.pending import Block, Pending, RowGroup
 from introspan_collector.aggregate.settings import AggregateSettings
 from introspan_collector.aggregate.window import Window
 from introspan_collector.aggregate.workers import Workers
-from introspan_collector.layout import SignalSpan, is_counted, layout
+from introspan_collector.layout import is_counted, layout
 from introspan_collector.model import Batch, SeriesKey
 from introspan_collector.moments import Moments, reduce_blocks
 from introspan_collector.view import NO_LAYER, OVERFLOW, Track, View
@@ -27,6 +28,13 @@ _PENDING_BYTES = 2 << 20  # of one schema: some 1,000 default rows
 _PENDING_BYTES_TOTAL = 16 << 20
 _CACHED_ROW_MAPS = 10_000
 _SCHEMAS = 64
+
+
+class _Rows(NamedTuple):
+    """Rows of the window for each (signal, layer) of a schema, and of the histograms for each signal."""
+
+    series: NDArray[np.intp]
+    histograms: NDArray[np.intp]
 
 
 class Aggregator:
@@ -142,7 +150,7 @@ class Aggregator:
         self._histograms = Histograms(self._allowance)
         self._workers = Workers(self._settings.worker_limit)
         self._pending: dict[Schema, Pending] = {}
-        self._row_maps: dict[tuple[Schema, str, str, str], NDArray[np.intp]] = {}
+        self._row_maps: dict[tuple[Schema, str, str, str], _Rows] = {}
         self._swept_slot = 0
         self._overflow_values = 0
         self._infinite_values = 0
@@ -164,12 +172,22 @@ class Aggregator:
             return
         sets = reduce_blocks(block.values, block.weights, block.row_starts, pending.layout.column_starts)
         self._infinite_values += int(np.isinf(block.values).sum())
-        rows = np.stack([self._rows(schema, group) for group in block.groups])
+        found = [self._rows(schema, group) for group in block.groups]
+        series = np.stack([rows.series for rows in found])
+        histograms = np.stack([rows.histograms for rows in found])
+        now = self._clock() // self._slot_nano
         self._window.reserve(self._index.size)
-        self._window.last_slot[rows] = self._clock() // self._slot_nano
-        self._add_to_window(block, rows, sets)
-        for span in pending.layout.spans:
-            self._count(block, span, rows, pending.layout.column_starts)
+        self._window.last_slot[series] = now
+        self._histograms.reserve()
+        self._histograms.last_slot[histograms] = now
+        self._add_to_window(block, series, sets)
+        for span, rows in zip(pending.layout.spans, histograms.T, strict=True):
+            values = block.values[:, span.first_column : span.end_column]
+            self._histograms.add(span.signal, values, block.weights, rows[block.group], block.traces)
+            if is_counted(span.signal):
+                starts = pending.layout.column_starts[span.first_group : span.end_group] - span.first_column
+                totals = _events(span.signal, values, block.row_starts, starts)
+                np.add.at(self._window.events, series[:, span.first_group : span.end_group], totals)
 
     def _add_to_window(self, block: Block, rows: NDArray[np.intp], sets: Moments) -> None:
         slots = np.array([group.slot for group in block.groups])
@@ -183,41 +201,23 @@ class Aggregator:
             spilled = np.isin(distinct, np.array(self._index.overflow_rows(), np.intp))
             self._overflow_values += int(flat.count[spilled[group]].sum())
 
-    def _count(
-        self, block: Block, span: SignalSpan, rows: NDArray[np.intp], column_starts: NDArray[np.intp]
-    ) -> None:
-        values = block.values[:, span.first_column : span.end_column]
-        histogram = np.array(
-            [
-                self._histograms.index.row(HistogramKey(group.model, group.replica, span.signal))
-                for group in block.groups
-            ],
-            np.intp,
-        )
-        self._histograms.reserve()
-        self._histograms.last_slot[histogram] = self._clock() // self._slot_nano
-        self._histograms.add(span.signal, values, block.weights, histogram[block.group], block.traces)
-        if is_counted(span.signal):
-            events = np.where(np.isfinite(values), values, np.float32(0)).astype(np.float64)
-            if span.signal == "output.repetition":
-                events = (events >= REPETITION_TOKENS).astype(np.float64)
-            starts = column_starts[span.first_group : span.end_group] - span.first_column
-            totals = np.add.reduceat(np.add.reduceat(events, block.row_starts, 0), starts, 1)
-            np.add.at(self._window.events, rows[:, span.first_group : span.end_group], totals)
-
-    def _rows(self, schema: Schema, group: RowGroup) -> NDArray[np.intp]:
-        """Series row of each column group of a schema, for one group of rows."""
+    def _rows(self, schema: Schema, group: RowGroup) -> _Rows:
+        """Where one group of rows is added to."""
         at = (schema, group.model, group.replica, group.adapter)
         rows = self._row_maps.get(at)
         if rows is None:
-            keys = [
-                SeriesKey(group.model, group.replica, group.adapter, signal, layer)
-                for signal, layer in layout(schema).groups
+            plan = layout(schema)
+            series = [
+                self._index.row(SeriesKey(group.model, group.replica, group.adapter, signal, layer))
+                for signal, layer in plan.groups
             ]
-            rows = np.array([self._index.row(key) for key in keys], np.intp)
+            histograms = [
+                self._histograms.index.row(HistogramKey(group.model, group.replica, span.signal))
+                for span in plan.spans
+            ]
             if len(self._row_maps) >= _CACHED_ROW_MAPS:
                 self._row_maps.clear()
-            self._row_maps[at] = rows
+            rows = self._row_maps[at] = _Rows(np.array(series, np.intp), np.array(histograms, np.intp))
         return rows
 
     def _sweep(self) -> None:
@@ -237,6 +237,16 @@ class Aggregator:
         self._workers.forget_before(oldest * self._slot_nano)
         # Rows may now belong to others, and what overflowed may now have room.
         self._row_maps.clear()
+
+
+def _events(
+    signal: str, values: NDArray[np.float32], row_starts: NDArray[np.intp], column_starts: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Events in every block of values: what was counted there, or the segments that repeat themselves for long."""
+    counted = np.where(np.isfinite(values), values, np.float32(0)).astype(np.float64)
+    if signal == "output.repetition":
+        counted = (counted >= REPETITION_TOKENS).astype(np.float64)
+    return np.add.reduceat(np.add.reduceat(counted, row_starts, 0), column_starts, 1)
 
 
 def _series_of(key: SeriesKey) -> int:

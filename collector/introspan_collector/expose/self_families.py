@@ -66,6 +66,15 @@ def collector_families(stats: Stats, archive: ArchiveStats, view: View) -> Itera
     yield from _plain(archive, _ARCHIVE_GAUGES, GaugeMetricFamily)
     yield _by_reason("refused_batches", "Batches answered with an error.", stats.refused_batches)
     yield _by_reason("dropped_batches", "Batches acknowledged and then not processed.", stats.dropped)
+    if stats.consumer_cpu_seconds:
+        consumers = CounterMetricFamily(
+            "introspan_collector_consumer_cpu_seconds",
+            "Processor time the consumers took for the batches they read.",
+            labels=("consumer",),
+        )
+        for consumer, seconds in sorted(stats.consumer_cpu_seconds.items()):
+            consumers.add_metric([consumer], seconds)
+        yield consumers
     for name, text, value in (
         ("series", "Time series of signals that are exposed.", view.series_used),
         ("series_limit", "Most time series of signals that will be exposed.", view.series_limit),
