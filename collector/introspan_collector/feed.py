@@ -59,6 +59,7 @@ class Feed:
         self.saved_at = monotonic()
         self.processed_batches = 0
         self.dropped: Counter[str] = Counter()
+        self.cpu_seconds = dict.fromkeys((branch.name for branch in self._branches), 0.0)
         self._thread = threading.Thread(target=self._run, name="introspan-feed", daemon=True)
 
     @property
@@ -116,7 +117,9 @@ class Feed:
             return
         for branch in self._branches:
             if found.offset >= branch.start:
+                began = time.thread_time()
                 self._attempt(f"{branch.name}_error", partial(branch.consumer.consume, batch))
+                self.cpu_seconds[branch.name] += time.thread_time() - began
         self.processed_batches += 1
 
     def _save_if_due(self) -> None:

@@ -1,7 +1,7 @@
 """What the stages of the collector hand to one another: one decoded record of the log."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from introspan_wire.codec import SegmentTable
@@ -147,3 +147,5 @@ class Stats:
     expired_bytes: int
     """Bytes of the log that retention deleted before the consumers had read them."""
     checkpoint_age_seconds: float
+    consumer_cpu_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Processor time the consumers took for what they read, by consumer."""

@@ -174,6 +174,7 @@ class Pipeline:
             corrupt_bytes=self._reader.corrupt_bytes,
             expired_bytes=self._reader.expired_bytes,
             checkpoint_age_seconds=time.monotonic() - feed.saved_at,
+            consumer_cpu_seconds=dict(feed.cpu_seconds),
         )
 
     def _restore(self) -> int:

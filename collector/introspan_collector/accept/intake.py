@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -56,6 +56,8 @@ class Intake:
         self._max_request_bytes = max_request_bytes
         self._clock = clock
         self._in_flight: dict[tuple[bytes, int], asyncio.Future[None]] = {}
+        self._durable: deque[Callable[[], None]] = deque()
+        self._waking = False
         self.accepted_batches = 0
         self.accepted_segments = 0
         self.accepted_bytes = 0
@@ -108,11 +110,20 @@ class Intake:
         settle = partial(self._settle, future, decoded, len(raw))
 
         def done(error: OSError | None) -> None:
-            loop.call_soon_threadsafe(settle, error)
+            # A group of batches becomes durable at once: the event loop is woken once for all of them.
+            self._durable.append(partial(settle, error))
+            if not self._waking:
+                self._waking = True
+                loop.call_soon_threadsafe(self._settle_durable)
 
         self._journal.append(received_unix_nano, *batch, raw, done)
         # Shielded: a caller who hangs up must not unsettle the one who sends the same batch again.
         await asyncio.shield(future)
+
+    def _settle_durable(self) -> None:
+        self._waking = False  # before the look into the queue: what comes after it wakes the loop again
+        while self._durable:
+            self._durable.popleft()()
 
     def _settle(
         self, future: asyncio.Future[None], decoded: Decoded, size_bytes: int, error: OSError | None

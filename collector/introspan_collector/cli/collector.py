@@ -1,6 +1,7 @@
 """Options in, a collector that runs until SIGTERM out."""
 
 import asyncio
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -48,6 +49,9 @@ async def _serve(settings: "Settings") -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     pipeline = Pipeline(settings)
     grpc_port, http_port = await pipeline.start()
+    # What exists now stays: the garbage collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
     log.info("collector ready", grpc_port=grpc_port, http_port=http_port, data=str(settings.data))
     await stopping.wait()
     log.info("collector draining")
