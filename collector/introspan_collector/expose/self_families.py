@@ -64,17 +64,10 @@ def collector_families(stats: Stats, archive: ArchiveStats, view: View) -> Itera
     yield from _plain(stats, _GAUGES, GaugeMetricFamily)
     yield from _plain(archive, _ARCHIVE_COUNTERS, CounterMetricFamily)
     yield from _plain(archive, _ARCHIVE_GAUGES, GaugeMetricFamily)
-    yield _by_reason("refused_batches", "Batches answered with an error.", stats.refused_batches)
-    yield _by_reason("dropped_batches", "Batches acknowledged and then not processed.", stats.dropped)
-    if stats.consumer_cpu_seconds:
-        consumers = CounterMetricFamily(
-            "introspan_collector_consumer_cpu_seconds",
-            "Processor time the consumers took for the batches they read.",
-            labels=("consumer",),
-        )
-        for consumer, seconds in sorted(stats.consumer_cpu_seconds.items()):
-            consumers.add_metric([consumer], seconds)
-        yield consumers
+    yield _labelled("refused_batches", "reason", "Batches answered with an error.", stats.refused_batches)
+    yield _labelled("dropped_batches", "reason", "Batches acknowledged and then not processed.", stats.dropped)
+    text = "Processor time the consumers took for what they read."
+    yield _labelled("consumer_cpu_seconds", "consumer", text, stats.consumer_cpu_seconds)
     for name, text, value in (
         ("series", "Time series of signals that are exposed.", view.series_used),
         ("series_limit", "Most time series of signals that will be exposed.", view.series_limit),
@@ -165,8 +158,8 @@ def _plain(
         yield family(f"introspan_collector_{name}", text, getattr(source, field))
 
 
-def _by_reason(name: str, text: str, counts: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(f"introspan_collector_{name}", text, labels=("reason",))
-    for reason, count in sorted(counts.items()):
-        family.add_metric([reason], count)
+def _labelled(name: str, label: str, text: str, counts: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(f"introspan_collector_{name}", text, labels=(label,))
+    for value, count in sorted(counts.items()):
+        family.add_metric([value], count)
     return family
