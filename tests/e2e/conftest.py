@@ -20,3 +20,14 @@ def tokenizer(model_directory):
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model_directory)
+
+
+@pytest.fixture(scope="session")
+def deployment(tmp_path_factory, model_directory, free_port, prometheus_program):
+    """vLLM, collector and Prometheus; test_server.py leaves capture switched off when it ends."""
+    from deployment import deployed
+
+    with deployed(
+        tmp_path_factory.mktemp("deployment"), model_directory, free_port, prometheus_program
+    ) as running:
+        yield running

@@ -54,7 +54,7 @@ def test_rows_are_output_tokens_and_count_once_under_preemption(tiny_llama, tmp_
     params = {"temperature": 0.0, "max_tokens": 120, "ignore_eos": True}
     calls = [Call(f"request {i}", _prompt(i, 100 + i), params, at=i) for i in range(6)]
     # Room for 7 blocks of 128 tokens: six requests of 220 tokens cannot all stay.
-    engine = TINY | {"max_num_seqs": 6, "num_gpu_blocks_override": 8}
+    engine = TINY | {"max_model_len": 512, "max_num_seqs": 6, "num_gpu_blocks_override": 8}
     result = run(Run(str(tiny_llama), calls, engine, EVERYTHING), tmp_path)
     assert result.preemptions > 0, "the cache was large enough for all: nothing was tested"
     for call in calls:

@@ -15,12 +15,18 @@ HIDDEN_SIZE = 128
 def _calls() -> list[Call]:
     draw = np.random.default_rng(3)
     lengths = (1, 7, 60, 130, 300)
-    sampling = ({"temperature": 0.0}, {"temperature": 1.0, "top_p": 0.9}, {"temperature": 0.8, "top_k": 20})
+    sampling = (
+        {"temperature": 0.0},
+        {"temperature": 1.0, "top_p": 0.9},
+        {"temperature": 0.8, "top_k": 20},
+        # Tied random weights repeat their input otherwise, and nothing would move.
+        {"temperature": 0.0, "repetition_penalty": 10.0},
+    )
     return [
         Call(
             f"request {i}",
             draw.integers(3, VOCABULARY, length).tolist(),
-            sampling[i % 3] | {"max_tokens": 10, "ignore_eos": True},
+            sampling[i % 4] | {"max_tokens": 10, "ignore_eos": True},
             at=i,
         )
         for i, length in enumerate(lengths * 2)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import torch
 from torch import nn
 
 from introspan.observation import Disabled
@@ -21,7 +22,9 @@ class Form(Enum):
     """How the residual stream entering a layer is read."""
 
     NORM = "norm"
-    """At the layer's first norm: `norm(x, r)` returns it as `out[1]`, `norm(x)` takes it as x."""
+    """At the layer's first norm: `norm(x, r)` adds them and returns the sum as `out[1]`, `norm(x)` takes it as x."""
+    NORM_INPUT = "norm_input"
+    """At the layer's first norm, which takes it as its first argument and hands a second one through."""
     LAYER_INPUT = "layer_input"
     """At the layer's own call, which takes it as its only activation."""
 
@@ -77,7 +80,7 @@ def survey(model: nn.Module, layer_count: int) -> Anatomy:
             streams[layer] = point
     final = next((getattr(parent, name) for name in _FINAL_NORMS if hasattr(parent, name)), None)
     if final is not None:
-        streams[layer_count] = StreamPoint(layer_count, final, Form.NORM)
+        streams[layer_count] = StreamPoint(layer_count, final, _norm_form(final))
     missing = sorted(set(range(layer_count + 1)) - set(streams))
     if missing:
         refused.append(
@@ -109,11 +112,26 @@ def _stack(model: nn.Module, layer_count: int) -> tuple[nn.Module, nn.ModuleList
 def _stream(layer: int, module: nn.Module) -> StreamPoint | None:
     norm = next((getattr(module, name) for name in _FIRST_NORMS if hasattr(module, name)), None)
     if isinstance(norm, nn.Module):
-        return StreamPoint(layer, norm, Form.NORM)
+        return StreamPoint(layer, norm, _norm_form(norm))
     parameters = inspect.signature(module.forward).parameters
     if "hidden_states" in parameters and "residual" not in parameters:
         return StreamPoint(layer, module, Form.LAYER_INPUT)
     return None
+
+
+@torch.inference_mode()
+def _norm_form(norm: nn.Module) -> Form:
+    """Which of its arguments a norm that takes two normalises, found by trying it on two rows."""
+    weight = next(norm.parameters(), None)
+    if weight is None or weight.dim() != 1 or weight.is_meta:
+        return Form.NORM
+    x, r = (torch.full((2, len(weight)), v, dtype=weight.dtype, device=weight.device) for v in (1.0, 2.0))
+    try:
+        result = norm.forward(x.clone(), r.clone())
+    except Exception:  # noqa: BLE001 - a norm of one argument, or one that works in a forward only
+        return Form.NORM
+    hands_through = isinstance(result, tuple) and torch.equal(result[1], r)
+    return Form.NORM_INPUT if hands_through else Form.NORM
 
 
 def _is_attention(module: nn.Module) -> bool:

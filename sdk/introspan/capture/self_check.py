@@ -19,7 +19,7 @@ def check_streams(taps: Taps, count: int, health: Health) -> None:
         health.refuse(Disabled("residual", "tap_silent", detail))
         return
     for tap, point in enumerate(taps.points):
-        if point.form is not Form.NORM:
+        if point.form is Form.LAYER_INPUT:
             continue
         stream = taps.tapped(tap, count)
         # Past the hooks: the module's own forward, on the tapped rows alone.

@@ -47,7 +47,7 @@ class StreamProbe:
         statistics = layer_statistics(h, streams.index_select(1, self._after))
         for name in ("log_rms", "log_peak", "turn", "update_ratio", "nonfinite"):
             values[:, blocks[f"residual.{name}"]] = getattr(statistics, name).numpy()
-        self._measure_steps(selection, direction(h).unit, values)
+        self._measure_steps(selection, statistics.unit, values)
         if self._map is not None:
             unit = direction(streams.index_select(1, self._projected)).unit
             values[:, blocks["residual.projection"]] = project(unit, self._map).flatten(1).numpy()

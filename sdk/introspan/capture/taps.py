@@ -92,6 +92,8 @@ class Taps:
         point.module.register_buffer("introspan_outputs", self._outputs[tap], persistent=False)
         if point.form is Form.NORM:
             return point.module.register_forward_hook(_norm_hook(tap))
+        if point.form is Form.NORM_INPUT:
+            return point.module.register_forward_hook(_norm_input_hook(tap))
         return point.module.register_forward_pre_hook(_layer_hook(tap), with_kwargs=True)
 
     def detach(self) -> None:
@@ -140,6 +142,15 @@ def _norm_hook(tap: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
                 )
         elif len(args) == 1 and isinstance(output, torch.Tensor):
             torch.ops.introspan.tap(args[0], output, module.introspan_rows, module.introspan_outputs, tap)
+
+    return hook
+
+
+def _norm_input_hook(tap: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        normed = output[0] if isinstance(output, tuple) else output
+        if len(args) > 0 and isinstance(normed, torch.Tensor):
+            torch.ops.introspan.tap(args[0], normed, module.introspan_rows, module.introspan_outputs, tap)
 
     return hook
 

@@ -1,0 +1,236 @@
+"""Claims on a real vLLM server whose only sign of Introspan is INTROSPAN_ENDPOINT: whose numbers are whose."""
+
+import subprocess
+import uuid
+
+import duckdb
+import httpx
+from client import COMPLETION, Ask, talk
+from deployment import MODEL, eventually
+
+from introspan.context import request_hash
+
+STRIDE, BURST = 24, 3
+SENTENCE = "Seven grey herons stood in the shallow water and waited for the tide. "
+
+
+def trace():
+    return uuid.uuid4().hex, uuid.uuid4().hex[:16]
+
+
+def name():
+    return uuid.uuid4().hex
+
+
+def observed(deployment, *request_ids, last=None):
+    """Observations by request id, once each request has one; last: the token position that they must reach."""
+
+    def complete():
+        found = {}
+        for one in deployment.observations("--signal", "output.entropy"):
+            found.setdefault(one["request_id"], []).append(one)
+        assert set(request_ids) <= set(found), f"only {sorted(found)}"
+        ends = [max(one["token_start"] + one["token_count"] - 1 for one in found[id_]) for id_ in request_ids]
+        assert last is None or ends == [last], f"up to {ends}, not yet {last}"
+        return {id_: found[id_] for id_ in request_ids}
+
+    return eventually(complete)
+
+
+def traces_of(observations):
+    return {(one["trace_id"], one["span_id"]) for one in observations}
+
+
+def test_eight_requests_at_once_keep_their_own_trace_and_the_id_that_their_client_sees(deployment):
+    asks = [
+        *(Ask(f"Tell me about number {i}.", trace=trace(), id=name(), stream=i % 2 == 0) for i in range(4)),
+        *(
+            Ask("Once upon a time", COMPLETION, trace=trace(), id=name(), stream=stream)
+            for stream in (True, False)
+        ),
+        Ask("I come without a trace.", id=name(), stream=True),
+        Ask("So do I.", id=name()),
+    ]
+    answers = talk(deployment.vllm, *asks)
+    assert [answer.status for answer in answers] == [200] * 8
+    seen = [
+        # A completion may have several prompts; the engine knows each by its place.
+        f"{answer.id}-0" if one.path == COMPLETION else answer.id
+        for one, answer in zip(asks, answers, strict=True)
+    ]
+    assert [id_.removesuffix("-0").split("-", 1)[1] for id_ in seen] == [one.id for one in asks]
+    found = observed(deployment, *seen)
+    for id_, one in zip(seen, asks, strict=True):
+        assert traces_of(found[id_]) == {one.trace or (None, None)}, one
+
+
+def test_an_invalid_traceparent_is_no_trace_and_the_request_is_answered(deployment):
+    one = Ask("Hello.", id=name(), headers={"traceparent": "00-zero-one-01"})
+    (answer,) = talk(deployment.vllm, one)
+    assert answer.status == 200
+    assert traces_of(observed(deployment, answer.id)[answer.id]) == {(None, None)}
+
+
+def test_each_of_two_samples_has_its_number_in_front_and_the_trace_of_both(deployment):
+    one = Ask("Say something.", trace=trace(), id=name(), body={"n": 2})
+    (answer,) = talk(deployment.vllm, one)
+    found = observed(deployment, f"0_{answer.id}", f"1_{answer.id}")
+    assert all(traces_of(of) == {one.trace} for of in found.values())
+    assert answer.id not in {of["request_id"] for of in deployment.observations()}
+
+
+def test_a_client_that_chooses_a_long_id_gets_256_characters_of_it(deployment):
+    (answer,) = talk(deployment.vllm, Ask("Hello.", id=name() + "x" * 1_000))
+    assert answer.status == 200
+    assert len(answer.id) > 1_000
+    observed(deployment, answer.id[:256])
+
+
+def test_callers_are_told_apart_by_key_user_or_prompt_and_nothing_of_them_is_kept(deployment):
+    def called(text, key=None, user=None):
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return Ask(text, id=name(), headers=headers, body={} if user is None else {"user": user}, tokens=2)
+
+    keys, users = ("sk-first-of-two-secrets", "sk-second-of-two-secrets"), ("grace@example.org", "ada")
+    asks = [
+        called("What is a tide?", key=keys[0]),
+        called("What is a heron?", key=keys[0]),
+        called("What is a tide?", key=keys[1]),
+        called("What is a tide?", user=users[0]),
+        called("What is a heron?", user=users[0]),
+        called("What is a tide?", user=users[1]),
+        called("What is a tide?"),
+        called("What is a tide?"),
+        called("What is a heron?"),
+    ]
+    answers = talk(deployment.vllm, *asks)
+    clusters = eventually(lambda: archived_clusters(deployment, [answer.id for answer in answers]))
+    a, a_again, b, c, c_again, d, e, e_again, f = clusters
+    assert (a, c, e) == (a_again, c_again, e_again)
+    assert len({a, b, c, d, e, f}) == 6
+    written = b"".join(file.read_bytes() for file in (deployment.data / "log").iterdir())
+    for secret in (*keys, *users[:1], "heron"):
+        assert secret.encode() not in written
+    assert answers[0].id.encode() in written, "the log is where the secrets would be"
+
+
+def archived_clusters(deployment, request_ids):
+    """The cluster key of each request, or nothing while one of them is not in the archive."""
+    parts = deployment.data / "archive" / "observations" / "**" / "*.parquet"
+    try:
+        rows = duckdb.sql(f"SELECT DISTINCT request_id, cluster_key FROM read_parquet('{parts}')").fetchall()
+    except duckdb.IOException:
+        return []
+    assert len(dict(rows)) == len(rows), "a request has one cluster key"
+    return [dict(rows)[id_] for id_ in request_ids] if set(request_ids) <= set(dict(rows)) else []
+
+
+def last_of_a_burst(request_id, least):
+    """A number of tokens after which a request's last decoded row is the last one of a burst."""
+    phase = (request_hash(request_id) >> 32) % STRIDE
+    return next(n for n in range(least, least + STRIDE) if (n - 2 + phase) % STRIDE == BURST - 1)
+
+
+def test_positions_and_measured_rows_are_those_of_the_request(deployment):
+    id_ = name()
+    tokens = last_of_a_burst(f"chatcmpl-{id_}", least=90)
+    (answer,) = talk(deployment.vllm, Ask(SENTENCE, trace=trace(), id=id_, tokens=tokens))
+    prompt_tokens = answer.usage["prompt_tokens"]
+    assert answer.usage["completion_tokens"] == tokens
+    # The last token is delivered and never fed back, so it has no row.
+    prompt, *decoded = observed(deployment, answer.id, last=prompt_tokens + tokens - 2)[answer.id]
+    assert (prompt["kind"], prompt["token_start"], prompt["token_count"]) == ("prompt", prompt_tokens - 1, 1)
+    assert {(one["prompt_tokens"], one["cached_tokens"]) for one in (prompt, *decoded)} == {(prompt_tokens, 0)}
+    assert {one["kind"] for one in decoded} == {"decoded"}
+    assert decoded[0]["token_start"] == prompt_tokens
+    for before, after in zip(decoded, decoded[1:], strict=False):
+        assert after["token_start"] == before["token_start"] + before["token_count"]
+        assert after["segment"] == before["segment"] + 1
+    phase = (request_hash(answer.id) >> 32) % STRIDE
+    expected = sum((i + phase) % STRIDE < BURST for i in range(tokens - 1))
+    assert sum(one["measured_count"] for one in decoded) == expected
+    assert prompt["measured_count"] == 1
+
+
+def test_a_prompt_that_was_served_before_is_reported_as_cached(deployment):
+    text = f"{name()} " + SENTENCE * 20
+    first, second = (talk(deployment.vllm, Ask(text, COMPLETION, tokens=2))[0] for _ in range(2))
+    prompt_tokens = first.usage["prompt_tokens"]
+    found = observed(deployment, f"{first.id}-0", f"{second.id}-0")
+    assert {one["cached_tokens"] for one in found[f"{first.id}-0"]} == {0}
+    # Whole blocks of 128 tokens, and never the last token: its logits are needed.
+    cached = (prompt_tokens - 1) // 128 * 128
+    assert cached >= 128
+    assert {one["cached_tokens"] for one in found[f"{second.id}-0"]} == {cached}
+    assert {one["token_start"] for one in found[f"{second.id}-0"]} == {prompt_tokens - 1}
+
+
+def test_a_trace_is_found_as_an_exemplar_in_prometheus_and_by_its_request_id(deployment):
+    one = Ask("Which of my layers is at work?", trace=trace(), id=name(), tokens=40)
+    began = deployment.query("query", query="time()")[0]
+    (answer,) = talk(deployment.vllm, one)
+
+    def exemplars():
+        found = deployment.query(
+            "query_exemplars",
+            query='{__name__=~"introspan_.+_bucket"}',
+            start=began,
+            end=deployment.query("query", query="time()")[0],
+        )
+        return [
+            series["seriesLabels"]
+            for series in found
+            for item in series["exemplars"]
+            if item["labels"]["trace_id"] == one.trace[0]
+        ]
+
+    labels = eventually(exemplars)
+    assert {of["model"] for of in labels} == {MODEL}
+    assert {"introspan_output_entropy_nats_bucket", "introspan_attention_entropy_nats_bucket"} <= {
+        of["__name__"] for of in labels
+    }
+    found = deployment.observations("--request-id", answer.id)
+    assert {of["request_id"] for of in found} == {answer.id}
+    assert traces_of(found) == {one.trace}
+    assert all(of["values"] for of in found)
+
+
+def test_prometheus_has_the_layers_of_the_served_model(deployment):
+    talk(deployment.vllm, Ask("Hello.", tokens=30))
+
+    def layers(metric):
+        result = deployment.query("query", query=f'{metric}{{model="{MODEL}"}}')["result"]
+        return sorted(int(one["metric"]["layer"]) for one in result)
+
+    assert eventually(lambda: layers("introspan_residual_log_rms_window_mean")) == [
+        *(0, 4, 8, 12, 17, 21, 25, 29)
+    ]
+    attention = eventually(lambda: layers("introspan_attention_entropy_window_mean_nats"))
+    assert (len(attention), attention[0], attention[-1]) == (4, 0, 29)
+
+
+def test_every_signal_is_on_and_promtool_finds_nothing_wrong_with_the_metrics(deployment, promtool_program):
+    talk(deployment.vllm, Ask("Hello.", tokens=30))
+    assert eventually(lambda: deployment.samples("introspan_sdk_measured_rows_total"))
+    assert deployment.samples("introspan_capture_disabled") == {}
+    assert deployment.samples("introspan_sdk_dropped_segments_total") == {}
+    assert set(deployment.samples("introspan_sdk_probe_errors_total").values()) == {0}
+    done = subprocess.run(
+        [promtool_program, "check", "metrics"],
+        input=deployment.metrics().encode(),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+def test_a_wrong_request_is_refused_as_ever_and_leaves_nothing(deployment):
+    wrong = Ask("Hello.", id=name(), trace=trace(), body={"model": "another"})
+    (refused,) = talk(deployment.vllm, wrong)
+    (good,) = talk(deployment.vllm, Ask("Hello.", id=name()))
+    assert refused.status == httpx.codes.NOT_FOUND
+    found = observed(deployment, good.id)
+    assert traces_of(found[good.id]) == {(None, None)}
+    assert not any(wrong.id in one["request_id"] for one in deployment.observations())
+
+
