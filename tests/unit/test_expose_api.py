@@ -24,7 +24,10 @@ STATUS = ProducerStatus(
 
 
 def stats():
-    return Stats(**dict.fromkeys(Stats.__dataclass_fields__, 0) | {"refused_batches": {}, "dropped": {}})
+    return Stats(
+        **dict.fromkeys(Stats.__dataclass_fields__, 0)
+        | {"refused_batches": {}, "dropped": {}, "consumer_cpu_seconds": {}}
+    )
 
 
 class Service:

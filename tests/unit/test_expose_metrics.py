@@ -38,9 +38,15 @@ class Archive:
         return ArchiveStats(1, 2, 3, 0.5, 0, 0, 7, 8, 9)
 
 
+MAPPINGS = {
+    "refused_batches": {"malformed": 4},
+    "dropped": {"undecodable": 5},
+    "consumer_cpu_seconds": {"archive": 0.5},
+}
+
+
 def stats(value=1):
-    numbers = dict.fromkeys(Stats.__dataclass_fields__, value)
-    return Stats(**numbers | {"refused_batches": {"malformed": 4}, "dropped": {"undecodable": 5}})
+    return Stats(**dict.fromkeys(Stats.__dataclass_fields__, value) | MAPPINGS)
 
 
 def sources(aggregator):
@@ -185,12 +191,12 @@ def test_names_carry_the_unit():
 
 def test_everything_the_collector_counts_is_exposed():
     ours = sources(aggregator_with_one_batch())
-    before = render(ours, "text/plain")[0].decode().splitlines()
+    before = lines_of(ours)
     for field in Stats.__dataclass_fields__:
-        changed = replace(stats(), **{field: {"other": 9} if field in ("refused_batches", "dropped") else 99})
-        after = (
-            render(replace(ours, stats=lambda changed=changed: changed), "text/plain")[0]
-            .decode()
-            .splitlines()
-        )
-        assert len(set(after) - set(before)) == 1, field
+        changed = replace(stats(), **{field: {"other": 9} if field in MAPPINGS else 99})
+        after = lines_of(replace(ours, stats=lambda changed=changed: changed))
+        assert len(after - before) == 1, field
+
+
+def lines_of(ours):
+    return set(render(ours, "text/plain")[0].decode().splitlines())

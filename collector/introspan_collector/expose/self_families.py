@@ -65,7 +65,9 @@ def collector_families(stats: Stats, archive: ArchiveStats, view: View) -> Itera
     yield from _plain(archive, _ARCHIVE_COUNTERS, CounterMetricFamily)
     yield from _plain(archive, _ARCHIVE_GAUGES, GaugeMetricFamily)
     yield _labelled("refused_batches", "reason", "Batches answered with an error.", stats.refused_batches)
-    yield _labelled("dropped_batches", "reason", "Batches acknowledged and then not processed.", stats.dropped)
+    yield _labelled(
+        "dropped_batches", "reason", "Batches acknowledged and then not processed.", stats.dropped
+    )
     text = "Processor time the consumers took for what they read."
     yield _labelled("consumer_cpu_seconds", "consumer", text, stats.consumer_cpu_seconds)
     for name, text, value in (
