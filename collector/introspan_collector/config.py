@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,7 +20,6 @@ from introspan_collector.archive.settings import ArchiveSettings
 ENVIRONMENT_PREFIX = "INTROSPAN_COLLECTOR_"
 _MIB = 2**20
 _HOUR_SECONDS = 3600.0
-_ADDRESS = r"^(\S+:\d{1,5}|unix:\S+)$"
 
 
 class ConfigurationError(ValueError):
@@ -84,13 +83,21 @@ class Settings(BaseSettings):
     )
 
     data: Path = Path("introspan-data")
-    grpc: str = Field(default="127.0.0.1:4317", pattern=_ADDRESS)
-    http: str = Field(default="127.0.0.1:9464", pattern=_ADDRESS)
+    grpc: str = "127.0.0.1:4317"
+    http: str = "127.0.0.1:9464"
     accept: AcceptSettings = AcceptSettings()
     log: LogSettings = LogSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     aggregate: AggregateSettings = AggregateSettings()
     archive: ArchiveSettings = ArchiveSettings()
+
+    @field_validator("grpc", "http")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError("must be host:port, for example 127.0.0.1:4317")
+        return value
 
     @classmethod
     def settings_customise_sources(

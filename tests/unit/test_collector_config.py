@@ -1,0 +1,100 @@
+"""Settings: where they come from, and what a mistake is answered with."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from introspan_collector.config import ConfigurationError, load_settings
+
+
+def write(tmp_path, text):
+    path = tmp_path / "collector.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_the_documented_ones():
+    settings = load_settings(None, {})
+    assert (settings.grpc, settings.http) == ("127.0.0.1:4317", "127.0.0.1:9464")
+    assert settings.log.commit == "group"
+    assert settings.accept.max_request_bytes == 4 * 2**20
+
+
+def test_options_win_over_the_environment_and_that_over_the_file(tmp_path, monkeypatch):
+    config = write(tmp_path, 'grpc = "file:1"\nhttp = "file:2"\n[log]\nmax_age_seconds = 5\n')
+    monkeypatch.setenv("INTROSPAN_COLLECTOR_HTTP", "environment:2")
+    monkeypatch.setenv("INTROSPAN_COLLECTOR_LOG__COMMIT", "interval")
+    settings = load_settings(config, {"grpc": "option:1", "data": None})
+    assert (settings.grpc, settings.http) == ("option:1", "environment:2")
+    assert (settings.log.commit, settings.log.max_age_seconds) == ("interval", 5)
+
+
+MISTAKES = {
+    "unknown_key = 1": "unknown_key = 1 is not a setting",
+    "[log]\nmax_bytez = 1": "log.max_bytez = 1 is not a setting; remove it or correct its name",
+    "[log]\nmax_age_seconds = -1": "log.max_age_seconds: Input should be greater than 0, got -1",
+    '[log]\ncommit = "never"': "log.commit: Input should be 'group' or 'interval', got 'never'",
+    "[log]\nmax_bytes = 4194304": "log: max_bytes must be at least twice segment_bytes",
+    'grpc = "nowhere"': "grpc: must be host:port, for example 127.0.0.1:4317, got 'nowhere'",
+    '[accept]\ntls_key_file = "key.pem"': "tls_certificate_file and tls_key_file must be given together",
+    "[accept]\nmax_sampling_probability = 2": "accept.max_sampling_probability: Input should be less than",
+    "[archive]\nmax_bytes = -5": "archive.max_bytes must be > 0, got -5",
+    "[log": "is not TOML",
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_a_mistake_is_answered_with_key_value_and_remedy(tmp_path, text):
+    with pytest.raises(ConfigurationError) as error:
+        load_settings(write(tmp_path, text), {})
+    assert MISTAKES[text] in str(error.value)
+
+
+def test_a_variable_that_is_no_setting_is_a_mistake(monkeypatch):
+    monkeypatch.setenv("INTROSPAN_COLLECTOR_GPRC", "127.0.0.1:1")
+    with pytest.raises(
+        ConfigurationError, match="INTROSPAN_COLLECTOR_GPRC is not a setting; known are data, grpc"
+    ):
+        load_settings(None, {})
+
+
+def run(*options):
+    program = str(Path(sys.executable).with_name("introspan"))
+    return subprocess.run(
+        [program, "collector", *options], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_mistakes_end_the_collector_with_exit_code_2_and_one_clear_line(tmp_path):
+    data = ["--data", str(tmp_path / "data")]
+    (tmp_path / "file").write_text("")
+    for options, expected in (
+        (
+            ["--config", "/absent.toml", *data],
+            "--config /absent.toml cannot be read: No such file or directory",
+        ),
+        (["--http", "127.0.0.1:99999", *data], "http = 127.0.0.1:99999 cannot be bound"),
+        (["--grpc", "192.0.2.1:1", "--http", "127.0.0.1:0", *data], "grpc = 192.0.2.1:1 cannot be bound"),
+        (["--data", str(tmp_path / "file" / "below")], "file/below cannot be written: Not a directory"),
+    ):
+        result = run(*options)
+        assert result.returncode == 2, result.stderr
+        assert expected in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_without_the_extra_the_command_says_what_to_install(tmp_path):
+    # A module that cannot be imported stands for the extra that is not installed.
+    (tmp_path / "typer.py").write_text("raise ModuleNotFoundError('No module named typer', name='typer')")
+    code = "from introspan_collector.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(tmp_path)},
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.strip().endswith("install it with: pip install 'introspan[collector]'")
