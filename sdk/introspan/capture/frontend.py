@@ -1,7 +1,9 @@
 """HTTP requests of vLLM's API server in; a passport on each engine request out.
 
-Two methods of the server are wrapped: the one that every endpoint calls with the request's headers, and the one
-that hands a request to the engine. Read off vLLM 0.32.0.
+Three methods of the server are wrapped: the two that every endpoint calls with the request and its headers, and the
+one that takes a request to the engine. What the first two learn travels with the trace headers, which vLLM hands
+from one to the other: an answer that is streamed is generated in another task than the one that read the headers,
+so no variable of the task would reach it. Read off vLLM 0.32.0.
 """
 
 import functools
@@ -16,31 +18,41 @@ from introspan.context import cluster_key, parse_traceparent
 _log = logging.getLogger("introspan")
 
 
+class TraceHeaders(dict[str, str]):
+    """vLLM's trace headers, and the key of their sender; empty, hence false like None, where there are none."""
+
+    __slots__ = ("cluster_key",)
+
+    def __init__(self, headers: Mapping[str, str] | None, cluster_key: int | None) -> None:
+        super().__init__(headers or {})
+        self.cluster_key = cluster_key
+
+
 class Frontend:
     """Carries trace context and cluster key of the API process's requests into the engine."""
 
     def __init__(self, salt: bytes) -> None:
         self._salt = salt
-        # Set by the endpoint and read by the engine client in the same task, or a task made from it.
-        self._headers: ContextVar[Mapping[str, str] | None] = ContextVar("introspan_headers", default=None)
+        # Set and read by the endpoint, in one task.
         self._user: ContextVar[str | None] = ContextVar("introspan_user", default=None)
         self._errors = 0
         self._follows_endpoints = False
 
-    # Any: classes of vLLM.
+    # Any throughout: classes, parameters and requests of vLLM.
     def follow_engine(self, engine: Any) -> None:
-        """Wraps `AsyncLLM.add_request` of one engine client class."""
-        original = engine.add_request
+        """Wraps `AsyncLLM.generate` of one engine client class."""
+        original = engine.generate
 
+        # Not a generator itself: it runs when it is called, before anything is asked of what it returns.
         @functools.wraps(original)
-        async def add_request(
-            client: Any, request_id: str, prompt: Any, params: Any, *args: Any, **kwargs: Any
-        ) -> Any:
-            return await original(
-                client, request_id, prompt, self._stamped(request_id, params), *args, **kwargs
-            )
+        def generate(client: Any, prompt: Any, sampling_params: Any, request_id: str, **kwargs: Any) -> Any:
+            headers = kwargs.get("trace_headers")
+            stamped = self._stamped(sampling_params, request_id, headers)
+            if isinstance(headers, TraceHeaders):
+                kwargs["trace_headers"] = dict(headers) or None
+            return original(client, prompt, stamped, request_id, **kwargs)
 
-        engine.add_request = add_request
+        engine.generate = generate
 
     def follow_server(self, serving: Any) -> None:
         """Wraps the base class of the server's endpoints."""
@@ -48,8 +60,7 @@ class Frontend:
 
         @functools.wraps(headers_of)
         async def get_trace_headers(endpoint: Any, headers: Mapping[str, str]) -> Any:
-            self._headers.set(headers)
-            return await headers_of(endpoint, headers)
+            return self._with_caller(headers, await headers_of(endpoint, headers))
 
         @functools.wraps(check_model)
         async def check(endpoint: Any, request: Any) -> Any:
@@ -69,29 +80,36 @@ class Frontend:
 
             self.follow_server(BaseServing)
         except Exception:  # noqa: BLE001 - the edge of the host
-            _log.warning("introspan: trace context of HTTP requests is not carried", exc_info=True)
+            _log.warning("introspan: callers of HTTP requests are not told apart", exc_info=True)
 
-    def _stamped(self, request_id: str, params: Any) -> Any:
+    def _with_caller(self, headers: Mapping[str, str], traced: Mapping[str, str] | None) -> Any:
+        """The trace headers that vLLM found, and who sent them, if that can be told."""
+        try:
+            authorization, user = headers.get("authorization"), self._user.get()
+            if not authorization and not user:
+                return traced
+            return TraceHeaders(traced, cluster_key(self._salt, api_key=authorization, user=user))
+        except Exception:  # noqa: BLE001 - the edge of the host
+            self._failed()
+            return traced
+
+    def _stamped(self, params: Any, request_id: str, headers: Mapping[str, str] | None) -> Any:
         """The parameters with a passport, or as they are where that fails: the request is served either way."""
         try:
-            if not hasattr(params, "extra_args"):
-                return params
-            return stamp(params, self._passport(request_id))
+            trace_id, span_id = parse_traceparent((headers or {}).get("traceparent", "")) or (
+                bytes(16),
+                bytes(8),
+            )
+            caller = getattr(headers, "cluster_key", None)
+            return stamp(params, Passport(request_id, trace_id, span_id, caller))
         except Exception:  # noqa: BLE001 - the edge of the host
-            self._errors += 1
-            if self._errors == 1:
-                _log.warning("introspan: a request goes without trace context", exc_info=True)
+            self._failed()
             return params
 
-    def _passport(self, request_id: str) -> Passport:
-        headers = self._headers.get() or {}
-        trace = parse_traceparent(headers.get("traceparent", ""))
-        trace_id, span_id = trace if trace is not None else (bytes(16), bytes(8))
-        authorization, user = headers.get("authorization"), self._user.get()
-        caller = None
-        if authorization or user:
-            caller = cluster_key(self._salt, api_key=authorization, user=user, prompt_token_ids=())
-        return Passport(request_id, trace_id, span_id, caller)
+    def _failed(self) -> None:
+        self._errors += 1
+        if self._errors == 1:
+            _log.warning("introspan: a request goes without trace context or caller", exc_info=True)
 
 
 def install(salt: bytes) -> None:

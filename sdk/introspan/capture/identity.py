@@ -10,6 +10,8 @@ from introspan.observation import Request
 
 _CHILD = re.compile(r"(\d+)_(.+)")
 _SUFFIX = re.compile(r"-[0-9a-f]{8}$")
+_LONGEST_ID = 256
+"""Characters of a request id that are kept: the client chooses it, and one too long would cost a whole batch."""
 
 
 class Identity:
@@ -25,7 +27,7 @@ class Identity:
         if new.sampling_params is None or new.prompt_token_ids is None:
             return None
         passport = read(new.sampling_params)
-        request_id = _external(new.req_id, passport)
+        request_id = _external(new.req_id, passport)[:_LONGEST_ID]
         drawn = request_hash(request_id)
         probability = self._admission.admit(drawn)
         if probability is None:

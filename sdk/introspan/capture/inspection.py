@@ -42,7 +42,7 @@ def _surfaces() -> Iterator[tuple[Any, str]]:
 
     yield EngineArgs, "create_engine_config"
     yield WorkerWrapperBase, "init_device"
-    yield AsyncLLM, "add_request"
+    yield AsyncLLM, "generate"
     yield BaseServing, "_get_trace_headers"
     yield BaseServing, "_check_model"
     for name in v1_runner.METHODS:

@@ -1,7 +1,8 @@
 """What the API process knows of a request's caller in; the same in the worker out, carried in `extra_args`.
 
 vLLM drops `traceparent` when its own tracing is off and never sends headers to workers, but sampling parameters
-reach them whole.
+reach them whole. A client may write into `extra_args` too (`vllm_xargs`): `stamp` overrides what is there under our
+key, and `read` believes nothing that `stamp` could not have written.
 """
 
 import copy
@@ -46,12 +47,10 @@ def read(params: Any) -> Passport | None:
     """The passport that parameters carry, or None where they carry none that can be read."""
     carried: Any = (getattr(params, "extra_args", None) or {}).get(KEY, ())
     try:
-        request_id, trace_id, span_id, cluster = carried
-        return Passport(
-            str(request_id),
-            bytes.fromhex(trace_id),
-            bytes.fromhex(span_id),
-            None if cluster is None else int(cluster, 16),
-        )
+        request_id, trace, span, cluster = carried
+        trace_id, span_id = bytes.fromhex(trace), bytes.fromhex(span)
+        caller = None if cluster is None else int(cluster, 16)
     except (TypeError, ValueError):
         return None
+    sized = len(trace_id) == len(_NO_TRACE) and len(span_id) == len(_NO_SPAN) and 0 <= (caller or 0) < 2**64
+    return Passport(request_id, trace_id, span_id, caller) if sized and isinstance(request_id, str) else None
