@@ -86,6 +86,12 @@ def test_every_stage_is_under_the_contract_that_keeps_stages_apart(side):
     assert stages in kept_apart
 
 
+def test_every_decision_is_in_the_list_of_decisions():
+    folder = _ROOT / "docs" / "adr"
+    listed = re.findall(r"\((\d{4}-[^)]+)\)", (folder / "README.md").read_text())
+    assert listed == sorted(path.name for path in folder.glob("0*.md"))
+
+
 def test_readme_shows_exactly_two_commands_before_its_picture():
     before = (_ROOT / "README.md").read_text().split("\n![")[0].splitlines()
     commands = [line.split("#")[0].strip() for line in before if line.startswith("    ")]
