@@ -67,7 +67,7 @@ def test_an_observation_larger_than_the_backlog_is_itself_dropped():
 
 
 def test_the_object_size_covers_what_an_observation_takes():
-    import tracemalloc  # noqa: PLC0415 - slows down what runs after it was started
+    import tracemalloc
 
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
