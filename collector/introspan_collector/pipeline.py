@@ -48,8 +48,9 @@ class Pipeline:
         self._cursor_files = Disk(settings.data / "cursors")
         self._aggregator = Aggregator(settings.aggregate)
         self._archive = Archive(settings.data / "archive", settings.archive)
+        self._aggregate_start = self._restore()
         branches = (
-            Branch("aggregate", self._aggregator, self._restore()),
+            Branch("aggregate", self._aggregator, self._aggregate_start),
             Branch("archive", self._archive, self._archive.cursor()),
         )
         self._open_log(not_before=max(branch.start for branch in branches))
@@ -190,7 +191,9 @@ class Pipeline:
         return cursor.offset
 
     def _save(self, offset: int) -> None:
-        save_cursor(self._cursor_files, _AGGREGATE_CURSOR, Cursor(offset, self._aggregator.snapshot()))
+        # While the archive catches up, the feed is at an offset that the aggregates have long passed.
+        reached = max(offset, self._aggregate_start)
+        save_cursor(self._cursor_files, _AGGREGATE_CURSOR, Cursor(reached, self._aggregator.snapshot()))
 
 
 def _lock(settings: Settings) -> IO[str]:

@@ -22,6 +22,7 @@ from introspan_wire.v1 import observation_service_pb2_grpc as service_grpc
 from tests.integration.collector_process import Collector, program
 
 ROWS = 4
+COUNT = "introspan_output_entropy_nats_count"
 SHAPE = fleet.Shape(residual_layers=(0, 2), attention_layers=(0,), projection_layers=(), heads=2)
 
 
@@ -114,7 +115,7 @@ def test_kill_9_at_many_moments_loses_nothing_acknowledged_and_counts_nothing_tw
         # The last one sent may be in the log without its answer having arrived.
         assert mine[:acknowledged] == list(range(1, acknowledged + 1))
         assert len(mine) <= acknowledged + 1
-        counted = collector.metric("introspan_output_entropy_nats_count", replica=f"replica-{number}")
+        counted = collector.metric(COUNT, replica=f"replica-{number}")
         assert counted == len(mine) * ROWS
     assert collector.stop() == 0
     found = observed(collector.folder)
@@ -133,12 +134,30 @@ def test_a_crash_between_log_and_processing_is_made_good_at_the_next_start(colle
     collector.kill()
     collector.start()
     collector.wait_processed()
-    name = "introspan_output_entropy_nats_count"
-    assert collector.metric(name) == producer.acknowledged * ROWS > 0
+    assert collector.metric(COUNT) == producer.acknowledged * ROWS > 0
     collector.kill()
     collector.start()
     collector.wait_processed()
-    assert collector.metric(name) == producer.acknowledged * ROWS
+    assert collector.metric(COUNT) == producer.acknowledged * ROWS
+
+
+def test_kill_9_while_the_archive_catches_up_with_the_aggregates_counts_nothing_twice(collector):
+    collector.config.write_text("[checkpoint]\ninterval_seconds = 0.001\n[archive]\nflush_seconds = 60\n")
+    stopping = threading.Event()
+    collector.start()
+    producers = [Producer(collector.grpc, number, stopping) for number in range(1, 4)]
+    for producer in producers:
+        producer.start()
+    time.sleep(2)
+    stopping.set()
+    for producer in producers:
+        producer.join(10)
+    collector.wait_processed()
+    for _ in range(3):
+        collector.kill()
+        collector.start()
+    collector.wait_processed()
+    assert collector.metric(COUNT) == sum(producer.acknowledged for producer in producers) * ROWS > 0
 
 
 def test_a_torn_tail_and_a_damaged_record_are_counted_and_the_collector_goes_on(collector):
@@ -161,7 +180,7 @@ def test_a_torn_tail_and_a_damaged_record_are_counted_and_the_collector_goes_on(
     collector.wait_processed()
     assert collector.metric("introspan_collector_log_torn_bytes_total") == 18
     assert collector.metric("introspan_collector_log_corrupt_bytes_total") > 1_000
-    assert collector.metric("introspan_output_entropy_nats_count") == (producer.acknowledged - 1) * ROWS
+    assert collector.metric(COUNT) == (producer.acknowledged - 1) * ROWS
     log = collector.output()
     assert "half-written records cut off the log" in log
     assert "damaged log skipped" in log
