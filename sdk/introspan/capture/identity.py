@@ -34,9 +34,7 @@ class Identity:
             return None
         caller = passport.cluster_key if passport is not None else None
         if caller is None:
-            caller = cluster_key(
-                self._salt, api_key=None, user=None, prompt_token_ids=new.prompt_token_ids[:64]
-            )
+            caller = cluster_key(self._salt, prompt_token_ids=new.prompt_token_ids)
         return Request(
             key=new.req_id,
             request_id=request_id,
