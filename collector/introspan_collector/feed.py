@@ -18,6 +18,8 @@ from introspan_wire.codec import FrameError
 _log = structlog.get_logger(__name__)
 
 _IDLE_SECONDS = 0.25
+# Reading after every group commit would contend with the acknowledgements for the interpreter.
+_GATHER_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Feed:
         self._clock = clock
         self._monotonic = monotonic
         self._stop_at: float | None = None
+        self._stopping = threading.Event()
         self._current_unix_nano: int | None = None
         self.saved_at = monotonic()
         self.processed_batches = 0
@@ -80,6 +83,7 @@ class Feed:
     def stop(self, limit_seconds: float) -> None:
         """Reads to the end of the log, or until the limit, then saves; the next start reads on."""
         self._stop_at = self._monotonic() + limit_seconds
+        self._stopping.set()
         self._grown.set()
         self._thread.join()
 
@@ -89,7 +93,8 @@ class Feed:
             self._read_to(self._log_end())
             if self._stop_at is not None:
                 break
-            self._grown.wait(min(_IDLE_SECONDS, self._save_seconds))
+            if self._grown.wait(min(_IDLE_SECONDS, self._save_seconds)):
+                self._stopping.wait(_GATHER_SECONDS)
             self._attempt("archive_error", self._upkeep)
             self._save_if_due()
         self._attempt("checkpoint_error", lambda: self._save(self._reader.offset))
