@@ -3,14 +3,27 @@
 import asyncio
 import json
 import time
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 from deployment import MODEL
 
-CHAT, COMPLETION = "chat/completions", "completions"
+CHAT, COMPLETION, RESPONSE = "chat/completions", "completions", "responses"
+SENTENCE = "Seven grey herons stood in the shallow water and waited for the tide. "
 _TIMEOUT_SECONDS = 300.0
+
+
+def name() -> str:
+    """A request id that nobody else has."""
+    return uuid.uuid4().hex
+
+
+def trace() -> tuple[str, str]:
+    """A trace id and a span id."""
+    return uuid.uuid4().hex, uuid.uuid4().hex[:16]
 
 
 @dataclass(frozen=True)
@@ -25,18 +38,18 @@ class Ask:
     tokens: int = 8
     headers: dict[str, str] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
-    leave_after: int | None = None
-    """Chunks of a stream after which the client closes the connection."""
+    leave: Callable[[list[float]], bool] = lambda _: False
+    """Asked after each chunk of a stream, with the arrivals so far; True closes the connection."""
 
     def payload(self) -> dict[str, Any]:
         # Sampled: a small model decoding greedily repeats itself, and repetition cuts segments short.
-        common = {"model": MODEL, "max_tokens": self.tokens, "ignore_eos": True, "temperature": 1.0}
-        prompt = (
-            {"messages": [{"role": "user", "content": self.text}]}
-            if self.path == CHAT
-            else {"prompt": self.text}
-        )
-        return {**common, **prompt, "stream": self.stream, **self.body}
+        common = {"model": MODEL, "temperature": 1.0, "stream": self.stream, **self.body}
+        if self.path == RESPONSE:
+            return {"input": self.text, "max_output_tokens": self.tokens, **common}
+        limits = {"max_tokens": self.tokens, "ignore_eos": True}
+        if self.path == COMPLETION:
+            return {"prompt": self.text, **limits, **common}
+        return {"messages": [{"role": "user", "content": self.text}], **limits, **common}
 
     def all_headers(self) -> dict[str, str]:
         headers = dict(self.headers)
@@ -69,8 +82,9 @@ async def ask(client: httpx.AsyncClient, one: Ask) -> Answer:
             if not line.startswith("data: {"):
                 continue
             arrivals.append(time.monotonic())
-            request_id = json.loads(line.removeprefix("data: "))["id"]
-            if len(arrivals) == one.leave_after:
+            chunk = json.loads(line.removeprefix("data: "))
+            request_id = request_id or chunk.get("id") or chunk["response"]["id"]
+            if one.leave(arrivals):
                 break
     return Answer(got.status_code, request_id, {}, arrivals)
 

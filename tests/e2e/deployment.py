@@ -5,6 +5,7 @@ The vLLM server is unmodified and has no flag of ours: its environment names the
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -68,6 +69,8 @@ class Deployment:
     def start_collector(self, **settings: str) -> None:
         """Starts a collector where none runs; settings are those of its configuration file, as variables."""
         command = (_INTROSPAN, "collector", "--data", self.data, "--grpc", self.grpc, "--http", self.http)
+        # Sooner than by default, so that nobody waits for half a minute.
+        settings = {"ARCHIVE__FLUSH_SECONDS": "3", **settings}
         environment = {f"INTROSPAN_COLLECTOR_{name}": value for name, value in settings.items()}
         self._collectors += 1
         name = f"collector-{self._collectors}"
@@ -77,8 +80,11 @@ class Deployment:
         _until_answering(self.collector, f"http://{self.http}/readyz", 60)
 
     def stop_collector(self) -> None:
-        """Ends the collector as an operator would."""
+        """Ends the collector as an operator would; waits for one that is ended already."""
         self._running.close()
+
+    def signal_collector(self, number: signal.Signals) -> None:
+        os.killpg(self.collector.process.pid, number)
 
     def metrics(self) -> str:
         return httpx.get(f"http://{self.http}/metrics", timeout=10).raise_for_status().text

@@ -1,44 +1,14 @@
-"""Claims on a real vLLM server whose only sign of Introspan is INTROSPAN_ENDPOINT: whose numbers are whose."""
+"""Claims on a real vLLM server whose only sign of Introspan is its environment: whose numbers are whose."""
 
+import itertools
 import subprocess
-import uuid
+import time
 
 import duckdb
 import httpx
-from client import COMPLETION, Ask, talk
+from client import COMPLETION, RESPONSE, SENTENCE, Ask, name, talk, trace
 from deployment import MODEL, eventually
-
-from introspan.context import request_hash
-
-STRIDE, BURST = 24, 3
-SENTENCE = "Seven grey herons stood in the shallow water and waited for the tide. "
-
-
-def trace():
-    return uuid.uuid4().hex, uuid.uuid4().hex[:16]
-
-
-def name():
-    return uuid.uuid4().hex
-
-
-def observed(deployment, *request_ids, last=None):
-    """Observations by request id, once each request has one; last: the token position that they must reach."""
-
-    def complete():
-        found = {}
-        for one in deployment.observations("--signal", "output.entropy"):
-            found.setdefault(one["request_id"], []).append(one)
-        assert set(request_ids) <= set(found), f"only {sorted(found)}"
-        ends = [max(one["token_start"] + one["token_count"] - 1 for one in found[id_]) for id_ in request_ids]
-        assert last is None or ends == [last], f"up to {ends}, not yet {last}"
-        return {id_: found[id_] for id_ in request_ids}
-
-    return eventually(complete)
-
-
-def traces_of(observations):
-    return {(one["trace_id"], one["span_id"]) for one in observations}
+from observed import last_of_a_burst, measured_among, observed, traces_of
 
 
 def test_eight_requests_at_once_keep_their_own_trace_and_the_id_that_their_client_sees(deployment):
@@ -62,6 +32,13 @@ def test_eight_requests_at_once_keep_their_own_trace_and_the_id_that_their_clien
     found = observed(deployment, *seen)
     for id_, one in zip(seen, asks, strict=True):
         assert traces_of(found[id_]) == {one.trace or (None, None)}, one
+
+
+def test_a_streamed_response_of_the_newest_api_keeps_its_trace(deployment):
+    one = Ask("Hello.", RESPONSE, trace=trace(), stream=True)
+    (answer,) = talk(deployment.vllm, one)
+    # A response may take the model several turns; the engine knows each by its place.
+    assert traces_of(observed(deployment, f"{answer.id}_0")[f"{answer.id}_0"]) == {one.trace}
 
 
 def test_an_invalid_traceparent_is_no_trace_and_the_request_is_answered(deployment):
@@ -125,12 +102,6 @@ def archived_clusters(deployment, request_ids):
     return [dict(rows)[id_] for id_ in request_ids] if set(request_ids) <= set(dict(rows)) else []
 
 
-def last_of_a_burst(request_id, least):
-    """A number of tokens after which a request's last decoded row is the last one of a burst."""
-    phase = (request_hash(request_id) >> 32) % STRIDE
-    return next(n for n in range(least, least + STRIDE) if (n - 2 + phase) % STRIDE == BURST - 1)
-
-
 def test_positions_and_measured_rows_are_those_of_the_request(deployment):
     id_ = name()
     tokens = last_of_a_burst(f"chatcmpl-{id_}", least=90)
@@ -138,17 +109,17 @@ def test_positions_and_measured_rows_are_those_of_the_request(deployment):
     prompt_tokens = answer.usage["prompt_tokens"]
     assert answer.usage["completion_tokens"] == tokens
     # The last token is delivered and never fed back, so it has no row.
-    prompt, *decoded = observed(deployment, answer.id, last=prompt_tokens + tokens - 2)[answer.id]
+    prompt, *decoded = observed(deployment, answer.id, last=[prompt_tokens + tokens - 2])[answer.id]
     assert (prompt["kind"], prompt["token_start"], prompt["token_count"]) == ("prompt", prompt_tokens - 1, 1)
-    assert {(one["prompt_tokens"], one["cached_tokens"]) for one in (prompt, *decoded)} == {(prompt_tokens, 0)}
+    assert {(one["prompt_tokens"], one["cached_tokens"]) for one in (prompt, *decoded)} == {
+        (prompt_tokens, 0)
+    }
     assert {one["kind"] for one in decoded} == {"decoded"}
     assert decoded[0]["token_start"] == prompt_tokens
-    for before, after in zip(decoded, decoded[1:], strict=False):
+    for before, after in itertools.pairwise(decoded):
         assert after["token_start"] == before["token_start"] + before["token_count"]
         assert after["segment"] == before["segment"] + 1
-    phase = (request_hash(answer.id) >> 32) % STRIDE
-    expected = sum((i + phase) % STRIDE < BURST for i in range(tokens - 1))
-    assert sum(one["measured_count"] for one in decoded) == expected
+    assert sum(one["measured_count"] for one in decoded) == measured_among(answer.id, tokens - 1)
     assert prompt["measured_count"] == 1
 
 
@@ -162,12 +133,12 @@ def test_a_prompt_that_was_served_before_is_reported_as_cached(deployment):
     cached = (prompt_tokens - 1) // 128 * 128
     assert cached >= 128
     assert {one["cached_tokens"] for one in found[f"{second.id}-0"]} == {cached}
-    assert {one["token_start"] for one in found[f"{second.id}-0"]} == {prompt_tokens - 1}
+    assert found[f"{second.id}-0"][0]["token_start"] == prompt_tokens - 1
 
 
 def test_a_trace_is_found_as_an_exemplar_in_prometheus_and_by_its_request_id(deployment):
     one = Ask("Which of my layers is at work?", trace=trace(), id=name(), tokens=40)
-    began = deployment.query("query", query="time()")[0]
+    began = time.time()
     (answer,) = talk(deployment.vllm, one)
 
     def exemplars():
@@ -175,7 +146,7 @@ def test_a_trace_is_found_as_an_exemplar_in_prometheus_and_by_its_request_id(dep
             "query_exemplars",
             query='{__name__=~"introspan_.+_bucket"}',
             start=began,
-            end=deployment.query("query", query="time()")[0],
+            end=time.time(),
         )
         return [
             series["seriesLabels"]
@@ -232,5 +203,3 @@ def test_a_wrong_request_is_refused_as_ever_and_leaves_nothing(deployment):
     found = observed(deployment, good.id)
     assert traces_of(found[good.id]) == {(None, None)}
     assert not any(wrong.id in one["request_id"] for one in deployment.observations())
-
-
