@@ -77,10 +77,9 @@ def test_a_collector_killed_amid_traffic_loses_nothing_and_counts_nothing_twice(
     assert {answer.status for answer in answers} == {200}
     ends = [answer.usage["prompt_tokens"] + one.tokens - 2 for one, answer in zip(asks, answers, strict=True)]
     observed(deployment, *(answer.id for answer in answers), last=ends)
-    every = Counter((one["request_id"], one["segment"]) for one in deployment.observations())
-    assert set(every.values()) == {1}
-    counted = sum(deployment.samples("introspan_segments_total").values())
-    assert counted == len(every)
+    measured = deployment.observations("--signal", "output.entropy")
+    assert set(Counter((one["request_id"], one["segment"]) for one in measured).values()) == {1}
+    assert sum(deployment.samples("introspan_output_entropy_nats_count").values()) == len(measured)
     assert deployment.samples("introspan_sdk_dropped_segments_total") == {}
 
 
