@@ -33,7 +33,16 @@ def collector(folder: Path) -> Iterator[Running]:
     """A collector that keeps its data in the folder, drained and ended on leaving."""
     running_grpc, running_http = free_address(), free_address()
     program = Path(sys.executable).with_name("introspan")
-    command = [program, "collector", "--data", folder, "--grpc", running_grpc, "--http", running_http]
+    command: list[str | Path] = [
+        program,
+        "collector",
+        "--data",
+        folder,
+        "--grpc",
+        running_grpc,
+        "--http",
+        running_http,
+    ]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         running = Running(process.pid, running_grpc, running_http)

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from scipy import stats
@@ -70,12 +70,17 @@ def _engine(model: Path, mode: str, env: dict[str, str]) -> Iterator[subprocess.
         _answer(process)
         yield process
     finally:
-        process.stdin.close()
+        _pipe(process.stdin).close()
         process.wait(30)
 
 
+def _pipe(pipe: IO[str] | None) -> IO[str]:
+    assert pipe is not None, "the engine was started with pipes"
+    return pipe
+
+
 def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:
-    line = process.stdout.readline()
+    line = _pipe(process.stdout).readline()
     if not line:
         raise RuntimeError(
             f"the engine ended with {process.wait(30)}; run {' '.join(map(str, process.args))}"
@@ -85,8 +90,9 @@ def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def _work(process: subprocess.Popen[str], batch: int, tokens: int) -> dict[str, Any]:
-    process.stdin.write(f"{batch} {tokens}\n")
-    process.stdin.flush()
+    work = _pipe(process.stdin)
+    work.write(f"{batch} {tokens}\n")
+    work.flush()
     return _answer(process)
 
 

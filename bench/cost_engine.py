@@ -1,6 +1,6 @@
 """Lines of work on standard input, one JSON line of cost each on standard output: one vLLM engine in its own process.
 
-Work is `BATCH TOKENS`: that many requests of 100 prompt tokens decode that many tokens each, together.
+Work is `BATCH TOKENS`: that many chat requests decode that many tokens each, together.
 """
 
 import json
@@ -18,7 +18,7 @@ _QUIET = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "HF_HUB_OFFLINE": "1",
 }
-_PROMPT_TOKENS = 100
+_TOPICS = ("tides", "bread", "prime numbers", "the moon", "bees", "volcanoes", "jazz", "bridges")
 
 
 def _cpu_seconds() -> float:
@@ -32,8 +32,9 @@ def _work(engine: Any, health: Any, batch: int, tokens: int, seed: int) -> dict[
 
     params = SamplingParams(temperature=0.8, top_p=0.95, max_tokens=tokens, ignore_eos=True)
     for i in range(batch):
-        prompt = [(seed * 7919 + i * 613 + j * 31) % 40_000 + 100 for j in range(_PROMPT_TOKENS)]
-        engine.add_request(f"{seed}-{i}", {"prompt_token_ids": prompt}, params)
+        topic = _TOPICS[i % len(_TOPICS)]
+        text = f"<|im_start|>user\nExplain {topic} to reader {seed} in {i + 3} sentences.<|im_end|>\n<|im_start|>assistant\n"
+        engine.add_request(f"{seed}-{i}", {"prompt": text}, params)
     while any(request.num_output_tokens == 0 for request in _scheduled(engine)):
         engine.step()
     steps: list[float] = []
@@ -57,6 +58,18 @@ def _scheduled(engine: Any) -> list[Any]:
     return list(engine.engine_core.engine_core.scheduler.requests.values())
 
 
+# Any: the module introspan.capture.worker, whose Health is replaced to read its counters.
+def _reading_health(worker: Any) -> list[Any]:
+    original, made = worker.Health, []
+
+    def make() -> Any:
+        made.append(original())
+        return made[-1]
+
+    worker.Health = make
+    return made
+
+
 def main(model: str, *, eager: bool) -> None:
     """Serves lines of work until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
@@ -66,9 +79,7 @@ def main(model: str, *, eager: bool) -> None:
         from introspan import plugin
         from introspan.capture import worker
 
-        made = []
-        original = worker.Health
-        worker.Health = lambda: made.append(original()) or made[-1]  # type: ignore[misc,assignment]  # to read its counters
+        made = _reading_health(worker)
         plugin.register()
     from vllm import LLM
 

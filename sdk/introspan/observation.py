@@ -111,7 +111,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """The rows one step of the model measured, at most one of each request.
+    """Rows that one or a few steps of the model measured, in the order of the steps.
 
     position is that of the row's input token; a row at position prompt_tokens − 1 is the last prompt token's.
     values: float32 [rows, columns], NaN = not measured. closes marks rows after which the segment is sent at

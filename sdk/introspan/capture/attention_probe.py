@@ -1,7 +1,7 @@
-"""Query rows of a step and the paged key cache in; entropy and masses of each head out."""
+"""Query rows of a few steps and the paged key cache in; entropy and masses of each head out."""
 
 from collections import defaultdict
-from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,115 +20,140 @@ _FIRST_CHECKS = 8
 _CHECK_EVERY = 10_000
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Layers that are computed together: same scoring, layout and block table; members are places in the taps."""
+
+    members: list[int]
+    scoring: Scoring
+    layout: KvLayout
+    tables: list[torch.Tensor] = field(default_factory=list)
+    """Block ids of the waiting rows, [rows of a step, blocks] a step."""
+
+
 class AttentionProbe:
-    """Measures attention at the layout's layers, reading at most `byte_budget` bytes of keys a step."""
+    """Measures attention at the layout's layers, reading at most `byte_budget` bytes of keys for a step's rows."""
 
     def __init__(self, layout: Layout, taps: list[AttentionTap], byte_budget: int, health: Health) -> None:
-        self.taps = taps
-        self._heads = taps[0].q.shape[1] if taps else 0
+        self._taps = taps
         self._layers = layout.attention_layers
         self._blocks = layout.blocks
+        self._heads = taps[0].q.shape[1]
+        impl = taps[0].point.module.impl
+        self._bytes_per_key = impl.num_kv_heads * impl.head_size * taps[0].q.element_size() * len(taps)
         self._byte_budget = byte_budget
         self._health = health
         self._rows_seen = 0
-        self._rows: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._groups: list[tuple[list[int], Scoring, KvLayout]] | None = None
+        self._arriving: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._groups: list[_Group] = []
+        self._rows: list[int] = []
+        self._lengths: list[int] = []
+        # The blocks that a window has left are given to other requests while theirs goes on.
+        self.can_wait = all(_window(tap.point.module.impl) is None for tap in taps)
+        """Whether rows may be computed steps later, as long as their requests keep their blocks."""
 
     def select(self, selection: Selection) -> None:
         """Asks the taps for the rows of the coming forward that the byte budget allows."""
         rows = np.flatnonzero(selection.attention)
-        keys = self.taps[0].point.module.impl
-        bytes_per_key = keys.num_kv_heads * keys.head_size * self.taps[0].q.element_size() * len(self.taps)
-        within = np.cumsum((selection.position[rows] + 1) * bytes_per_key) <= self._byte_budget
-        self._health.attention_rows_skipped += int(np.count_nonzero(~within))
-        self._rows = rows[within]
-        if not self._rows.size:
+        if not rows.size:
             return
-        index = torch.from_numpy(selection.token[self._rows])
-        checks = self._checks_now()
-        for tap in self.taps:
-            tap.select(index, with_output=checks)
+        within = np.cumsum((selection.position[rows] + 1) * self._bytes_per_key) <= self._byte_budget
+        self._health.attention_rows_skipped += int(np.count_nonzero(~within))
+        self._arriving = rows[within]
+        if not self._arriving.size:
+            return
+        index = torch.from_numpy(selection.token[self._arriving])
+        after = self._rows_seen + self._arriving.size
+        checks = self._rows_seen < _FIRST_CHECKS or after // _CHECK_EVERY != self._rows_seen // _CHECK_EVERY
+        for tap in self._taps:
+            tap.select(index, len(self._rows), with_output=checks)
 
     def deselect(self) -> None:
         """Asks for nothing."""
-        self._rows = np.zeros(0, np.int64)
-        for tap in self.taps:
-            tap.deselect()
+        if self._arriving.size:
+            self._arriving = self._arriving[:0]
+            for tap in self._taps:
+                tap.deselect()
 
-    def _checks_now(self) -> bool:
-        after = self._rows_seen + self._rows.size
-        return self._rows_seen < _FIRST_CHECKS or after // _CHECK_EVERY != self._rows_seen // _CHECK_EVERY
-
-    def measure(self, selection: Selection, values: NDArray[np.float32]) -> None:
-        """Writes the attention signals of the step's rows into values [rows, columns]."""
-        rows = self._rows
-        if not rows.size:
+    def take_in(self, selection: Selection, before: int) -> None:
+        """Adds the step's rows to those that wait; before counts the rows of earlier steps."""
+        rows = self._arriving
+        if not rows.size or any(tap.failed for tap in self._taps):
             return
-        silent = [tap.layer for tap in self.taps if tap.fired != 1]
+        silent = [tap.layer for tap in self._taps if tap.fired != 1]
         if silent:
             detail = f"attention of layers {silent} did not pass its tap exactly once in a step"
             self._health.refuse(Disabled("attention", "tap_silent", detail))
             return
-        lengths = torch.from_numpy(selection.position[rows] + 1)
+        self._groups = self._groups or _grouped(self._taps)
         batch = torch.from_numpy(selection.batch[rows])
-        if self._checks_now() and not self._check(batch, lengths):
+        tables = [_table(self._taps[group.members[0]], batch) for group in self._groups]
+        lengths = selection.position[rows] + 1
+        if self._taps[0].with_output and not self._check(tables, torch.from_numpy(lengths)):
             return
+        for group, table in zip(self._groups, tables, strict=True):
+            group.tables.append(table)
+        self._rows += (before + rows).tolist()
+        self._lengths += lengths.tolist()
         self._rows_seen += rows.size
-        shape = (rows.size, len(self._layers), self._heads)
+
+    def measure(self, values: NDArray[np.float32]) -> None:
+        """Writes the attention signals of the rows that wait into values [rows, columns]."""
+        if not self._rows:
+            return
+        count, lengths = len(self._rows), torch.tensor(self._lengths)
+        shape = (count, len(self._layers), self._heads)
         result = {
             name: np.full(shape, np.nan, np.float32) for name in ("entropy", "sink_mass", "recent_mass")
         }
-        for members, scoring, layout in self._grouped():
-            taps = [self.taps[i] for i in members]
-            q = torch.stack([tap.q[: rows.size] for tap in taps])
-            keys = PagedKeys([_cache(tap) for tap in taps], _table(taps[0], batch), layout)
-            statistics = paged_statistics(q, keys, lengths, scoring)
+        for group in self._groups:
+            taps = [self._taps[i] for i in group.members]
+            q = torch.stack([tap.q[:count] for tap in taps])
+            keys = PagedKeys([_cache(tap) for tap in taps], torch.cat(group.tables), group.layout)
+            statistics = paged_statistics(q, keys, lengths, group.scoring)
             for name, block in result.items():
-                block[:, members] = getattr(statistics, name).transpose(0, 1).numpy()
+                block[:, group.members] = getattr(statistics, name).transpose(0, 1).numpy()
         for name, block in result.items():
-            values[rows, self._blocks[f"attention.{name}"]] = block.reshape(rows.size, -1)
+            values[self._rows, self._blocks[f"attention.{name}"]] = block.reshape(count, -1)
 
-    def _grouped(self) -> list[tuple[list[int], Scoring, KvLayout]]:
-        """Taps that can be computed together: same scoring, layout and block table."""
-        if self._groups is None:
-            groups: dict[Hashable, list[int]] = defaultdict(list)
-            for i, tap in enumerate(self.taps):
-                assert tap.block_table is not None
-                impl = tap.point.module.impl
-                own = i if impl.sinks is not None or impl.alibi_slopes is not None else -1
-                groups[(scoring_key(impl), tuple(_cache(tap).shape), tap.block_table.data_ptr(), own)].append(
-                    i
-                )
-            self._groups = [
-                (members, _scoring(self.taps[members[0]]), _layout(self.taps[members[0]]))
-                for members in groups.values()
-            ]
-        return self._groups
+    def drop(self) -> None:
+        """Forgets the rows that wait."""
+        self._rows, self._lengths = [], []
+        for group in self._groups:
+            group.tables.clear()
 
-    def _check(self, batch: torch.Tensor, lengths: torch.Tensor) -> bool:
+    def _check(self, tables: list[torch.Tensor], lengths: torch.Tensor) -> bool:
         """Whether the backend's own outputs follow from the keys and values as they are read here."""
-        for tap in self.taps:
-            layout = _layout(tap)
-            k, v = gather_blocks(_cache(tap), _table(tap, batch), lengths, layout)
-            count = lengths.numel()
-            expected = recompute_output(tap.q[:count], k, v, lengths, _scoring(tap))
-            actual = tap.output[:count].flatten(1).float()
-            # Rounding of the served dtype, times a few for the sum over keys.
-            tolerance = 16 * torch.finfo(tap.q.dtype).eps * max(1.0, float(v.abs().max()))
-            error = float((expected - actual).abs().max())
-            if not error <= max(tolerance, 1e-4 * float(actual.abs().max())):
-                detail = f"layer {tap.layer}: recomputed attention output is off by {error:.3g}"
-                self._health.refuse(Disabled("attention", "self_check_failed", detail))
-                return False
+        start, stop = len(self._rows), len(self._rows) + lengths.numel()
+        for group, table in zip(self._groups, tables, strict=True):
+            for tap in (self._taps[i] for i in group.members):
+                k, v = gather_blocks(_cache(tap), table, lengths, group.layout)
+                expected = recompute_output(tap.q[start:stop], k, v, lengths, group.scoring)
+                actual = tap.output[start:stop].flatten(1).float()
+                # Rounding of the served dtype, times a few for the sum over keys.
+                tolerance = 16 * torch.finfo(tap.q.dtype).eps * max(1.0, float(v.abs().max()))
+                error = float((expected - actual).abs().max())
+                if not error <= max(tolerance, 1e-4 * float(actual.abs().max())):
+                    detail = f"layer {tap.layer}: recomputed attention output is off by {error:.3g}"
+                    self._health.refuse(Disabled("attention", "self_check_failed", detail))
+                    return False
         return True
 
 
+def _grouped(taps: list[AttentionTap]) -> list[_Group]:
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for i, tap in enumerate(taps):
+        impl = tap.point.module.impl
+        assert tap.block_table is not None
+        own = i if impl.sinks is not None or impl.alibi_slopes is not None else -1
+        form = (impl.scale, _window(impl), impl.logits_soft_cap)
+        groups[form, tuple(_cache(tap).shape), tap.block_table.data_ptr(), own].append(i)
+    return [
+        _Group(members, _scoring(taps[members[0]]), _layout(taps[members[0]])) for members in groups.values()
+    ]
+
+
 # Any: vLLM's attention implementation is not typed.
-def scoring_key(impl: Any) -> Hashable:
-    """What layers must share to be scored together."""
-    return (impl.scale, _window(impl), impl.logits_soft_cap)
-
-
 def _window(impl: Any) -> int | None:
     window = int(impl.sliding_window)
     return None if window < 0 else window

@@ -1,5 +1,6 @@
-"""Raw logits, sampling parameters and delivered tokens of a step in; output and sampler signals out."""
+"""Raw logits, sampling parameters and delivered tokens of a few steps in; output and sampler signals out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 from introspan.capture.columns import Layout
 from introspan.capture.health import Health
 from introspan.capture.output import output_statistics
-from introspan.capture.repetition import longest_period_tail
 from introspan.capture.rows import Selection, draw
 from introspan.capture.sampler import GREEDY_TEMPERATURE, SamplingParameters, greedy_mismatch, pit
 
@@ -26,12 +26,19 @@ class Sampling:
 
 
 class OutputProbe:
-    """Measures logits and sampler for the rows of a step."""
+    """Measures logits and sampler for the rows whose attention is measured too: the last of each burst.
+
+    A vocabulary is a hundred times wider than a stream, and these are the costliest signals on a CPU; three
+    consecutive tokens say little more than one.
+    """
 
     def __init__(self, layout: Layout, capacity: int, health: Health) -> None:
         self._blocks = layout.blocks
         self._health = health
-        self._logits: torch.Tensor | None = None
+        self._logits = torch.empty(0, 0)
+        self._rows: list[int] = []
+        self._tokens: list[int] = []
+        self._arriving: NDArray[np.int64] = np.zeros(0, np.int64)
         self._temperature = np.zeros(capacity, np.float32)
         self._top_p = np.ones(capacity, np.float32)
         self._min_p = np.zeros(capacity, np.float32)
@@ -49,43 +56,57 @@ class OutputProbe:
         self._reproducible[slot] = sampling.reproducible
 
     def keep(self, selection: Selection, logits: torch.Tensor) -> None:
-        """Copies the measured rows of the raw logits [requests, V] before grammar or sampler write into them."""
-        self._logits = logits.index_select(0, torch.from_numpy(selection.batch)).float()
+        """Copies the step's rows of the raw logits [requests, V] before grammar or sampler write into them."""
+        self._arriving = self._arriving[:0]
+        rows = np.flatnonzero(selection.attention)
+        if not rows.size:
+            return
+        start, stop = len(self._rows), len(self._rows) + rows.size
+        if stop > len(self._logits):
+            larger = torch.empty(2 * stop, logits.shape[1], dtype=logits.dtype, device=logits.device)
+            if start:
+                larger[:start] = self._logits[:start]
+            self._logits = larger
+        torch.index_select(logits, 0, torch.from_numpy(selection.batch[rows]), out=self._logits[start:stop])
+        self._arriving = rows
 
-    def measure(
-        self,
-        selection: Selection,
-        seeds: NDArray[np.uint64],
-        tokens: NDArray[np.int64],
-        streams: list[NDArray[np.int32]],
-        values: NDArray[np.float32],
-    ) -> None:
-        """Writes the output and sampler signals of the step's rows into values [rows, columns].
+    def deliver(self, selection: Selection, before: int, tokens: Callable[[int], int]) -> None:
+        """Notes the tokens that were drawn from the logits kept last; before counts the rows of earlier steps."""
+        for row in self._arriving.tolist():
+            self._rows.append(before + row)
+            self._tokens.append(tokens(int(selection.batch[row])))
+        self._arriving = self._arriving[:0]
 
-        seeds: [rows] request hashes; tokens: [rows] delivered tokens; streams: each request's generated tokens, the
-        delivered one last.
+    def drop(self) -> None:
+        """Forgets the rows that were kept."""
+        self._rows, self._tokens = [], []
+        self._arriving = self._arriving[:0]
+
+    def measure(self, selection: Selection, seeds: NDArray[np.uint64], values: NDArray[np.float32]) -> None:
+        """Writes the output and sampler signals of the rows that were kept into values [rows, columns].
+
+        selection and seeds (request hashes) are of all rows.
         """
-        logits, self._logits = self._logits, None
-        assert logits is not None
-        token_ids = torch.from_numpy(tokens)
+        if not self._rows:
+            return
+        rows, token_ids = np.array(self._rows), torch.tensor(self._tokens)
+        logits = self._logits[: rows.size].float()
         statistics = output_statistics(logits, token_ids)
         for name in ("entropy", "margin", "logprob", "nonfinite"):
-            values[:, self._blocks[f"output.{name}"].start] = getattr(statistics, name).numpy()
-        values[:, self._blocks["output.repetition"].start] = [
-            longest_period_tail(stream) for stream in streams
-        ]
+            values[rows, self._blocks[f"output.{name}"].start] = getattr(statistics, name).numpy()
         if self._health.is_on("sampler"):
-            self._measure_sampler(selection, seeds, logits, token_ids, values)
+            self._measure_sampler(selection, rows, seeds, logits, token_ids, values)
 
     def _measure_sampler(
         self,
         selection: Selection,
+        kept: NDArray[np.int64],
         seeds: NDArray[np.uint64],
         logits: torch.Tensor,
         token_ids: torch.Tensor,
         values: NDArray[np.float32],
     ) -> None:
-        slot = selection.slot
+        slot = selection.slot[kept]
         reproducible = self._reproducible[slot]
         self._health.sampler_rows_skipped += int(np.count_nonzero(~reproducible))
         greedy = self._temperature[slot] < GREEDY_TEMPERATURE
@@ -94,16 +115,16 @@ class OutputProbe:
             pick = torch.from_numpy(rows)
             temperature = torch.from_numpy(self._temperature[slot[rows]])
             mismatch = greedy_mismatch(logits[pick], token_ids[pick], temperature)
-            values[rows, self._blocks["sampler.greedy_mismatch"].start] = mismatch.numpy()
+            values[kept[rows], self._blocks["sampler.greedy_mismatch"].start] = mismatch.numpy()
         # Rows without filters need no sorting, so they are not computed together with those that do.
-        filtered = self._filtered[slot]
-        for group in (filtered, ~filtered):
+        for group in (self._filtered[slot], ~self._filtered[slot]):
             rows = np.flatnonzero(reproducible & ~greedy & group)
             if rows.size:
-                v = draw(seeds[rows], selection.position[rows]).astype(np.float32)
+                at = kept[rows]
+                v = draw(seeds[at], selection.position[at]).astype(np.float32)
                 pick = torch.from_numpy(rows)
                 u = pit(logits[pick], token_ids[pick], self._parameters(slot[rows]), torch.from_numpy(v))
-                values[rows, self._blocks["sampler.pit"].start] = u.numpy()
+                values[at, self._blocks["sampler.pit"].start] = u.numpy()
 
     def _parameters(self, slot: NDArray[np.int64]) -> SamplingParameters:
         return SamplingParameters(

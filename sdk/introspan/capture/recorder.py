@@ -1,11 +1,14 @@
 """The life of requests and the steps of a model in; measured rows out.
 
-The order of one step: `begin_step` before the forward asks the taps for rows, the forward fills their buffers,
-`before_sampling` keeps raw logits, `after_sampling` computes everything and hands the rows on. Nothing here knows
-an engine: an adapter calls these methods.
+The order of one step: `must_flush` and `flush` come before blocks change hands, `begin_step` before the forward asks
+for rows, the forward fills their buffers, `before_sampling` keeps raw logits, `after_sampling` takes the rows in. The
+rows of a few steps are computed together, since on rows as few as a step's the operators' own cost is most of it.
+Nothing here knows an engine: an adapter calls these methods.
 """
 
+import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +19,16 @@ from introspan.capture.attention_probe import AttentionProbe
 from introspan.capture.columns import Layout
 from introspan.capture.health import Health
 from introspan.capture.output_probe import OutputProbe, Sampling
-from introspan.capture.rows import Selection, Table
+from introspan.capture.repetition import longest_period_tail
+from introspan.capture.rows import Selection, Table, join
 from introspan.capture.self_check import check_streams
 from introspan.capture.stream_probe import StreamProbe
 from introspan.observation import Request, Rows
+
+TOGETHER_ROWS = 48
+"""Rows that are computed together, unless one has waited too long."""
+
+LONGEST_WAIT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,35 +39,46 @@ class Sinks:
     finished: Callable[[Request, int], None]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Probes:
+    """What measures; stream and attention are None where the model does not offer them."""
+
+    stream: StreamProbe | None
+    attention: AttentionProbe | None
+    output: OutputProbe
+
+
 class Recorder:
-    """Measures one model. stream and attention are None where the model does not offer them."""
+    """Measures one model. rows_max: rows that the probes' buffers hold."""
 
     def __init__(
         self,
         layout: Layout,
         table: Table,
-        stream: StreamProbe | None,
-        attention: AttentionProbe | None,
-        output: OutputProbe,
+        probes: Probes,
         health: Health,
         sinks: Sinks,
         rows_max: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._layout = layout
         self._table = table
-        self._stream = stream
-        self._attention = attention
-        self._output = output
+        self._probes = probes
         self._health = health
         self._sinks = sinks
         self._rows_max = rows_max
+        self._clock = clock
         self._selection: Selection | None = None
+        self._waiting: list[Selection] = []
+        self._waiting_keys: set[str] = set()
+        self._waiting_since = 0.0
+        self._rows = 0
+        self._values = np.full((rows_max, len(layout.columns)), np.nan, np.float32)
         self._streams_checked = False
+        self._streams_lost = False
         self._alarmed: set[str] = set()
-        blocks = layout.blocks
-        self._counting = [
-            blocks[name] for name in ("residual.nonfinite", "output.nonfinite", "output.repetition")
-        ]
+        names = ("residual.nonfinite", "output.nonfinite", "output.repetition")
+        self._counting = [layout.blocks[name] for name in names]
 
     def begin(self, request: Request, sampling: Sampling) -> None:
         """Follows a request from its first step on."""
@@ -66,40 +86,63 @@ class Recorder:
         if slot is None:
             self._health.drops["table_full"] += 1
             return
-        self._output.begin(slot, sampling)
-        if self._stream is not None:
-            self._stream.forget(slot)
+        self._probes.output.begin(slot, sampling)
+        if self._probes.stream is not None:
+            self._probes.stream.forget(slot)
 
     def finish(self, key: str) -> None:
         """Ends a request, whether it finished or was aborted."""
+        if key in self._waiting_keys:
+            self.flush()
         ended = self._table.end(key)
         if ended is not None:
             self._alarmed.discard(key)
             self._sinks.finished(*ended)
 
+    def must_flush(self, scheduled: AbstractSet[str]) -> bool:
+        """Whether rows wait whose requests are not in the coming step: they may have lost their blocks."""
+        return not self._waiting_keys <= scheduled
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether `before_sampling` has anything to do in this step."""
+        return self._selection is not None and bool(self._selection.attention.any())
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether `after_sampling` has anything to do in this step."""
+        return self._selection is not None
+
     def begin_step(self, ids: list[str], start: NDArray[np.int64], scheduled: NDArray[np.int64]) -> None:
         """Chooses the rows of the coming forward. ids in batch order; start, scheduled: tokens [requests]."""
         self.abandon_step()
-        if not len(self._table) or not self._health.is_on("capture"):
+        if self._rows and self._clock() - self._waiting_since > LONGEST_WAIT_SECONDS:
+            self.flush()
+        if not len(self._table):
             return
         selection = self._table.select(ids, start, scheduled)
-        if selection is None or len(selection) > self._rows_max:
+        if selection is None:
             return
+        if self._rows + len(selection) > self._rows_max:
+            self.flush()
         self._selection = selection
-        if self._stream is not None and self._health.is_on("residual"):
-            self._stream.taps.select(torch.from_numpy(selection.token), with_output=not self._streams_checked)
-        if self._attention is not None and self._health.is_on("attention"):
-            self._attention.select(selection)
+        stream, attention = self._probes.stream, self._probes.attention
+        if stream is not None and self._health.is_on("residual"):
+            token = torch.from_numpy(selection.token)
+            stream.taps.select(token, self._rows, with_output=not self._streams_checked)
+        if attention is not None and self._health.is_on("attention"):
+            attention.select(selection)
 
     def before_sampling(self, logits: torch.Tensor | None) -> None:
         """Keeps the measured rows of the raw logits [requests, V]."""
-        if self._selection is not None and logits is not None and self._health.is_on("output"):
-            self._guard("output", lambda selection: self._output.keep(selection, logits))
+        selection = self._selection
+        if selection is not None and logits is not None and self._health.is_on("output"):
+            self._guard("output", lambda: self._probes.output.keep(selection, logits))
 
     def after_sampling(
         self, tokens: Callable[[int], int], generated: Callable[[int], NDArray[np.int32]]
     ) -> None:
-        """Computes the step's rows and hands them on.
+        """Takes the step's rows in, and computes what waits when it is enough.
 
         tokens and generated give, for a place in the batch, the delivered token and all tokens that the request
         has generated, that one included.
@@ -107,49 +150,74 @@ class Recorder:
         selection = self._selection
         if selection is None:
             return
-        values = np.full((len(selection), len(self._layout.columns)), np.nan, np.float32)
-        if self._stream is not None and self._health.is_on("residual"):
-            stream = self._stream
-            if not self._streams_checked:
-                self._streams_checked = True
-                self._guard("residual", lambda s: check_streams(stream.taps, len(s), self._health))
-            if self._health.is_on("residual"):
-                self._guard("residual", lambda s: stream.measure(s, values))
-        if self._attention is not None and self._health.is_on("attention"):
-            attention = self._attention
-            self._guard("attention", lambda s: attention.measure(s, values))
+        values = self._values[self._rows : self._rows + len(selection)]
+        values[:] = np.nan
+        stream, attention, output = self._probes.stream, self._probes.attention, self._probes.output
+        if stream is not None and self._streams_checked and not stream.taps.complete():
+            self._streams_lost = True
+        if attention is not None and self._health.is_on("attention"):
+            self._guard("attention", lambda: attention.take_in(selection, self._rows))
         if self._health.is_on("output"):
-            self._guard("output", lambda s: self._measure_output(s, tokens, generated, values))
+            self._guard("output", lambda: output.deliver(selection, self._rows, tokens))
+            repetition = [longest_period_tail(generated(i)) for i in selection.batch.tolist()]
+            values[:, self._layout.blocks["output.repetition"].start] = repetition
+        is_urgent = not self._streams_checked or self._begins_to_repeat(selection, values)
+        is_urgent |= attention is not None and not attention.can_wait
+        self._take_in(selection)
         self.abandon_step()
-        self._health.measured_steps += 1
-        self._health.measured_rows += len(selection)
-        self._sinks.rows(
-            Rows(selection.requests, selection.position, values, self._closes(selection, values))
-        )
+        if is_urgent or self._rows >= TOGETHER_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Computes what waits and hands it on."""
+        if not self._rows:
+            return
+        selection, values = join(self._waiting), self._values[: self._rows]
+        self._waiting, self._waiting_keys, self._rows = [], set(), 0
+        stream, attention, output = self._probes.stream, self._probes.attention, self._probes.output
+        if stream is not None and self._health.is_on("residual") and not self._streams_lost:
+            self._guard("residual", lambda: self._measure_streams(stream, selection, values))
+        self._streams_lost = False
+        if attention is not None and self._health.is_on("attention"):
+            self._guard("attention", lambda: attention.measure(values))
+        if self._health.is_on("output"):
+            seeds = np.array([request.hash for request in selection.requests], np.uint64)
+            self._guard("output", lambda: output.measure(selection, seeds, values))
+        output.drop()
+        if attention is not None:
+            attention.drop()
+        closes = self._closes(selection, values)
+        self._sinks.rows(Rows(selection.requests, selection.position, values.copy(), closes))
 
     def abandon_step(self) -> None:
         """Asks for no rows: a step that was cut short, a dummy run."""
         self._selection = None
-        if self._stream is not None:
-            self._stream.taps.deselect()
-        if self._attention is not None:
-            self._attention.deselect()
+        if self._probes.stream is not None:
+            self._probes.stream.taps.deselect()
+        if self._probes.attention is not None:
+            self._probes.attention.deselect()
 
-    def _measure_output(
-        self,
-        selection: Selection,
-        tokens: Callable[[int], int],
-        generated: Callable[[int], NDArray[np.int32]],
-        values: NDArray[np.float32],
+    def _take_in(self, selection: Selection) -> None:
+        if not self._waiting:
+            self._waiting_since = self._clock()
+        self._waiting.append(selection)
+        self._waiting_keys.update(request.key for request in selection.requests)
+        self._rows += len(selection)
+        self._health.measured_steps += 1
+        self._health.measured_rows += len(selection)
+
+    def _measure_streams(
+        self, stream: StreamProbe, selection: Selection, values: NDArray[np.float32]
     ) -> None:
-        batch = selection.batch.tolist()
-        self._output.measure(
-            selection,
-            np.array([request.hash for request in selection.requests], np.uint64),
-            np.array([tokens(i) for i in batch], np.int64),
-            [generated(i) for i in batch],
-            values,
-        )
+        if not self._streams_checked:
+            self._streams_checked = True
+            check_streams(stream.taps, len(selection), self._health)
+        if self._health.is_on("residual"):
+            stream.measure(selection, values)
+
+    def _begins_to_repeat(self, selection: Selection, values: NDArray[np.float32]) -> bool:
+        repeating = np.flatnonzero(values[:, self._layout.blocks["output.repetition"].start] > 0)
+        return any(selection.requests[row].key not in self._alarmed for row in repeating.tolist())
 
     def _closes(self, selection: Selection, values: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Rows at which something countable begins; going on about it every row would say nothing new."""
@@ -162,10 +230,9 @@ class Recorder:
             self._alarmed.add(key)
         return found
 
-    def _guard(self, probe: str, action: Callable[[Selection], None]) -> None:
+    def _guard(self, probe: str, action: Callable[[], None]) -> None:
         """Runs a probe so that an error costs its own signals only."""
-        assert self._selection is not None
         try:
-            action(self._selection)
+            action()
         except Exception as error:  # noqa: BLE001 - the edge of a probe
             self._health.error(probe, error)

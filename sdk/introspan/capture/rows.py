@@ -35,6 +35,19 @@ class Selection:
         return len(self.requests)
 
 
+def join(selections: list[Selection]) -> Selection:
+    """The rows of several steps, in order; token and batch are those of each row's own step."""
+    if len(selections) == 1:
+        return selections[0]
+    return Selection(
+        [request for selection in selections for request in selection.requests],
+        *(
+            np.concatenate([getattr(selection, name) for selection in selections])
+            for name in ("slot", "token", "batch", "position", "burst", "attention")
+        ),
+    )
+
+
 class Table:
     """The requests in the engine that are measured, by slot; every array is indexed by slot."""
 

@@ -1,4 +1,4 @@
-"""Tapped residual streams of a step in; their statistics over layers and tokens out."""
+"""Tapped residual streams of a few steps in; their statistics over layers and tokens out."""
 
 import numpy as np
 import torch
@@ -9,8 +9,6 @@ from introspan.capture.projection import orthogonal_map, project
 from introspan.capture.residual import direction, layer_statistics, step_statistics
 from introspan.capture.rows import Selection
 from introspan.capture.taps import Taps
-
-_NAN = float("nan")
 
 
 class StreamProbe:
@@ -40,11 +38,14 @@ class StreamProbe:
         self._last_position[slot] = -2
 
     def measure(self, selection: Selection, values: NDArray[np.float32]) -> None:
-        """Writes the residual signals of the step's rows into values [rows, columns]."""
+        """Writes the residual signals of the rows into values [rows, columns].
+
+        selection: the rows in the taps' buffers, in the order in which they were computed; a request may have
+        several.
+        """
         blocks = self._layout.blocks
         streams = self.taps.rows(len(selection))
-        h = streams.index_select(1, self._at)
-        statistics = layer_statistics(h, streams.index_select(1, self._after))
+        statistics = layer_statistics(streams.index_select(1, self._at), streams.index_select(1, self._after))
         for name in ("log_rms", "log_peak", "turn", "update_ratio", "nonfinite"):
             values[:, blocks[f"residual.{name}"]] = getattr(statistics, name).numpy()
         self._measure_steps(selection, statistics.unit, values)
@@ -53,26 +54,47 @@ class StreamProbe:
             values[:, blocks["residual.projection"]] = project(unit, self._map).flatten(1).numpy()
 
     def _measure_steps(self, selection: Selection, unit: torch.Tensor, values: NDArray[np.float32]) -> None:
-        decoded = np.flatnonzero(selection.burst >= 0)
-        if not decoded.size:
+        """Velocity and curvature, from each row's two predecessors: rows of this batch, or what was kept."""
+        rows = np.flatnonzero(selection.burst >= 0).tolist()
+        if not rows:
             return
-        slot = selection.slot[decoded]
-        follows = (selection.burst[decoded] > 0) & (
-            selection.position[decoded] == self._last_position[slot] + 1
-        )
-        run = np.where(follows, self._run[slot] + 1, 0)
-        self._run[slot] = run
-        self._last_position[slot] = selection.position[decoded]
-        at = torch.from_numpy(slot)
-        current = unit[torch.from_numpy(decoded)]
-        last = self._last[at]
+        n = len(selection)
+        # Vectors by one index: the batch's own, then what is kept of each row's request.
+        slots = torch.from_numpy(selection.slot)
+        bank = torch.cat([unit, self._last[slots], self._before_last[slots]])
+        last, before_last, run = np.arange(n) + n, np.arange(n) + 2 * n, np.zeros(n, np.int64)
+        newest: dict[int, int] = {}
+        for row in rows:
+            slot, position = int(selection.slot[row]), int(selection.position[row])
+            earlier = newest.get(slot)
+            if earlier is not None:
+                last[row], before_last[row] = earlier, last[earlier]
+            follows = selection.burst[row] > 0 and position == self._last_position[slot] + 1
+            run[row] = self._run[slot] = self._run[slot] + 1 if follows else 0
+            self._last_position[slot] = position
+            newest[slot] = row
+        self._write_steps(bank, last, before_last, run, values)
+        ends = np.array(list(newest.values()))
+        kept = torch.from_numpy(selection.slot[ends])
+        self._before_last[kept] = bank[torch.from_numpy(last[ends])]
+        self._last[kept] = bank[torch.from_numpy(ends)]
+
+    def _write_steps(
+        self,
+        bank: torch.Tensor,
+        last: NDArray[np.int64],
+        before_last: NDArray[np.int64],
+        run: NDArray[np.int64],
+        values: NDArray[np.float32],
+    ) -> None:
         moving = np.flatnonzero(run >= 1)
-        if moving.size:
-            pick = torch.from_numpy(moving)
-            step = step_statistics(self._before_last[at[pick]], last[pick], current[pick])
-            rows = decoded[moving]
-            values[rows, self._layout.blocks["residual.velocity"]] = step.velocity.numpy()
-            bent = run[moving] >= 2
-            values[rows[bent], self._layout.blocks["residual.curvature"]] = step.curvature.numpy()[bent]
-        self._before_last[at] = last
-        self._last[at] = current
+        if not moving.size:
+            return
+        step = step_statistics(
+            bank[torch.from_numpy(before_last[moving])],
+            bank[torch.from_numpy(last[moving])],
+            bank[torch.from_numpy(moving)],
+        )
+        values[moving, self._layout.blocks["residual.velocity"]] = step.velocity.numpy()
+        bent = run[moving] >= 2
+        values[moving[bent], self._layout.blocks["residual.curvature"]] = step.curvature.numpy()[bent]

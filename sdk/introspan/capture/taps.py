@@ -4,6 +4,7 @@ The hooks only call an operator that writes into a preallocated buffer, so they 
 could be recorded in a CUDA graph; which rows it copies is set from outside before each step.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from introspan.capture.anatomy import Form, StreamPoint
+from introspan.capture.health import Health
 
 
 @dataclass(slots=True)
@@ -19,10 +21,10 @@ class _Selection:
     """Which rows the operator copies now. One per process: the operator is looked up by name, not by object."""
 
     index: torch.Tensor | None = None
-    count: int = 0
-    with_output: bool = False
-    fired: dict[int, int] = field(default_factory=dict)
-    on_error: Callable[[BaseException], None] | None = None
+    into: list[torch.Tensor] = field(default_factory=list)
+    outputs_into: list[torch.Tensor] = field(default_factory=list)
+    fired: list[int] = field(default_factory=list)
+    health: Health | None = None
 
 
 _selection = _Selection()
@@ -30,20 +32,25 @@ _library: torch.library.Library | None = None
 
 
 def _copy_rows(
-    stream: torch.Tensor, output: torch.Tensor, rows: torch.Tensor, outputs: torch.Tensor, tap: int
+    stream: torch.Tensor,
+    output: torch.Tensor,
+    rows: torch.Tensor,  # noqa: ARG001 - written through `into`, but a compiler must know that it is
+    outputs: torch.Tensor,  # noqa: ARG001 - the same
+    tap: int,
 ) -> None:
     selection = _selection
-    if selection.index is None:
+    if selection.index is None or selection.health is None:
         return
+    started_ns = time.perf_counter_ns()
     try:
-        torch.index_select(stream, 0, selection.index, out=rows[: selection.count])
-        if selection.with_output:
-            torch.index_select(output, 0, selection.index, out=outputs[: selection.count])
-        selection.fired[tap] = selection.fired.get(tap, 0) + 1
+        torch.index_select(stream, 0, selection.index, out=selection.into[tap])
+        if selection.outputs_into:
+            torch.index_select(output, 0, selection.index, out=selection.outputs_into[tap])
+        selection.fired[tap] += 1
     except Exception as error:  # noqa: BLE001 - the edge of a probe inside the host's forward
         selection.index = None
-        if selection.on_error is not None:
-            selection.on_error(error)
+        selection.health.error("residual", error)
+    selection.health.capture_ns += time.perf_counter_ns() - started_ns
 
 
 def _copy_rows_fake(*_: object) -> None:
@@ -66,7 +73,7 @@ def register_operator(dispatch_key: str = "CPU") -> None:
 class Taps:
     """The tapped points of one model.
 
-    rows_max is the largest number of rows a step can ask for. Buffers are [rows_max, hidden size] in the
+    rows_max is the largest number of rows kept at once. Buffers are [rows_max, hidden size] in the
     model's dtype, one a tap, allocated here.
     """
 
@@ -77,11 +84,11 @@ class Taps:
         hidden_size: int,
         dtype: torch.dtype,
         device: torch.device,
-        on_error: Callable[[BaseException], None],
+        health: Health,
     ) -> None:
         register_operator(device.type.upper())
         self.points = points
-        self._on_error = on_error
+        self._health = health
         self._rows = [torch.zeros(rows_max, hidden_size, dtype=dtype, device=device) for _ in points]
         self._outputs = [torch.zeros(rows_max, hidden_size, dtype=dtype, device=device) for _ in points]
         self._handles = [self._attach(tap, point) for tap, point in enumerate(points)]
@@ -102,12 +109,16 @@ class Taps:
             handle.remove()
         self.deselect()
 
-    def select(self, index: torch.Tensor, *, with_output: bool) -> None:
-        """Asks for these token rows (int64 [n]) of the next forward, with what the norms make of them if wanted."""
-        _selection.count = index.numel()
-        _selection.with_output = with_output
-        _selection.fired = {}
-        _selection.on_error = self._on_error
+    def select(self, index: torch.Tensor, start: int, *, with_output: bool) -> None:
+        """Asks for these token rows (int64 [n]) of the next forward, to be put into the buffers from start on.
+
+        with_output: also for what the norms make of them.
+        """
+        stop = start + index.numel()
+        _selection.into = [rows[start:stop] for rows in self._rows]
+        _selection.outputs_into = [rows[start:stop] for rows in self._outputs] if with_output else []
+        _selection.fired = [0] * len(self.points)
+        _selection.health = self._health
         _selection.index = index
 
     def deselect(self) -> None:
@@ -116,19 +127,32 @@ class Taps:
 
     def silent(self) -> list[int]:
         """Layers whose tap did not fire, or fired more than once, since `select`."""
-        return [point.layer for tap, point in enumerate(self.points) if _selection.fired.get(tap, 0) != 1]
+        return [point.layer for tap, point in enumerate(self.points) if _selection.fired[tap] != 1]
+
+    def complete(self) -> bool:
+        """Whether every tap fired exactly once since `select`: only then do the buffers hold the step's rows."""
+        return all(count == 1 for count in _selection.fired)
 
     def rows(self, count: int) -> torch.Tensor:
-        """The streams of the last forward, float32 [count, taps, hidden size]."""
+        """The first rows of the buffers, float32 [count, taps, hidden size]."""
         return torch.stack([rows[:count] for rows in self._rows], dim=1).float()
 
     def tapped(self, tap: int, count: int) -> torch.Tensor:
-        """One tap's rows of the last forward, [count, hidden size] in the model's dtype."""
+        """One tap's first rows, [count, hidden size] in the model's dtype."""
         return self._rows[tap][:count]
 
     def outputs(self, tap: int, count: int) -> torch.Tensor:
         """What the tap's norm made of its rows, [count, hidden size] in the model's dtype."""
         return self._outputs[tap][:count]
+
+
+def _tap(module: nn.Module, stream: torch.Tensor, output: torch.Tensor, tap: int) -> None:
+    # Any: registered buffers.
+    rows: Any = module.introspan_rows
+    outputs: Any = module.introspan_outputs
+    # Dispatching to an operator takes longer than what it does; only a compiler needs one.
+    call = torch.ops.introspan.tap if torch.compiler.is_compiling() else _copy_rows
+    call(stream, output, rows, outputs, tap)
 
 
 # Any: what a host's module takes and returns. A form that is not understood is left alone: the tap stays silent,
@@ -137,11 +161,9 @@ def _norm_hook(tap: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, tuple):
             if len(output) == 2 and isinstance(output[1], torch.Tensor):
-                torch.ops.introspan.tap(
-                    output[1], output[0], module.introspan_rows, module.introspan_outputs, tap
-                )
+                _tap(module, output[1], output[0], tap)
         elif len(args) == 1 and isinstance(output, torch.Tensor):
-            torch.ops.introspan.tap(args[0], output, module.introspan_rows, module.introspan_outputs, tap)
+            _tap(module, args[0], output, tap)
 
     return hook
 
@@ -150,7 +172,7 @@ def _norm_input_hook(tap: int) -> Callable[[nn.Module, tuple[Any, ...], Any], No
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         normed = output[0] if isinstance(output, tuple) else output
         if len(args) > 0 and isinstance(normed, torch.Tensor):
-            torch.ops.introspan.tap(args[0], normed, module.introspan_rows, module.introspan_outputs, tap)
+            _tap(module, args[0], normed, tap)
 
     return hook
 
@@ -162,6 +184,6 @@ def _layer_hook(tap: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any
             tensors = [arg for arg in args if isinstance(arg, torch.Tensor) and arg.is_floating_point()]
             stream = tensors[0] if len(tensors) == 1 else None
         if stream is not None:
-            torch.ops.introspan.tap(stream, stream, module.introspan_rows, module.introspan_outputs, tap)
+            _tap(module, stream, stream, tap)
 
     return hook

@@ -22,17 +22,12 @@ class Turn:
         self._health = health
         self._started_ns = 0
         self._threads = 1
-        self._inference: torch.inference_mode | None = None
 
     def __enter__(self) -> None:
         self._started_ns = time.perf_counter_ns()
         self._threads = torch.get_num_threads()
         set_num_threads(1)
-        self._inference = torch.inference_mode()
-        self._inference.__enter__()
 
     def __exit__(self, *error: object) -> None:
-        assert self._inference is not None
-        self._inference.__exit__(None, None, None)
         set_num_threads(self._threads)
         self._health.capture_ns += time.perf_counter_ns() - self._started_ns

@@ -61,23 +61,37 @@ class V1Runner:
         self._health = health
         self._identify = identify
         self._turn = Turn(health)
-        for name, after in (("_update_states", self._after_update), ("_prepare_inputs", self._after_prepare)):
-            setattr(runner, name, self._followed(getattr(runner, name), after))
+        runner._update_states = self._updating(runner._update_states)  # noqa: SLF001 - vLLM has no public seam here
+        runner._prepare_inputs = self._preparing(runner._prepare_inputs)  # noqa: SLF001
         runner.sample_tokens = self._sampling(runner.sample_tokens)
 
-    def _followed(self, original: Callable[..., Any], after: Callable[[Any], None]) -> Callable[..., Any]:
+    def _updating(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+            # Before: the host zeroes blocks that were given to others.
+            if self._recorder.must_flush(scheduler_output.num_scheduled_tokens.keys()):
+                self._guarded(self._recorder.flush)
+            result = original(scheduler_output, *args, **kwargs)
+            if scheduler_output.finished_req_ids or scheduler_output.scheduled_new_reqs:
+                self._guarded(self._after_update, scheduler_output)
+            return result
+
+        return call
+
+    def _preparing(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
             result = original(scheduler_output, *args, **kwargs)
-            self._guarded(after, scheduler_output)
+            self._guarded(self._after_prepare, scheduler_output)
             return result
 
         return call
 
     def _sampling(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            self._guarded(self._before_sampling)
+            if self._recorder.keeps_logits:
+                self._guarded(self._before_sampling)
             result = original(*args, **kwargs)
-            self._guarded(self._after_sampling, result)
+            if self._recorder.has_rows:
+                self._guarded(self._after_sampling, result)
             return result
 
         return call

@@ -22,7 +22,7 @@ from introspan.capture.columns import Layout, lay_out
 from introspan.capture.health import Health
 from introspan.capture.identity import Identity
 from introspan.capture.output_probe import OutputProbe
-from introspan.capture.recorder import Recorder, Sinks
+from introspan.capture.recorder import TOGETHER_ROWS, Probes, Recorder, Sinks
 from introspan.capture.rows import Table
 from introspan.capture.stream_probe import StreamProbe
 from introspan.capture.taps import Taps
@@ -105,7 +105,7 @@ def _recorder(
     health: Health,
     sinks: Sinks,
 ) -> Recorder:
-    rows_max = config.scheduler_config.max_num_seqs
+    rows_max = config.scheduler_config.max_num_seqs + TOGETHER_ROWS
     model = config.model_config
     hidden_size, dtype, device = model.get_hidden_size(), model.dtype, torch.device(runner.device)
     tapped = sorted(
@@ -114,30 +114,18 @@ def _recorder(
     stream = None
     if tapped:
         points = [anatomy.streams[layer] for layer in tapped]
-        taps = Taps(
-            points, rows_max, hidden_size, dtype, device, lambda error: health.error("residual", error)
-        )
+        taps = Taps(points, rows_max, hidden_size, dtype, device, health)
         stream = StreamProbe(layout, taps, capacity, hidden_size)
     attention = None
     if layout.attention_layers:
-        attention = AttentionProbe(
-            layout,
-            [
-                AttentionTap(
-                    anatomy.attention[layer],
-                    rows_max,
-                    dtype,
-                    device,
-                    lambda error: health.error("attention", error),
-                )
-                for layer in layout.attention_layers
-            ],
-            settings.attention_bytes,
-            health,
-        )
+        tapped_attention = [
+            AttentionTap(anatomy.attention[layer], rows_max, dtype, device, health)
+            for layer in layout.attention_layers
+        ]
+        attention = AttentionProbe(layout, tapped_attention, settings.attention_bytes, health)
     output = OutputProbe(layout, capacity, health)
     table = Table(capacity, settings.token_stride)
-    return Recorder(layout, table, stream, attention, output, health, sinks, rows_max)
+    return Recorder(layout, table, Probes(stream, attention, output), health, sinks, rows_max)
 
 
 def _heads(model: Any, parallel: Any) -> tuple[int, range]:
