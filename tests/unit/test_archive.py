@@ -32,11 +32,13 @@ class Clock:
         self.now += int(seconds * SECOND_NANO)
 
 
-def some_batches(count, *, first=0, received=NOW, kind=Kind.DECODED, rows=3):
+def some_batches(count, *, first=0, received=NOW, kind=Kind.DECODED, rows=3, traced_share=0.5):
     of = schema(SHAPE, kind)
     return [
         batch(
-            table(of, rows, np.random.default_rng(number), time_unix_nano=received, traced_share=0.5),
+            table(
+                of, rows, np.random.default_rng(number), time_unix_nano=received, traced_share=traced_share
+            ),
             number=number,
             received_unix_nano=received,
         )
@@ -134,6 +136,16 @@ def test_the_tail_of_the_log_is_found_beside_the_parts(tmp_path):
     found = [row["request_id"] for row in stored(tmp_path / "archive", tail=tail)]
     assert found == [name for one in batches for name in sorted(one.tables[0].request_id)]
     assert len(stored(tmp_path / "nothing", tail=tail)) == 6
+
+
+def test_parts_without_any_trace_are_read_together_with_parts_that_have_one(tmp_path):
+    archive = opened(tmp_path)
+    for number, share in enumerate((0.0, 1.0, 0.0)):
+        consume(archive, some_batches(1, first=number, traced_share=share))
+        archive.flush()
+    assert len(files(tmp_path)) == 3
+    assert [row["trace_id"] is None for row in stored(tmp_path)] == [*[True] * 3, *[False] * 3, *[True] * 3]
+    assert {type(row["span_id"]) for row in stored(tmp_path)} == {str, type(None)}
 
 
 def test_json_lines_and_parquet_hold_what_rows_hold(tmp_path):

@@ -23,6 +23,7 @@ _IDENTITY = (
     "log_offset", "received_unix_nano", "time_unix_nano", "model", "replica", "adapter", "fingerprint", "request_id",
     "trace_id", "span_id", "cluster_key", "kind", *_COUNTS, "sampling_probability", "schema_id",
 )  # fmt: skip
+_OPTIONAL = ("trace_id", "span_id")
 
 
 class Segments(NamedTuple):
@@ -60,8 +61,10 @@ def write_part(
 
 def _select(name: str, width: int) -> str:
     values = ", ".join(f"v{i}" for i in range(width))
+    # NULL is made here: of a column that holds nothing else DuckDB cannot tell the type, and parts would differ.
+    identity = ", ".join(f"nullif({of}, '') AS {of}" if of in _OPTIONAL else of for of in _IDENTITY)
     # A list of scalars is made by DuckDB in vectors; there is no way in for a two-dimensional array.
-    return f"SELECT {', '.join(_IDENTITY)}, [{values}]::FLOAT[] AS values FROM {name}"  # noqa: S608  # constants
+    return f"SELECT {identity}, [{values}]::FLOAT[] AS values FROM {name}"  # noqa: S608  # constants
 
 
 # Any: columns are arrays of several types, and DuckDB takes them all.
@@ -103,8 +106,8 @@ def _columns(members: Sequence[Segments], schema_name: str) -> dict[str, NDArray
 
 
 def _hex(ids: NDArray[np.uint8]) -> NDArray[np.object_]:
-    """ids: uint8 [n, width] → hex [n], None where all zero."""
+    """ids: uint8 [n, width] → hex [n], empty where all zero."""
     text, width = ids.tobytes().hex(), 2 * ids.shape[1]
     names = np.array([text[start : start + width] for start in range(0, len(text), width)], object)
-    names[~ids.any(axis=1)] = None
+    names[~ids.any(axis=1)] = ""
     return names
