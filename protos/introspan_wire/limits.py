@@ -16,6 +16,8 @@ DETAIL_CHARACTERS = 512
 
 ATTRIBUTES = 64
 TABLES = 64
-COLUMNS = 16_384
+COLUMNS = 32_768
+"""Of a table: room for every signal of 80 layers with 64 heads each."""
+
 STATUS_ENTRIES = 256
 """Of a status, drops and disabled signals each."""

@@ -13,7 +13,9 @@ from introspan_collector.accept.intake import Intake
 from introspan_collector.accept.limits import ProducerLimits
 from introspan_collector.accept.pressure import Pressure
 from introspan_collector.accept.refusal import RefusalError
+from introspan_collector.model import DisabledSignal
 from introspan_wire.codec import Column, FrameError, Schema, encode_table
+from introspan_wire.limits import COLUMNS
 from introspan_wire.signals import CATALOGUE, Kind, Statistic
 from introspan_wire.v1 import observation_pb2 as pb
 from introspan_wire.v1 import observation_service_pb2 as service_pb
@@ -76,7 +78,7 @@ SPOILED = {
     "tables.columns.layer": lambda r: with_layer(r, 33),
     "tables.columns.head": lambda r: r.tables[0].columns.head.__setitem__(0, -1),
     "status.drops": lambda r: r.status.drops.extend([r.status.drops[0]] * 256),
-    "status.drops.reason": lambda r: setattr(r.status.drops[0], "reason", "x" * 513),
+    "status.disabled": lambda r: r.status.disabled.extend([pb.DisabledSignal()] * 257),
 }
 
 
@@ -88,6 +90,24 @@ def test_a_spoiled_request_is_malformed_and_the_field_is_named(field):
         decode(request.SerializeToString(), NOW)
     assert error.value.field == field
     assert str(error.value).startswith(f"{field} ")
+
+
+def test_texts_of_the_status_are_cut_and_the_batch_is_taken():
+    request = a_request()
+    reasons = ["r" * 600, "r" * 700]
+    request.status.ClearField("drops")
+    request.status.drops.extend(pb.DropCount(reason=reason, segments=3) for reason in reasons)
+    request.status.disabled.add(signal="s" * 2000, reason="r" * 2000, detail="d" * 2000)
+    status = decode(request.SerializeToString(), NOW).status
+    assert status.drops == (("r" * 64, 6),)
+    assert status.disabled == (DisabledSignal("s" * 512, "r" * 64, "d" * 512),)
+
+
+def test_a_table_with_too_many_columns_is_malformed_and_the_limit_is_named():
+    columns = [Column("output.entropy", Statistic.MEAN)] * (COLUMNS + 1)
+    with pytest.raises(FrameError, match=rf"tables.columns must be at most {COLUMNS}, got {COLUMNS + 1}"):
+        decode_columns(*columns)
+    assert decode_columns(*columns[1:]).tables[0].values.shape == (1, COLUMNS)
 
 
 @pytest.mark.parametrize("signal", CATALOGUE)

@@ -2,13 +2,15 @@
 
 What makes a whole request malformed (FrameError, answered INVALID_ARGUMENT): it does not parse, a field is
 missing, too long or of the wrong length, or a column contradicts the catalogue or the model's size. Who sends
-such a thing is broken, and no part of what it says can be trusted.
+such a thing is broken, and no part of what it says can be trusted. Texts of the status alone are cut instead:
+they come from errors of any length, and repeat with every batch.
 
 What is accepted with a remark (partial success with nothing rejected): columns of signals this collector's
 catalogue does not know, as a newer SDK would send, which are left out, and times more than a day off the
 collector's clock, which are replaced by the time of receipt.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -17,15 +19,20 @@ from google.protobuf.message import DecodeError
 
 from introspan_collector.model import DisabledSignal, Origin, ProducerStatus
 from introspan_wire.codec import NO_AXIS, Column, FrameError, Schema, SegmentTable, decode_table
+from introspan_wire.limits import (
+    ATTRIBUTES,
+    COLUMNS,
+    DETAIL_CHARACTERS,
+    NAME_CHARACTERS,
+    REASON_CHARACTERS,
+    STATUS_ENTRIES,
+    TABLES,
+)
 from introspan_wire.signals import CATALOGUE, PROJECTION_COMPONENTS, Axis
 from introspan_wire.v1 import observation_pb2 as pb
 from introspan_wire.v1 import observation_service_pb2 as service_pb
 
 MAX_SKEW_SECONDS = 86_400.0
-MAX_TEXT_CHARACTERS = 512
-MAX_ATTRIBUTES = 64
-MAX_TABLES = 64
-MAX_STATUS_ENTRIES = 256
 _PRODUCER_BYTES = 16
 
 
@@ -58,15 +65,14 @@ def decode(raw: bytes, received_unix_nano: int) -> Decoded:
         raise FrameError("producer_id", f"must have {_PRODUCER_BYTES} bytes, got {len(request.producer_id)}")
     if request.sequence == 0:
         raise FrameError("sequence", "must count from 1, got 0")
-    if len(request.tables) > MAX_TABLES:
-        raise FrameError(
-            "tables", f"must be at most {MAX_TABLES}, got {len(request.tables)}; split the batch"
-        )
+    if len(request.tables) > TABLES:
+        raise FrameError("tables", f"must be at most {TABLES}, got {len(request.tables)}; split the batch")
     origin = _origin(request.resource.SerializeToString(deterministic=True))
     tables: list[SegmentTable] = []
     unknown_names: set[str] = set()
     unknown_columns = skewed_segments = 0
     for message in request.tables:
+        _check_width(message)
         table = _checked_texts(decode_table(message))
         known, unknown = _known_columns(table.schema, origin.layer_count, origin.head_count)
         if unknown:
@@ -107,9 +113,9 @@ def _origin(data: bytes) -> Origin:
     for name in ("model_name", "replica"):
         if not getattr(resource, name):
             raise FrameError(f"resource.{name}", "must not be empty: it identifies the series")
-    if len(resource.attributes) > MAX_ATTRIBUTES:
+    if len(resource.attributes) > ATTRIBUTES:
         raise FrameError(
-            "resource.attributes", f"must be at most {MAX_ATTRIBUTES}, got {len(resource.attributes)}"
+            "resource.attributes", f"must be at most {ATTRIBUTES}, got {len(resource.attributes)}"
         )
     for key, value in resource.attributes.items():
         _check_text("resource.attributes", key)
@@ -133,12 +139,21 @@ def _origin(data: bytes) -> Origin:
 
 
 def _check_text(field: str, text: str) -> None:
-    if len(text) > MAX_TEXT_CHARACTERS:
-        raise FrameError(field, f"must have at most {MAX_TEXT_CHARACTERS} characters, got {len(text)}")
+    if len(text) > NAME_CHARACTERS:
+        raise FrameError(field, f"must have at most {NAME_CHARACTERS} characters, got {len(text)}")
+
+
+def _check_width(message: pb.SegmentTable) -> None:
+    # Before decoding: a request of 4 MiB has room for a million columns, each of which becomes objects.
+    width = len(message.columns.signal_index)
+    if width > COLUMNS:
+        raise FrameError(
+            "tables.columns", f"must be at most {COLUMNS}, got {width}; measure fewer layers or heads"
+        )
 
 
 def _checked_texts(table: SegmentTable) -> SegmentTable:
-    if max(map(len, table.request_id), default=0) > MAX_TEXT_CHARACTERS:
+    if max(map(len, table.request_id), default=0) > NAME_CHARACTERS:
         longest = max(table.request_id, key=len)
         _check_text("tables.request_id", longest)
     for adapter in set(table.adapter):
@@ -193,21 +208,27 @@ def _without_skew(table: SegmentTable, received_unix_nano: int) -> tuple[Segment
 
 def _status(message: pb.ProducerStatus) -> ProducerStatus:
     for name in ("drops", "disabled"):
-        if len(getattr(message, name)) > MAX_STATUS_ENTRIES:
+        if len(getattr(message, name)) > STATUS_ENTRIES:
             raise FrameError(
-                f"status.{name}", f"must be at most {MAX_STATUS_ENTRIES}, got {len(getattr(message, name))}"
+                f"status.{name}", f"must be at most {STATUS_ENTRIES}, got {len(getattr(message, name))}"
             )
+    # Reasons may be the same once cut; a metric needs each once.
+    drops: Counter[str] = Counter()
     for drop in message.drops:
-        _check_text("status.drops.reason", drop.reason)
-    for disabled in message.disabled:
-        for name in ("signal", "reason", "detail"):
-            _check_text(f"status.disabled.{name}", getattr(disabled, name))
+        drops[drop.reason[:REASON_CHARACTERS]] += drop.segments
     return ProducerStatus(
         measured_steps=message.measured_steps,
         measured_rows=message.measured_rows,
         capture_seconds=message.capture_seconds,
-        drops=tuple((drop.reason, drop.segments) for drop in message.drops),
-        disabled=tuple(DisabledSignal(d.signal, d.reason, d.detail) for d in message.disabled),
+        drops=tuple(drops.items()),
+        disabled=tuple(
+            DisabledSignal(
+                disabled.signal[:NAME_CHARACTERS],
+                disabled.reason[:REASON_CHARACTERS],
+                disabled.detail[:DETAIL_CHARACTERS],
+            )
+            for disabled in message.disabled
+        ),
         probe_errors=message.probe_errors,
         sampler_rows_skipped=message.sampler_rows_skipped,
         attention_rows_skipped=message.attention_rows_skipped,
