@@ -159,6 +159,25 @@ def test_beyond_the_limit_everything_goes_on_in_overflow_series_by_signal():
     assert view.overflow_values > 0
 
 
+def test_overflow_series_are_restored_as_such_and_take_no_allowance():
+    settings = AggregateSettings(series_limit=400)
+    before, after = (Aggregator(settings, clock_unix_nano=lambda: NOW) for _ in range(2))
+    batches = [
+        batch(random_table(), who=origin(f"model-{i}"), number=i, received_unix_nano=NOW) for i in range(50)
+    ]
+    for one in batches:
+        before.consume(one)
+    after.restore(before.snapshot())
+    view = after.view()
+    assert OVERFLOW in {histogram.model for histogram in view.histograms}
+    histograms = sum(len(h.bounds) + 3 for h in view.histograms if h.model != OVERFLOW)
+    assert view.series_used == histograms + 2 * sum(key.model != OVERFLOW for key in view.series)
+    for one in batches:
+        after.consume(one)
+    spilled = sum(int(one.count) for key, one in shown(after).items() if key.model == OVERFLOW)
+    assert after.view().overflow_values == spilled > 0
+
+
 def test_idle_series_make_room_and_start_again_from_nothing():
     clock = Clock()
     aggregator = Aggregator(AggregateSettings(series_limit=400, idle_seconds=300), clock_unix_nano=clock)

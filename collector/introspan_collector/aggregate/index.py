@@ -43,9 +43,10 @@ class Index(Generic[K]):
         row = self._rows.get(key)
         if row is not None:
             return row
-        if self._allowance.take(self._cost(key)):
-            return self._add(key)
         spill = self._overflow(key)
+        # A checkpoint hands overflow keys back by name: they take no allowance then either.
+        if key != spill and self._allowance.take(self._cost(key)):
+            return self._add(key)
         row = self._rows.get(spill)
         if row is None:
             row = self._add(spill)
