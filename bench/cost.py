@@ -82,9 +82,7 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:
     line = _pipe(process.stdout).readline()
     if not line:
-        raise RuntimeError(
-            f"the engine ended with {process.wait(30)}; run {' '.join(map(str, process.args))}"
-        )
+        raise RuntimeError(f"the engine ended with {process.wait(30)}; its command was {process.args!r}")
     answer: dict[str, Any] = json.loads(line)
     return answer
 

@@ -33,8 +33,9 @@ def _work(engine: Any, health: Any, batch: int, tokens: int, seed: int) -> dict[
     params = SamplingParams(temperature=0.8, top_p=0.95, max_tokens=tokens, ignore_eos=True)
     for i in range(batch):
         topic = _TOPICS[i % len(_TOPICS)]
-        text = f"<|im_start|>user\nExplain {topic} to reader {seed} in {i + 3} sentences.<|im_end|>\n<|im_start|>assistant\n"
-        engine.add_request(f"{seed}-{i}", {"prompt": text}, params)
+        asked = f"Explain {topic} to reader {seed} in {i + 3} sentences."
+        prompt = f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+        engine.add_request(f"{seed}-{i}", {"prompt": prompt}, params)
     while any(request.num_output_tokens == 0 for request in _scheduled(engine)):
         engine.step()
     steps: list[float] = []

@@ -135,9 +135,9 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "INTROSPAN_RESOURCE_ATTRIBUTES",
-        values.attributes,
+        values.pairs,
         "",
-        "Further attributes of this producer, key=value separated by commas, percent-encoded.",
+        "Further attributes of this producer, key=value separated by commas, percent-encoded; at most 64 are sent.",
         ("OTEL_RESOURCE_ATTRIBUTES",),
     ),
     Key(

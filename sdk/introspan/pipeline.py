@@ -45,7 +45,8 @@ class Pipeline:
         self._send(self._segments.finish(request, last_position, self._wall_clock()))
 
     def close(self) -> None:
-        """Sends what waits, within two seconds."""
+        """Sends what open segments hold and what waits, within two seconds."""
+        self._send(self._segments.close(self._wall_clock()))
         self._exporter.close()
 
     def _send(self, observations: list[Observation]) -> None:

@@ -71,10 +71,15 @@ def _configure(_: Any, config: Any) -> None:
     from introspan.capture import frontend  # noqa: PLC0415 - imports nothing of torch until it is needed
 
     if isinstance(config.additional_config, dict):
-        config.additional_config.setdefault("introspan_sdk", f"{__version__} {settings.layers.wanted}")
+        config.additional_config.setdefault("introspan_sdk", _graph(settings))
     if not _state.get("frontend"):
         _state["frontend"] = True
         frontend.install(settings.salt or os.urandom(16))
+
+
+def _graph(settings: Settings) -> str:
+    """What the compiled graph depends on: which streams are tapped, and by which version."""
+    return f"{__version__} layers={settings.layers.wanted} projections={settings.projections}"
 
 
 def _follow_worker(wrapper: Any, _: None) -> None:

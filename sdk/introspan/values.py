@@ -115,14 +115,6 @@ def headers(text: str) -> tuple[tuple[str, str], ...]:
     return found
 
 
-def attributes(text: str) -> tuple[tuple[str, str], ...]:
-    """OpenTelemetry resource attributes, at most as many as the wire carries."""
-    found = pairs(text)
-    if len(found) > 64:
-        raise ValueError("must have at most 64 attributes")
-    return found
-
-
 def file(text: str) -> Path:
     """An existing file."""
     path = Path(text)

@@ -4,7 +4,7 @@ import numpy as np
 from engine import Call, Result
 from reference import HuggingFace, Sampling, repetition
 
-from introspan.capture.rows import draw
+from introspan.draw import draw
 
 TOLERANCE = {
     "attention.entropy": 1e-3,
@@ -32,10 +32,11 @@ TOLERANCE = {
 class Comparison:
     """Compares every column of a result with the reference, request by request."""
 
-    def __init__(self, result: Result, reference: HuggingFace, hidden_size: int) -> None:
+    def __init__(self, result: Result, reference: HuggingFace, hidden_size: int, stride: int = 1) -> None:
         self.result = result
         self.reference = reference
         self.hidden_size = hidden_size
+        self.stride = stride
         self.worst = np.full(len(result.columns), -1.0)
         """Largest difference of each column so far, relative to its tolerance's unit; −1 = never compared."""
 
@@ -44,7 +45,9 @@ class Comparison:
         mine = self.result.rows_of(name)
         tokens = [*call.prompt, *generated]
         positions = np.arange(len(call.prompt) - 1, len(tokens) - 1)
-        assert np.array_equal(self.result.row_positions[mine], positions), f"rows of {name}"
+        place, is_last = self._burst(positions - len(call.prompt), self.result.hashes[name])
+        measured = np.flatnonzero(place >= -1)
+        assert np.array_equal(self.result.row_positions[mine], positions[measured]), f"rows of {name}"
         asked = Sampling(
             **{k: v for k, v in call.params.items() if k in {"temperature", "top_k", "top_p", "min_p"}}
         )
@@ -56,32 +59,54 @@ class Comparison:
         if asked.temperature > 0:
             expected.pop("sampler.greedy_mismatch", None)
         if "repetition_penalty" in call.params:
-            expected = {signal: value for signal, value in expected.items() if not signal.startswith("sampler.")}
-        self._compare(name, mine, expected)
+            expected = {
+                signal: value for signal, value in expected.items() if not signal.startswith("sampler.")
+            }
+        self._compare(name, mine, expected, measured, place, is_last)
 
-    def _compare(self, name: str, mine: np.ndarray, expected: dict[str, np.ndarray]) -> None:
-        for place, (signal, layer, head, component) in enumerate(self.result.columns):
+    def _burst(self, decoded: np.ndarray, request_hash: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each position: its place in its burst (−1 prompt, −2 not measured), and whether all is measured there."""
+        if self.stride == 1:
+            return decoded.copy(), np.ones(len(decoded), bool)
+        cycle = (decoded + (request_hash >> 32)) % self.stride
+        place = np.where(cycle < 3, np.minimum(cycle, decoded), -2)
+        place[decoded == -1] = -1
+        return place, (decoded == -1) | (cycle == 2)
+
+    def _compare(
+        self,
+        name: str,
+        mine: np.ndarray,
+        expected: dict[str, np.ndarray],
+        measured: np.ndarray,
+        place: np.ndarray,
+        is_last: np.ndarray,
+    ) -> None:
+        for column, (signal, layer, head, component) in enumerate(self.result.columns):
             if signal not in expected:
-                assert np.isnan(self.result.values[mine, place]).all(), (
+                assert np.isnan(self.result.values[mine, column]).all(), (
                     f"{signal} of {name} is measured unasked"
                 )
                 continue
             index = tuple(axis for axis in (layer, head, component) if axis >= 0)
             want = expected[signal][(slice(None), *index)].copy()
-            # Differences over tokens are taken among decoded tokens only.
-            want[: {"residual.velocity": 2, "residual.curvature": 3}.get(signal, 0)] = np.nan
-            got = self.result.values[mine, place].copy()
+            # Differences over tokens are taken inside a burst; what is costly is measured at its last token.
+            want[place < {"residual.velocity": 1, "residual.curvature": 2}.get(signal, -1)] = np.nan
+            if not signal.startswith("residual.") and signal != "output.repetition":
+                want[~is_last] = np.nan
+            want = want[measured]
+            got = self.result.values[mine, column].copy()
             if signal == "residual.curvature":
                 # The direction of a step as short as float32 rounding is noise, and so is whether it is ≥ 1e-6.
                 velocity = expected["residual.velocity"][:, layer]
-                short = np.minimum(velocity, np.concatenate([[np.inf], velocity[:-1]])) < 1e-3
+                short = (np.minimum(velocity, np.concatenate([[np.inf], velocity[:-1]])) < 1e-3)[measured]
                 got[short] = want[short] = np.nan
             assert np.array_equal(np.isnan(got), np.isnan(want)), (
                 f"{signal} {index} of {name}: measured where?"
             )
             unit = np.sqrt(self.hidden_size) if signal == "residual.projection" else 1.0
             if not np.isnan(want).all():
-                self.worst[place] = max(self.worst[place], np.nanmax(np.abs(got - want)) / unit)
+                self.worst[column] = max(self.worst[column], np.nanmax(np.abs(got - want)) / unit)
 
     def report(self) -> dict[str, float]:
         """Largest difference of each signal."""

@@ -33,8 +33,8 @@ def _calls() -> list[Call]:
     ]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_value_equals_the_reference(family, tmp_path):
+@pytest.mark.parametrize(("family", "eager"), [*((family, True) for family in FAMILIES), ("llama", False)])
+def test_every_value_equals_the_reference(family, eager, tmp_path):
     model = write(family, tmp_path / family)
     calls = _calls()
     engine = {
@@ -42,6 +42,7 @@ def test_every_value_equals_the_reference(family, tmp_path):
         "max_model_len": 1024,
         "max_num_seqs": 8,
         "max_num_batched_tokens": 128,
+        "enforce_eager": eager,
     }
     result = run(Run(str(model), calls, engine, EVERYTHING), tmp_path)
     assert result.status["disabled"] == [], result.stderr[-2000:]

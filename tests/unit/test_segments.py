@@ -90,6 +90,25 @@ def test_samples_of_one_segment_come_from_one_row():
     assert len(set(sampled)) == 1
 
 
+def test_a_sample_is_there_whenever_any_row_measured_it():
+    nan = float("nan")
+    for i in range(40):
+        segments, request = Segments(COLUMNS, 2), _request(prompt_tokens=10 + i)
+        rows = [[1, 1, 1, k, 0.25 if k == 7 else nan] for k in range(12)]
+        _feed(segments, request, range(10 + i, 22 + i), rows)
+        (done,) = segments.finish(request, 21 + i, 0)
+        pit = [v for c, v in zip(done.schema.columns, done.values, strict=True) if c.signal == "sampler.pit"]
+        assert pit == [0.25, 0.25]
+
+
+def test_closing_ends_every_open_segment():
+    segments = Segments(COLUMNS, 4)
+    for key in "abc":
+        _feed(segments, _request(key), [10, 11], [[1] * 5] * 2)
+    assert [done.measured_count for done in segments.close(0)] == [2, 2, 2]
+    assert segments.close(0) == []
+
+
 def test_a_closing_row_sends_its_segment_at_once_and_the_next_begins_behind_it():
     segments, request = Segments(COLUMNS, 2), _request()
     _feed(segments, request, [10, 11], [[1] * 5] * 2)

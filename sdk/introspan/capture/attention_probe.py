@@ -32,7 +32,7 @@ class _Group:
 
 
 class AttentionProbe:
-    """Measures attention at the layout's layers, reading at most `byte_budget` bytes of keys for a step's rows."""
+    """Measures attention at the layout's layers, reading at most `byte_budget` bytes of keys at once."""
 
     def __init__(self, layout: Layout, taps: list[AttentionTap], byte_budget: int, health: Health) -> None:
         self._taps = taps
@@ -51,6 +51,12 @@ class AttentionProbe:
         # The blocks that a window has left are given to other requests while theirs goes on.
         self.can_wait = all(_window(tap.point.module.impl) is None for tap in taps)
         """Whether rows may be computed steps later, as long as their requests keep their blocks."""
+
+    def is_too_much(self, selection: Selection) -> bool:
+        """Whether the rows that wait must be computed before these, lest more is read at once than the budget."""
+        waiting = sum(self._lengths) * self._bytes_per_key
+        coming = int((selection.position[selection.attention] + 1).sum()) * self._bytes_per_key
+        return bool(waiting > 0 and waiting + coming > self._byte_budget)
 
     def select(self, selection: Selection) -> None:
         """Asks the taps for the rows of the coming forward that the byte budget allows."""

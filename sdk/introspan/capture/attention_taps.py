@@ -79,8 +79,3 @@ class AttentionTap:
         """Asks for nothing."""
         self.index = None
         self.block_table = None
-
-    def detach(self) -> None:
-        """Gives the layer its own forward back."""
-        self.deselect()
-        del self.point.module.impl.forward

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from introspan.capture.columns import Layout
 from introspan.capture.health import Health
 from introspan.capture.output import output_statistics
-from introspan.capture.rows import Selection, draw
+from introspan.capture.rows import Selection
 from introspan.capture.sampler import GREEDY_TEMPERATURE, SamplingParameters, greedy_mismatch, pit
+from introspan.draw import draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,10 @@ class OutputProbe:
     consecutive tokens say little more than one.
     """
 
-    def __init__(self, layout: Layout, capacity: int, health: Health) -> None:
+    def __init__(self, layout: Layout, capacity: int, rows_max: int, health: Health) -> None:
         self._blocks = layout.blocks
         self._health = health
+        self._rows_max = rows_max
         self._logits = torch.empty(0, 0)
         self._rows: list[int] = []
         self._tokens: list[int] = []
@@ -63,7 +65,8 @@ class OutputProbe:
             return
         start, stop = len(self._rows), len(self._rows) + rows.size
         if stop > len(self._logits):
-            larger = torch.empty(2 * stop, logits.shape[1], dtype=logits.dtype, device=logits.device)
+            rows_kept = max(stop, min(2 * stop, self._rows_max))
+            larger = torch.empty(rows_kept, logits.shape[1], dtype=logits.dtype, device=logits.device)
             if start:
                 larger[:start] = self._logits[:start]
             self._logits = larger
@@ -77,10 +80,13 @@ class OutputProbe:
             self._tokens.append(tokens(int(selection.batch[row])))
         self._arriving = self._arriving[:0]
 
+    def abandon(self) -> None:
+        """Forgets the logits that were kept last, for which no tokens were delivered."""
+        self._arriving = self._arriving[:0]
+
     def drop(self) -> None:
         """Forgets the rows that were kept."""
         self._rows, self._tokens = [], []
-        self._arriving = self._arriving[:0]
 
     def measure(self, selection: Selection, seeds: NDArray[np.uint64], values: NDArray[np.float32]) -> None:
         """Writes the output and sampler signals of the rows that were kept into values [rows, columns].

@@ -20,15 +20,16 @@ from introspan.capture.columns import Layout
 from introspan.capture.health import Health
 from introspan.capture.output_probe import OutputProbe, Sampling
 from introspan.capture.repetition import longest_period_tail
-from introspan.capture.rows import Selection, Table, join
+from introspan.capture.rows import Selection, Table
 from introspan.capture.self_check import check_streams
 from introspan.capture.stream_probe import StreamProbe
+from introspan.capture.waiting import Waiting
 from introspan.observation import Request, Rows
 
 TOGETHER_ROWS = 48
 """Rows that are computed together, unless one has waited too long."""
 
-LONGEST_WAIT_SECONDS = 2.0
+LONGEST_WAIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +50,10 @@ class Probes:
 
 
 class Recorder:
-    """Measures one model. rows_max: rows that the probes' buffers hold."""
+    """Measures one model. rows_max: rows that the probes' buffers hold.
+
+    Every method may raise; the adapter then calls `discard`, so that no value can reach another request's row.
+    """
 
     def __init__(
         self,
@@ -66,14 +70,9 @@ class Recorder:
         self._probes = probes
         self._health = health
         self._sinks = sinks
-        self._rows_max = rows_max
         self._clock = clock
         self._selection: Selection | None = None
-        self._waiting: list[Selection] = []
-        self._waiting_keys: set[str] = set()
-        self._waiting_since = 0.0
-        self._rows = 0
-        self._values = np.full((rows_max, len(layout.columns)), np.nan, np.float32)
+        self._waiting = Waiting(rows_max, len(layout.columns))
         self._streams_checked = False
         self._streams_lost = False
         self._alarmed: set[str] = set()
@@ -82,6 +81,7 @@ class Recorder:
 
     def begin(self, request: Request, sampling: Sampling) -> None:
         """Follows a request from its first step on."""
+        self.finish(request.key)  # an engine that gives an id again means another request
         slot = self._table.begin(request)
         if slot is None:
             self._health.drops["table_full"] += 1
@@ -92,7 +92,7 @@ class Recorder:
 
     def finish(self, key: str) -> None:
         """Ends a request, whether it finished or was aborted."""
-        if key in self._waiting_keys:
+        if self._waiting.holds(key):
             self.flush()
         ended = self._table.end(key)
         if ended is not None:
@@ -101,7 +101,7 @@ class Recorder:
 
     def must_flush(self, scheduled: AbstractSet[str]) -> bool:
         """Whether rows wait whose requests are not in the coming step: they may have lost their blocks."""
-        return not self._waiting_keys <= scheduled
+        return not self._waiting.all_within(scheduled)
 
     @property
     def keeps_logits(self) -> bool:
@@ -115,21 +115,22 @@ class Recorder:
 
     def begin_step(self, ids: list[str], start: NDArray[np.int64], scheduled: NDArray[np.int64]) -> None:
         """Chooses the rows of the coming forward. ids in batch order; start, scheduled: tokens [requests]."""
-        self.abandon_step()
-        if self._rows and self._clock() - self._waiting_since > LONGEST_WAIT_SECONDS:
+        self._abandon_step()
+        if self._waiting.age_seconds(self._clock()) > LONGEST_WAIT_SECONDS:
             self.flush()
         if not len(self._table):
             return
         selection = self._table.select(ids, start, scheduled)
         if selection is None:
             return
-        if self._rows + len(selection) > self._rows_max:
+        stream, attention = self._probes.stream, self._probes.attention
+        is_too_much = attention is not None and attention.is_too_much(selection)
+        if is_too_much or not self._waiting.has_room(len(selection)):
             self.flush()
         self._selection = selection
-        stream, attention = self._probes.stream, self._probes.attention
         if stream is not None and self._health.is_on("residual"):
             token = torch.from_numpy(selection.token)
-            stream.taps.select(token, self._rows, with_output=not self._streams_checked)
+            stream.taps.select(token, self._waiting.count, with_output=not self._streams_checked)
         if attention is not None and self._health.is_on("attention"):
             attention.select(selection)
 
@@ -150,68 +151,70 @@ class Recorder:
         selection = self._selection
         if selection is None:
             return
-        values = self._values[self._rows : self._rows + len(selection)]
-        values[:] = np.nan
+        before, values = self._waiting.count, self._waiting.place(selection)
         stream, attention, output = self._probes.stream, self._probes.attention, self._probes.output
         if stream is not None and self._streams_checked and not stream.taps.complete():
             self._streams_lost = True
         if attention is not None and self._health.is_on("attention"):
-            self._guard("attention", lambda: attention.take_in(selection, self._rows))
+            self._guard("attention", lambda: attention.take_in(selection, before))
         if self._health.is_on("output"):
-            self._guard("output", lambda: output.deliver(selection, self._rows, tokens))
+            self._guard("output", lambda: output.deliver(selection, before, tokens))
             repetition = [longest_period_tail(generated(i)) for i in selection.batch.tolist()]
             values[:, self._layout.blocks["output.repetition"].start] = repetition
+        self._waiting.add(selection, self._clock())
+        self._health.measured_steps += 1
+        self._health.measured_rows += len(selection)
         is_urgent = not self._streams_checked or self._begins_to_repeat(selection, values)
         is_urgent |= attention is not None and not attention.can_wait
-        self._take_in(selection)
-        self.abandon_step()
-        if is_urgent or self._rows >= TOGETHER_ROWS:
+        self._abandon_step()
+        if is_urgent or self._waiting.count >= TOGETHER_ROWS:
             self.flush()
 
     def flush(self) -> None:
         """Computes what waits and hands it on."""
-        if not self._rows:
+        if not self._waiting.count:
             return
-        selection, values = join(self._waiting), self._values[: self._rows]
-        self._waiting, self._waiting_keys, self._rows = [], set(), 0
+        selection, values = self._waiting.peek()
         stream, attention, output = self._probes.stream, self._probes.attention, self._probes.output
         if stream is not None and self._health.is_on("residual") and not self._streams_lost:
             self._guard("residual", lambda: self._measure_streams(stream, selection, values))
-        self._streams_lost = False
         if attention is not None and self._health.is_on("attention"):
             self._guard("attention", lambda: attention.measure(values))
         if self._health.is_on("output"):
             seeds = np.array([request.hash for request in selection.requests], np.uint64)
             self._guard("output", lambda: output.measure(selection, seeds, values))
-        output.drop()
-        if attention is not None:
-            attention.drop()
-        closes = self._closes(selection, values)
-        self._sinks.rows(Rows(selection.requests, selection.position, values.copy(), closes))
+        rows = Rows(selection.requests, selection.position, values.copy(), self._closes(selection, values))
+        self._forget_waiting()
+        self._sinks.rows(rows)
 
-    def abandon_step(self) -> None:
-        """Asks for no rows: a step that was cut short, a dummy run."""
+    def discard(self) -> None:
+        """Drops the step at hand and every row that waits, and counts them."""
+        self._health.drops["rows_discarded"] += self._waiting.count
+        self._abandon_step()
+        self._forget_waiting()
+
+    def _abandon_step(self) -> None:
+        """Asks for no rows: between steps, a step that was cut short, a dummy run."""
         self._selection = None
+        self._probes.output.abandon()
         if self._probes.stream is not None:
             self._probes.stream.taps.deselect()
         if self._probes.attention is not None:
             self._probes.attention.deselect()
 
-    def _take_in(self, selection: Selection) -> None:
-        if not self._waiting:
-            self._waiting_since = self._clock()
-        self._waiting.append(selection)
-        self._waiting_keys.update(request.key for request in selection.requests)
-        self._rows += len(selection)
-        self._health.measured_steps += 1
-        self._health.measured_rows += len(selection)
+    def _forget_waiting(self) -> None:
+        self._waiting.clear()
+        self._streams_lost = False
+        self._probes.output.drop()
+        if self._probes.attention is not None:
+            self._probes.attention.drop()
 
     def _measure_streams(
         self, stream: StreamProbe, selection: Selection, values: NDArray[np.float32]
     ) -> None:
         if not self._streams_checked:
-            self._streams_checked = True
             check_streams(stream.taps, len(selection), self._health)
+            self._streams_checked = True
         if self._health.is_on("residual"):
             stream.measure(selection, values)
 

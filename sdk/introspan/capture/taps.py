@@ -15,6 +15,9 @@ from torch import nn
 from introspan.capture.anatomy import Form, StreamPoint
 from introspan.capture.health import Health
 
+CHECK_ROWS = 8
+"""Rows of which the norms' outputs are kept for the self-check."""
+
 
 @dataclass(slots=True)
 class _Selection:
@@ -45,7 +48,7 @@ def _copy_rows(
     try:
         torch.index_select(stream, 0, selection.index, out=selection.into[tap])
         if selection.outputs_into:
-            torch.index_select(output, 0, selection.index, out=selection.outputs_into[tap])
+            torch.index_select(output, 0, selection.index[:CHECK_ROWS], out=selection.outputs_into[tap])
         selection.fired[tap] += 1
     except Exception as error:  # noqa: BLE001 - the edge of a probe inside the host's forward
         selection.index = None
@@ -74,7 +77,7 @@ class Taps:
     """The tapped points of one model.
 
     rows_max is the largest number of rows kept at once. Buffers are [rows_max, hidden size] in the
-    model's dtype, one a tap, allocated here.
+    model's dtype, one a tap, allocated here. The hooks stay for the life of the model.
     """
 
     def __init__(
@@ -90,33 +93,29 @@ class Taps:
         self.points = points
         self._health = health
         self._rows = [torch.zeros(rows_max, hidden_size, dtype=dtype, device=device) for _ in points]
-        self._outputs = [torch.zeros(rows_max, hidden_size, dtype=dtype, device=device) for _ in points]
-        self._handles = [self._attach(tap, point) for tap, point in enumerate(points)]
+        self._outputs = [torch.zeros(CHECK_ROWS, hidden_size, dtype=dtype, device=device) for _ in points]
+        for tap, point in enumerate(points):
+            self._attach(tap, point)
 
-    def _attach(self, tap: int, point: StreamPoint) -> Any:
+    def _attach(self, tap: int, point: StreamPoint) -> None:
         # A compiled graph finds the buffers through the module; not persistent, so no checkpoint ever holds them.
         point.module.register_buffer("introspan_rows", self._rows[tap], persistent=False)
         point.module.register_buffer("introspan_outputs", self._outputs[tap], persistent=False)
         if point.form is Form.NORM:
-            return point.module.register_forward_hook(_norm_hook(tap))
-        if point.form is Form.NORM_INPUT:
-            return point.module.register_forward_hook(_norm_input_hook(tap))
-        return point.module.register_forward_pre_hook(_layer_hook(tap), with_kwargs=True)
-
-    def detach(self) -> None:
-        """Takes the hooks off again. A graph compiled meanwhile keeps calling the operator, which does nothing."""
-        for handle in self._handles:
-            handle.remove()
-        self.deselect()
+            point.module.register_forward_hook(_norm_hook(tap))
+        elif point.form is Form.NORM_INPUT:
+            point.module.register_forward_hook(_norm_input_hook(tap))
+        else:
+            point.module.register_forward_pre_hook(_layer_hook(tap), with_kwargs=True)
 
     def select(self, index: torch.Tensor, start: int, *, with_output: bool) -> None:
         """Asks for these token rows (int64 [n]) of the next forward, to be put into the buffers from start on.
 
-        with_output: also for what the norms make of them.
+        with_output: also for what the norms make of the first CHECK_ROWS of them.
         """
         stop = start + index.numel()
         _selection.into = [rows[start:stop] for rows in self._rows]
-        _selection.outputs_into = [rows[start:stop] for rows in self._outputs] if with_output else []
+        _selection.outputs_into = [rows[: index.numel()] for rows in self._outputs] if with_output else []
         _selection.fired = [0] * len(self.points)
         _selection.health = self._health
         _selection.index = index

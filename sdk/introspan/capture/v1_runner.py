@@ -33,17 +33,26 @@ def refusal(runner: Any, vllm_config: Any) -> str | None:
 
 def configuration_refusal(vllm_config: Any) -> str | None:
     """Why an engine of this configuration cannot be followed, or None where it can."""
-    if vllm_config.use_v2_model_runner:
-        return "the V2 model runner is not followed yet; VLLM_USE_V2_MODEL_RUNNER=0 chooses V1"
-    if vllm_config.scheduler_config.async_scheduling:
-        return "asynchronous scheduling delivers tokens a step later, which is not followed yet"
-    if vllm_config.speculative_config is not None:
-        return "speculative decoding schedules rows that may be rejected, which is not followed yet"
-    if vllm_config.parallel_config.pipeline_parallel_size > 1:
-        return "pipeline stages see part of the layers, which is not joined yet"
-    if vllm_config.model_config.runner_type == "pooling":
-        return "a pooling model generates no tokens"
-    return None
+    parallel = vllm_config.parallel_config
+    refusals = {
+        "the V2 model runner is not followed yet; VLLM_USE_V2_MODEL_RUNNER=0 chooses V1": (
+            vllm_config.use_v2_model_runner
+        ),
+        "asynchronous scheduling delivers tokens a step later, which is not followed yet": (
+            vllm_config.scheduler_config.async_scheduling
+        ),
+        "speculative decoding schedules rows that may be rejected, which is not followed yet": (
+            vllm_config.speculative_config is not None
+        ),
+        "pipeline stages see part of the layers, which is not joined yet": (
+            parallel.pipeline_parallel_size > 1
+        ),
+        "tensor-parallel ranks would count every request once each, which is not joined yet": (
+            parallel.tensor_parallel_size > 1
+        ),
+        "a pooling model generates no tokens": vllm_config.model_config.runner_type == "pooling",
+    }
+    return next((reason for reason, applies in refusals.items() if applies), None)
 
 
 class V1Runner:
@@ -61,6 +70,7 @@ class V1Runner:
         self._health = health
         self._identify = identify
         self._turn = Turn(health)
+        self._stopped = False
         runner._update_states = self._updating(runner._update_states)  # noqa: SLF001 - vLLM has no public seam here
         runner._prepare_inputs = self._preparing(runner._prepare_inputs)  # noqa: SLF001
         runner.sample_tokens = self._sampling(runner.sample_tokens)
@@ -68,11 +78,11 @@ class V1Runner:
     def _updating(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
             # Before: the host zeroes blocks that were given to others.
-            if self._recorder.must_flush(scheduler_output.num_scheduled_tokens.keys()):
-                self._guarded(self._recorder.flush)
+            self._guarded(self._recorder.flush, needed=lambda: self._must_flush(scheduler_output))
             result = original(scheduler_output, *args, **kwargs)
-            if scheduler_output.finished_req_ids or scheduler_output.scheduled_new_reqs:
-                self._guarded(self._after_update, scheduler_output)
+            self._guarded(
+                lambda: self._after_update(scheduler_output), needed=lambda: _changes(scheduler_output)
+            )
             return result
 
         return call
@@ -80,32 +90,40 @@ class V1Runner:
     def _preparing(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
             result = original(scheduler_output, *args, **kwargs)
-            self._guarded(self._after_prepare, scheduler_output)
+            self._guarded(lambda: self._after_prepare(scheduler_output))
             return result
 
         return call
 
     def _sampling(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if self._recorder.keeps_logits:
-                self._guarded(self._before_sampling)
+            self._guarded(self._before_sampling, needed=lambda: self._recorder.keeps_logits)
             result = original(*args, **kwargs)
-            if self._recorder.has_rows:
-                self._guarded(self._after_sampling, result)
+            self._guarded(lambda: self._after_sampling(result), needed=lambda: self._recorder.has_rows)
             return result
 
         return call
 
-    def _guarded(self, action: Callable[..., None], *args: Any) -> None:
-        """Nothing of ours may raise into the host: an error ends the step's measurement and is counted."""
-        if not self._health.is_on("capture"):
-            return
+    def _guarded(self, action: Callable[[], None], needed: Callable[[], bool] = lambda: True) -> None:
+        """Nothing of ours may raise into the host: an error drops the rows at hand and is counted."""
         try:
-            with self._turn:
-                action(*args)
+            if not self._health.is_on("capture"):
+                self._stop()
+            elif needed():
+                with self._turn:
+                    action()
         except Exception as error:  # noqa: BLE001 - the edge of the host
             self._health.error("capture", error)
-            self._recorder.abandon_step()
+            self._recorder.discard()
+
+    def _stop(self) -> None:
+        """Leaves the taps alone once capture was switched off, possibly in the middle of a step."""
+        if not self._stopped:
+            self._stopped = True
+            self._recorder.discard()
+
+    def _must_flush(self, scheduler_output: Any) -> bool:
+        return self._recorder.must_flush(scheduler_output.num_scheduled_tokens.keys())
 
     def _after_update(self, scheduler_output: Any) -> None:
         for key in scheduler_output.finished_req_ids:
@@ -141,6 +159,18 @@ class V1Runner:
             return stream
 
         self._recorder.after_sampling(lambda place: int(tokens[place][0]), generated)
+
+
+def _changes(scheduler_output: Any) -> bool:
+    """Whether requests end or begin with the step."""
+    return bool(scheduler_output.finished_req_ids or scheduler_output.scheduled_new_reqs)
+
+
+def foreign_processor(runner: Any) -> str | None:
+    """The name of a logits processor that is not vLLM's own, or None: what it does is not reproduced."""
+    loaded = runner.input_batch.logitsprocs
+    names = [type(each).__module__ + "." + type(each).__name__ for each in loaded.all]
+    return next((name for name in names if not name.startswith("vllm.")), None)
 
 
 def _sampling(params: Any) -> Sampling:

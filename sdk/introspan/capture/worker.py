@@ -6,8 +6,10 @@ The only place where the parts of capture are put together.
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ from introspan.capture.recorder import TOGETHER_ROWS, Probes, Recorder, Sinks
 from introspan.capture.rows import Table
 from introspan.capture.stream_probe import StreamProbe
 from introspan.capture.taps import Taps
-from introspan.capture.v1_runner import V1Runner, refusal
+from introspan.capture.v1_runner import V1Runner, foreign_processor, refusal
 from introspan.config import Settings
 from introspan.observation import Disabled, Resource
 
@@ -61,19 +63,12 @@ def choose(settings: Settings, anatomy: Anatomy) -> Depths:
 
 # Any throughout: vLLM's runner and configuration; `pipeline` is introspan.pipeline.Pipeline, which no stage imports.
 def follow(runner: Any, config: Any, settings: Settings, pipeline: Callable[..., Any]) -> None:
-    """Measures this worker's model from now on, or says why not."""
+    """Measures this worker's model from now on, or says why not, in the log and to the collector."""
     health = Health()
     admission = Admission(settings.request_rate, settings.row_budget)
-    model = config.model_config
     capacity = 2 * config.scheduler_config.max_num_seqs
-    why = refusal(runner, config)
-    if why is not None:
-        health.refuse(Disabled("capture", "unsupported_engine", why))
-    anatomy = survey(runner.model, model.hf_text_config.num_hidden_layers)
-    depths = choose(settings, anatomy) if why is None else Depths((), (), ())
-    for entry in anatomy.refused if why is None else ():
-        health.refuse(entry)
-    tensor_rank, heads = _heads(model, config.parallel_config)
+    tensor_rank, heads = _heads(config.model_config, config.parallel_config)
+    anatomy, depths = _look(runner, config, settings, health)
     layout = lay_out(depths.residual, depths.projection, depths.attention, heads)
     opened = pipeline(
         settings,
@@ -84,15 +79,55 @@ def follow(runner: Any, config: Any, settings: Settings, pipeline: Callable[...,
         lambda: health.status(admission.probability),
         lambda: health.refuse(Disabled("capture", "remote_brake", "the collector switched capture off")),
     )
-    if why is not None:
+    if not health.is_on("capture"):
         return
-    recorder = _recorder(
-        runner, config, settings, anatomy, layout, capacity, health, Sinks(opened.rows, opened.finished)
-    )
-    V1Runner(runner, recorder, health, Identity(settings.salt or os.urandom(16), admission).of)
+    sinks = Sinks(opened.rows, opened.finished)
+    with _told(health):
+        recorder = _recorder(runner, config, settings, anatomy, layout, capacity, health, sinks)
+        V1Runner(runner, recorder, health, Identity(settings.salt or os.urandom(16), admission).of)
+        # Before the exporter's own, whose priority is 100: what waits here becomes observations there.
+        Finalize(None, _close, (recorder, opened), exitpriority=110)
     for line in describe(anatomy):
         _log.info("introspan: %s", line)
     _log.info("introspan: exporting %d values a row to %s", len(layout.columns), settings.endpoint)
+
+
+def _look(runner: Any, config: Any, settings: Settings, health: Health) -> tuple[Anatomy, Depths]:
+    """What the model offers and what of it to measure; nothing where that cannot be found out."""
+    nothing = Anatomy(0, {}, {}, ()), Depths((), (), ())
+    why = refusal(runner, config)
+    if why is not None:
+        health.refuse(Disabled("capture", "unsupported_engine", why))
+        return nothing
+    try:
+        anatomy = survey(runner.model, config.model_config.hf_text_config.num_hidden_layers)
+        depths = choose(settings, anatomy)
+    except Exception as error:  # noqa: BLE001 - told to the collector, which has to be opened first
+        _log.warning("introspan: the model could not be looked at", exc_info=True)
+        health.refuse(Disabled("capture", "attach_failed", f"{type(error).__name__}: {error}"))
+        return nothing
+    for entry in anatomy.refused:
+        health.refuse(entry)
+    return anatomy, depths
+
+
+@contextmanager
+def _told(health: Health) -> Iterator[None]:
+    """Tells the collector that attaching failed before the error goes on to the log."""
+    try:
+        yield
+    except Exception as error:
+        health.refuse(Disabled("capture", "attach_failed", f"{type(error).__name__}: {error}"))
+        raise
+
+
+def _close(recorder: Recorder, opened: Any) -> None:
+    """At the end of the process: what waits is computed and sent."""
+    try:
+        recorder.flush()
+        opened.close()
+    except Exception:  # noqa: BLE001 - the edge of the host, which is ending
+        _log.warning("introspan: the last rows were lost", exc_info=True)
 
 
 def _recorder(
@@ -123,7 +158,11 @@ def _recorder(
             for layer in layout.attention_layers
         ]
         attention = AttentionProbe(layout, tapped_attention, settings.attention_bytes, health)
-    output = OutputProbe(layout, capacity, health)
+    foreign = foreign_processor(runner)
+    if foreign is not None:
+        detail = f"the engine runs {foreign}, whose effect on the distribution is not reproduced"
+        health.refuse(Disabled("sampler", "custom_logits_processor", detail))
+    output = OutputProbe(layout, capacity, rows_max, health)
     table = Table(capacity, settings.token_stride)
     return Recorder(layout, table, Probes(stream, attention, output), health, sinks, rows_max)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from introspan.draw import draw
 from introspan.observation import Observation, Request, RowColumn, Rows
 from introspan_wire.codec import Column, Schema
 from introspan_wire.signals import CATALOGUE, Kind, Statistic
@@ -25,7 +26,6 @@ class _Open:
     stop: int
     last: int
     measured: int
-    best_draw: int
 
 
 class Segments:
@@ -50,9 +50,11 @@ class Segments:
         self._adds = self._is_mean | (statistics == Statistic.SUM)
         self._value = np.zeros((capacity, len(plan)), np.float32)
         self._count = np.zeros((capacity, len(plan)), np.int32)
+        self._best_draw = np.full((capacity, len(plan)), -1.0)
         self._free = list(range(capacity - 1, -1, -1))
         self._slots: dict[str, int] = {}
         self._open: dict[str, _Open] = {}
+        self._requests: dict[str, Request] = {}
 
     def add(self, rows: Rows, now_unix_nano: int) -> list[Observation]:
         """Takes the rows of one step; returns the observations that are complete with them."""
@@ -74,9 +76,15 @@ class Segments:
                 segment.stop = position + 1
         return done
 
+    def close(self, now_unix_nano: int) -> list[Observation]:
+        """Ends every request; returns what their open segments held."""
+        requests = list(self._requests.values())
+        return [done for r in requests for done in self.finish(r, -1, now_unix_nano)]
+
     def finish(self, request: Request, last_position: int, now_unix_nano: int) -> list[Observation]:
         """Ends a request at the last position it reached; returns what its open segment held."""
         done: list[Observation] = []
+        self._requests.pop(request.key, None)
         segment = self._open.pop(request.key, None)
         if segment is not None:
             segment.last = min(max(segment.last, last_position), segment.stop - 1)
@@ -92,13 +100,15 @@ class Segments:
         index = 1 if segment is None else segment.index + 1
         while position >= (stop := start + _LENGTHS[min(index, len(_LENGTHS)) - 1]):
             start, index = stop, index + 1
-        opened = _Open(index, start, stop, start, 0, -1)
+        opened = _Open(index, start, stop, start, 0)
         self._open[request.key] = opened
+        self._requests[request.key] = request
         slot = self._slots.get(request.key)
         if slot is None:
             slot = self._slots[request.key] = self._free.pop()
         self._value[slot] = np.where(self._is_max, -np.inf, np.where(self._is_sample, np.nan, 0))
         self._count[slot] = 0
+        self._best_draw[slot] = -1.0
         return opened
 
     def _accumulate(self, request: Request, segment: _Open, position: int, row: NDArray[np.float32]) -> None:
@@ -109,10 +119,11 @@ class Segments:
         count += measured
         np.add(value, new, out=value, where=measured & self._adds)
         np.maximum(value, new, out=value, where=measured & self._is_max)
-        draw = hash((request.hash, segment.index, position)) & (2**62 - 1)
-        if draw > segment.best_draw:
-            segment.best_draw = draw
-            np.copyto(value, new, where=self._is_sample)
+        # Each column samples among the rows that measured it; columns of one signal choose the same row.
+        drawn = _draw(request, segment.index, position)
+        chosen = measured & self._is_sample & (drawn > self._best_draw[slot])
+        np.copyto(value, new, where=chosen)
+        self._best_draw[slot, chosen] = drawn
         segment.last = position
         segment.measured += 1
 
@@ -141,6 +152,12 @@ class Segments:
         self, request: Request, position: int, row: NDArray[np.float32], now_unix_nano: int
     ) -> Observation:
         return _observation(request, self._prompt, 0, position, 1, 1, row.copy(), now_unix_nano)
+
+
+def _draw(request: Request, segment_index: int, position: int) -> float:
+    """The row's number in the draw for a segment's samples."""
+    seed = np.array([request.hash ^ segment_index], np.uint64)
+    return float(draw(seed, np.array([position]))[0])
 
 
 def _observation(

@@ -1,44 +1,53 @@
-"""Who measures and how capture is doing in, their messages out."""
+"""Who measures and how capture is doing in, their messages out, within the limits of the protocol."""
 
+from collections import Counter
 from collections.abc import Mapping
 
+from introspan.export import texts
 from introspan.observation import CaptureStatus, Resource
+from introspan_wire.limits import STATUS_ENTRIES
 from introspan_wire.v1 import observation_pb2 as pb
 
 
 def encode_resource(resource: Resource) -> pb.Resource:
     """The message for a resource, field by field."""
     return pb.Resource(
-        service_name=resource.service_name,
-        replica=resource.replica,
-        model_name=resource.model_name,
-        model_fingerprint=resource.model_fingerprint,
-        engine_name=resource.engine_name,
-        engine_version=resource.engine_version,
-        dtype=resource.dtype,
+        service_name=texts.name(resource.service_name),
+        replica=texts.name(resource.replica),
+        model_name=texts.name(resource.model_name),
+        model_fingerprint=texts.name(resource.model_fingerprint),
+        engine_name=texts.name(resource.engine_name),
+        engine_version=texts.name(resource.engine_version),
+        dtype=texts.name(resource.dtype),
         tensor_parallel_rank=resource.tensor_parallel_rank,
         pipeline_parallel_rank=resource.pipeline_parallel_rank,
         data_parallel_rank=resource.data_parallel_rank,
         layer_count=resource.layer_count,
         head_count=resource.head_count,
-        sdk_version=resource.sdk_version,
-        attributes=resource.attributes,
+        sdk_version=texts.name(resource.sdk_version),
+        attributes=texts.attributes(resource.attributes),
     )
 
 
 def encode_status(status: CaptureStatus, export_drops: Mapping[str, int]) -> pb.ProducerStatus:
     """The message for a status; segments dropped before and during export are counted together by reason."""
-    drops = dict(status.drops)
-    for reason, segments in export_drops.items():
-        drops[reason] = drops.get(reason, 0) + segments
+    drops: Counter[str] = Counter()
+    for reason, segments in (*status.drops.items(), *export_drops.items()):
+        drops[texts.reason(reason)] += segments
     return pb.ProducerStatus(
         measured_steps=status.measured_steps,
         measured_rows=status.measured_rows,
         capture_seconds=status.capture_seconds,
-        drops=[pb.DropCount(reason=reason, segments=n) for reason, n in sorted(drops.items())],
+        drops=[
+            pb.DropCount(reason=reason, segments=n) for reason, n in sorted(drops.items())[:STATUS_ENTRIES]
+        ],
         disabled=[
-            pb.DisabledSignal(signal=one.signal, reason=one.reason, detail=one.detail)
-            for one in status.disabled
+            pb.DisabledSignal(
+                signal=texts.name(one.signal),
+                reason=texts.reason(one.reason),
+                detail=texts.detail(one.detail),
+            )
+            for one in status.disabled[:STATUS_ENTRIES]
         ],
         probe_errors=status.probe_errors,
         sampler_rows_skipped=status.sampler_rows_skipped,

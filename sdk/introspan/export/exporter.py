@@ -16,9 +16,10 @@ from introspan.export.backlog import Backlog
 from introspan.export.backoff import Backoff
 from introspan.export.delivery import Delivery, Link
 from introspan.export.envelope import encode_status
-from introspan.export.frame import FRAME_BYTES, MESSAGE_BYTES, Frame, Framer
+from introspan.export.frame import FRAME_BYTES, Frame, Framer
 from introspan.export.reply import Failure, Reply
 from introspan.observation import CaptureStatus, Disabled, Observation, Resource
+from introspan_wire.limits import ATTRIBUTES, COLUMNS
 
 TICK_SECONDS = 0.9
 """Longest that an observation waits for others before it is sent; the thread's only wake-up while idle."""
@@ -61,6 +62,12 @@ class Exporter:
         self._ceiling: float | None = None
         self._capture_off = False
         self._inherited: Delivery | None = None
+        if len(resource.attributes) > ATTRIBUTES:
+            _log.warning(
+                "introspan: a resource must have at most %d attributes, got %d; the last ones are not sent",
+                ATTRIBUTES,
+                len(resource.attributes),
+            )
         self._reset()
         os.register_at_fork(after_in_child=_Weakly(self, Exporter._leave_parent))
 
@@ -174,15 +181,14 @@ class Exporter:
         frame = self._framer.frame(observations, message)
         self._told_disabled = status.disabled
         self._heartbeat_at = now + HEARTBEAT_SECONDS
-        self._settle(frame, self._deliver(frame))
-        return bool(observations)
-
-    def _deliver(self, frame: Frame) -> Reply | Failure:
-        if len(frame.data) > MESSAGE_BYTES:
-            return Failure(
-                "oversized", f"a batch must have at most {MESSAGE_BYTES} bytes, got {len(frame.data)}"
+        if frame.columns_left_out:
+            self._log_once(
+                "too_many_columns",
+                f"a segment must have at most {COLUMNS} columns; {frame.columns_left_out} of single heads are left "
+                "out: lower INTROSPAN_ATTENTION_LAYERS",
             )
-        return self._delivery.deliver(frame.data)
+        self._settle(frame, self._delivery.deliver(frame.data))
+        return bool(observations)
 
     def _settle(self, frame: Frame, outcome: Reply | Failure) -> None:
         """Counts what the outcome lost, and obeys what the collector said."""
@@ -217,7 +223,7 @@ class Exporter:
             self._logged.add(reason)
             # %.300r, since the detail may be a stranger's.
             _log.warning(
-                "introspan export to %s: %s: %.300r; logged once, later ones are counted",
+                "introspan export to %s: %s: %.300r; logged once",
                 self._settings.endpoint,
                 reason,
                 detail,

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from introspan.export import texts
+from introspan.export.columns import carried
 from introspan.export.envelope import encode_resource
 from introspan.observation import Observation, Resource
 from introspan_wire.codec import Schema, SegmentTable, encode_table
+from introspan_wire.limits import COLUMNS
 from introspan_wire.signals import Kind
 from introspan_wire.v1 import observation_pb2 as pb
 from introspan_wire.v1 import observation_service_pb2 as service_pb
 
 FRAME_BYTES = 64 * 1024
 """Size that frames are kept to: encoding shares the interpreter lock with the model's thread."""
-
-MESSAGE_BYTES = 4 * 1024 * 1024
-"""Size that a collector refuses; one observation of a million columns would reach it."""
 
 _ROW_BYTES = 96
 """Most bytes of a row beside its values, request id and adapter: 44 of fixed width, 35 of varints, tags."""
@@ -33,6 +33,8 @@ class Frame:
 
     data: bytes
     segments: int
+    columns_left_out: int
+    """Most columns of a segment that were too many for one request."""
 
 
 class Framer:
@@ -73,7 +75,8 @@ class Framer:
             tables=[encode_table(table) for table in tables(observations)],
             status=status,
         )
-        return Frame(request.SerializeToString(), len(observations))
+        widest = max((len(one.schema.columns) for one in observations), default=0)
+        return Frame(request.SerializeToString(), len(observations), max(0, widest - COLUMNS))
 
     def _schema_bytes(self, schema: Schema) -> int:
         """Size of the columns' meaning. By identity, since hashing a schema visits every column."""
@@ -107,14 +110,15 @@ def tables(observations: Sequence[Observation]) -> list[SegmentTable]:
 
 def _table(schema: Schema, rows: Sequence[Observation]) -> SegmentTable:
     n = len(rows)
-    values = np.concatenate([row.values for row in rows]) if rows else np.empty(0)
+    schema, places = carried(schema)
+    values = np.concatenate([row.values[places] for row in rows]) if rows else np.empty(0)
     return SegmentTable(
         schema=schema,
-        request_id=[row.request_id for row in rows],
+        request_id=[texts.name(row.request_id) for row in rows],
         trace_id=np.frombuffer(b"".join([row.trace_id for row in rows]), np.uint8).reshape(n, 16),
         span_id=np.frombuffer(b"".join([row.span_id for row in rows]), np.uint8).reshape(n, 8),
         cluster_key=np.array([row.cluster_key for row in rows], np.uint64),
-        adapter=[row.adapter for row in rows],
+        adapter=[texts.name(row.adapter) for row in rows],
         segment_index=np.array([row.segment_index for row in rows], np.uint32),
         token_start=np.array([row.token_start for row in rows], np.uint32),
         token_count=np.array([row.token_count for row in rows], np.uint32),
