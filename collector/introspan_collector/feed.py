@@ -13,7 +13,6 @@ from introspan_collector.accept.decode import decode
 from introspan_collector.log.reader import Reader
 from introspan_collector.log.segment import Found
 from introspan_collector.model import Batch, Consumer
-from introspan_wire.codec import FrameError
 
 _log = structlog.get_logger(__name__)
 
@@ -66,6 +65,11 @@ class Feed:
         self._thread = threading.Thread(target=self._run, name="introspan-feed", daemon=True)
 
     @property
+    def alive(self) -> bool:
+        """True while the log is read."""
+        return self._thread.is_alive()
+
+    @property
     def lag_bytes(self) -> int:
         """Bytes in the log that were not handed on."""
         return max(self._log_end() - self._reader.offset, 0)
@@ -103,7 +107,7 @@ class Feed:
         while self._stop_at is None or self._monotonic() < self._stop_at:
             try:
                 found = self._reader.next_record(end)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 without this thread nothing would be read any more
                 self._count_error("read_error", error)
                 return
             if found is None:
@@ -116,7 +120,7 @@ class Feed:
         self._current_unix_nano = found.header.received_unix_nano
         try:
             batch = _to_batch(found)
-        except FrameError as error:
+        except Exception as error:  # noqa: BLE001 a record that cannot be read must not stop those after it
             # Only a log written by another version of the collector can hold such a record.
             self._count_error("undecodable", error)
             return

@@ -71,7 +71,7 @@ class Pipeline:
                 aggregates=self._aggregator,
                 archive=self._archive,
                 stats=self.stats,
-                ready=lambda: self._serving,
+                ready=self._ready,
             ),
             settings.http,
         )
@@ -177,6 +177,10 @@ class Pipeline:
             checkpoint_age_seconds=time.monotonic() - feed.saved_at,
             consumer_cpu_seconds=dict(feed.cpu_seconds),
         )
+
+    def _ready(self) -> bool:
+        # Without the one thread no batch is answered, without the other none is processed.
+        return self._serving and self._committer.alive and self._feed.alive
 
     def _restore(self) -> int:
         try:

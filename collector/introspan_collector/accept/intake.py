@@ -30,7 +30,7 @@ class Journal(Protocol):
         producer: bytes,
         sequence: int,
         payload: bytes,
-        done: Callable[[OSError | None], None],
+        done: Callable[[Exception | None], None],
     ) -> None:
         """Makes a batch durable, then calls done, from any thread, with None or with what prevented it."""
         ...
@@ -109,7 +109,7 @@ class Intake:
         self._pressure.pending_bytes += len(raw)
         settle = partial(self._settle, future, decoded, len(raw))
 
-        def done(error: OSError | None) -> None:
+        def done(error: Exception | None) -> None:
             # A group of batches becomes durable at once: the event loop is woken once for all of them.
             self._durable.append(partial(settle, error))
             if not self._waking:
@@ -126,7 +126,7 @@ class Intake:
             self._durable.popleft()()
 
     def _settle(
-        self, future: asyncio.Future[None], decoded: Decoded, size_bytes: int, error: OSError | None
+        self, future: asyncio.Future[None], decoded: Decoded, size_bytes: int, error: Exception | None
     ) -> None:
         self._pressure.pending_bytes -= size_bytes
         del self._in_flight[decoded.producer, decoded.sequence]

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 
 import structlog
@@ -13,7 +14,7 @@ from introspan_collector.log.sequences import Sequences
 
 _log = structlog.get_logger(__name__)
 
-Done = Callable[[OSError | None], None]
+Done = Callable[[Exception | None], None]
 """Called from the committer's thread once a record is in the log, or with the reason why it is not."""
 
 _GROUP_RECORDS = 1024
@@ -44,6 +45,11 @@ class Committer:
         self.write_errors = 0
         self._thread = threading.Thread(target=self._run, name="introspan-log", daemon=True)
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """False once nothing is appended any more."""
+        return self._thread.is_alive()
 
     def append(
         self, received_unix_nano: int, producer: bytes, sequence: int, payload: bytes, done: Done
@@ -86,7 +92,7 @@ class Committer:
         error = self._attempt(lambda: self._appender.append([record for record, _ in group]))
         self.grown.set()
         for _, done in group:
-            done(error)
+            self._attempt(partial(done, error))
 
     def _upkeep(self) -> None:
         self._appender.expire()
@@ -96,12 +102,12 @@ class Committer:
             self._synced_at = self._monotonic()
             self._appender.sync()
 
-    def _attempt(self, operation: Callable[[], None]) -> OSError | None:
+    def _attempt(self, operation: Callable[[], None]) -> Exception | None:
         try:
             operation()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 whoever waits for an answer would wait for ever
             if self.write_errors == 0:
-                _log.error("the log cannot be written; batches are refused until it can", error=str(error))
+                _log.error("the log cannot be written; batches are refused until it can", exc_info=error)
             self.write_errors += 1
             return error
         return None
