@@ -9,10 +9,10 @@ from functools import partial
 
 import structlog
 
-from introspan_collector.accept.decode import decode
 from introspan_collector.log.reader import Reader
 from introspan_collector.log.segment import Found
-from introspan_collector.model import Batch, Consumer
+from introspan_collector.model import Consumer
+from introspan_collector.records import to_batch
 
 _log = structlog.get_logger(__name__)
 
@@ -119,7 +119,7 @@ class Feed:
     def _hand_on(self, found: Found) -> None:
         self._current_unix_nano = found.header.received_unix_nano
         try:
-            batch = _to_batch(found)
+            batch = to_batch(found)
         except Exception as error:  # noqa: BLE001 a record that cannot be read must not stop those after it
             # Only a log written by another version of the collector can hold such a record.
             self._count_error("undecodable", error)
@@ -146,18 +146,3 @@ class Feed:
         if not self.dropped[reason]:
             _log.error("batch dropped", reason=reason, exc_info=error)
         self.dropped[reason] += 1
-
-
-def _to_batch(found: Found) -> Batch:
-    header = found.header
-    decoded = decode(found.payload or b"", header.received_unix_nano)
-    return Batch(
-        offset=found.offset,
-        next_offset=found.next_offset,
-        received_unix_nano=header.received_unix_nano,
-        producer=header.producer,
-        sequence=header.sequence,
-        origin=decoded.origin,
-        tables=decoded.tables,
-        status=decoded.status,
-    )

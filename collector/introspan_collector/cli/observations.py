@@ -123,12 +123,11 @@ def _write_table(found: "Observations", question: "Question", output: Path | Non
 
 def _log_tail(directory: Path, offset: int, since_unix_nano: int) -> Iterator["Segments"]:
     """What the log holds from an offset on; read only, also while the collector writes."""
-    from introspan_collector.accept.decode import decode  # noqa: PLC0415 see observations()
     from introspan_collector.archive.part import Segments  # noqa: PLC0415 see observations()
     from introspan_collector.log.files import Disk  # noqa: PLC0415 see observations()
     from introspan_collector.log.reader import Reader  # noqa: PLC0415 see observations()
     from introspan_collector.log.segment import segment_name, segment_starts  # noqa: PLC0415 see observations()
-    from introspan_collector.model import Batch  # noqa: PLC0415 see observations()
+    from introspan_collector.records import to_batch  # noqa: PLC0415 see observations()
     from introspan_wire.codec import FrameError  # noqa: PLC0415 see observations()
 
     if not directory.is_dir():
@@ -143,20 +142,10 @@ def _log_tail(directory: Path, offset: int, since_unix_nano: int) -> Iterator["S
         if found.header.received_unix_nano < since_unix_nano:
             continue
         try:
-            decoded = decode(found.payload or b"", found.header.received_unix_nano)
+            batch = to_batch(found)
         except FrameError as error:
             typer.echo(f"introspan observations: a record of the log is left out: {error}", err=True)
             continue
-        batch = Batch(
-            offset=found.offset,
-            next_offset=found.next_offset,
-            received_unix_nano=found.header.received_unix_nano,
-            producer=decoded.producer,
-            sequence=decoded.sequence,
-            origin=decoded.origin,
-            tables=decoded.tables,
-            status=decoded.status,
-        )
         yield from (Segments(batch, table) for table in batch.tables if len(table))
 
 
