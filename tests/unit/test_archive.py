@@ -11,7 +11,7 @@ import pytest
 
 from bench.fleet import SECOND_NANO, Shape, batch, origin, schema, table
 from introspan_collector.archive.archive import Archive
-from introspan_collector.archive.observations import Observations, Question, archived_end
+from introspan_collector.archive.observations import Observations, Question
 from introspan_collector.archive.part import Segments
 from introspan_collector.archive.settings import ArchiveSettings
 from introspan_wire.signals import Kind
@@ -55,7 +55,7 @@ def files(folder, kind="observations"):
 
 
 def stored(folder, question=None, tail=()):
-    with Observations(folder, tail) as found:
+    with Observations(folder, lambda _offset: tail) as found:
         return list(found.rows(question or Question()))
 
 
@@ -71,7 +71,7 @@ def test_a_part_is_named_by_hour_and_range_and_is_the_cursor(tmp_path):
     archive.flush()
     name = "hour=2027-01-15T08/00000000000000000000-00000000000000003000.parquet"
     assert files(tmp_path) == files(tmp_path, "rollups") == [name]
-    assert archive.cursor() == archived_end(tmp_path) == 3_000
+    assert archive.cursor() == 3_000
     assert opened(tmp_path).cursor() == 3_000
 
 
@@ -136,6 +136,22 @@ def test_the_tail_of_the_log_is_found_beside_the_parts(tmp_path):
     found = [row["request_id"] for row in stored(tmp_path / "archive", tail=tail)]
     assert found == [name for one in batches for name in sorted(one.tables[0].request_id)]
     assert len(stored(tmp_path / "nothing", tail=tail)) == 6
+
+
+def test_what_is_archived_while_the_log_is_read_comes_once(tmp_path):
+    archive = opened(tmp_path)
+    batches = some_batches(4)
+    consume(archive, batches[:2])
+    archive.flush()
+
+    def tail(offset):
+        consume(archive, batches[2:])
+        archive.flush()
+        return [Segments(one, one.tables[0]) for one in batches if one.offset >= offset]
+
+    with Observations(tmp_path, tail) as found:
+        names = [row["request_id"] for row in found.rows(Question())]
+    assert sorted(names) == sorted(name for one in batches for name in one.tables[0].request_id)
 
 
 def test_parts_without_any_trace_are_read_together_with_parts_that_have_one(tmp_path):

@@ -297,6 +297,18 @@ def test_a_damaged_cursor_is_reported(tmp_path):
         load_cursor(disk, "aggregate")
 
 
+def test_a_reader_of_a_real_disk_can_neither_write_nor_create_anything(tmp_path):
+    log, _ = open_log(Disk(tmp_path / "log"))
+    log.append([record(A, 1)])
+    log.close()
+    disk = Disk(tmp_path / "log", read_only=True)
+    assert read_all(disk, log.end)[0] == [(A, 1)]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        disk.write(segment_name(0), 0, b"x")
+    Disk(tmp_path / "missing", read_only=True)
+    assert not (tmp_path / "missing").exists()
+
+
 def test_the_log_on_a_real_disk_survives_being_cut_anywhere(tmp_path):
     disk = Disk(tmp_path / "whole")
     log, _ = open_log(disk)

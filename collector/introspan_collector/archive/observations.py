@@ -1,7 +1,7 @@
 """Parts and a question in, the observations that answer it out: as JSON lines, Parquet or rows."""
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -63,17 +63,20 @@ class Question:
 class Observations:
     """Observations in an archive, and in the tail of the log that is in no part yet. Reads only.
 
-    tail: what the log holds from `archived_end` on; it is written to temporary parts first.
+    tail: gives what the log holds from an offset on; it is asked once, for what comes after the parts, and
+    written to temporary parts. A part that the archive writes meanwhile is not looked at: nothing comes twice.
     """
 
-    def __init__(self, directory: Path, tail: Iterable[Segments] = ()) -> None:
+    def __init__(
+        self, directory: Path, tail: Callable[[int], Iterable[Segments]] = lambda _offset: ()
+    ) -> None:
         self._directory = directory
         self._connection = duckdb.connect(":memory:")
         self._temporary = tempfile.TemporaryDirectory(prefix="introspan-observations-")
         self._tail_parts: list[Path] = []
         self._tail_root = Path(self._temporary.name)
         self._archived = parts(directory / "observations")
-        self._write_tail(tail)
+        self._write_tail(tail(max((part.end for part in self._archived), default=0)))
 
     def __enter__(self) -> Self:
         return self
@@ -152,8 +155,3 @@ class Observations:
         path = self._tail_root / f"tail-{len(self._tail_parts):06d}.parquet"
         write_part(self._connection, segments, ids, path)
         self._tail_parts.append(path)
-
-
-def archived_end(directory: Path) -> int:
-    """Log offset before which everything is in parts of an archive; 0 if there are none."""
-    return max((part.end for part in parts(directory / "observations")), default=0)

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -48,7 +49,7 @@ def observations(
     # Imported here: `introspan --help` should not wait for DuckDB.
     import duckdb  # noqa: PLC0415 as above
 
-    from introspan_collector.archive.observations import Observations, Question, archived_end  # noqa: PLC0415 as above
+    from introspan_collector.archive.observations import Observations, Question  # noqa: PLC0415 as above
     from introspan_wire.signals import CATALOGUE  # noqa: PLC0415 as above
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
@@ -61,7 +62,7 @@ def observations(
         _refuse("--format parquet is not text: give --output FILE")
     since_unix_nano = 0 if since is None else time.time_ns() - round(_duration_seconds(since) * 1e9)
     question = Question(request_id, since_unix_nano, signal)
-    tail = _log_tail(data / "log", archived_end(archive), since_unix_nano)
+    tail = partial(_log_tail, data / "log", since_unix_nano)
     try:
         with Observations(archive, tail) as found:
             _write(found, question, form, output)
@@ -121,7 +122,7 @@ def _write_table(found: "Observations", question: "Question", output: Path | Non
             Console(file=file, width=200).print(table)
 
 
-def _log_tail(directory: Path, offset: int, since_unix_nano: int) -> Iterator["Segments"]:
+def _log_tail(directory: Path, since_unix_nano: int, offset: int) -> Iterator["Segments"]:
     """What the log holds from an offset on; read only, also while the collector writes."""
     from introspan_collector.archive.part import Segments  # noqa: PLC0415 see observations()
     from introspan_collector.log.files import Disk  # noqa: PLC0415 see observations()
@@ -132,7 +133,7 @@ def _log_tail(directory: Path, offset: int, since_unix_nano: int) -> Iterator["S
 
     if not directory.is_dir():
         return
-    files = Disk(directory)
+    files = Disk(directory, read_only=True)
     starts = segment_starts(files)
     if not starts:
         return

@@ -51,11 +51,16 @@ class Files(Protocol):
 
 
 class Disk:
-    """A directory of the local file system, created if missing. Not for use by two threads."""
+    """A directory of the local file system, created if missing. Not for use by two threads.
 
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+    With read_only=True nothing is created, and no right to write is needed.
+    """
+
+    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
+        if not read_only:
+            directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
+        self._mode = os.O_RDONLY if read_only else os.O_RDWR
         self._descriptors: dict[str, int] = {}
 
     def names(self) -> list[str]:
@@ -117,7 +122,7 @@ class Disk:
             # The log works on its newest file and a reader on one other: older ones need not stay open.
             while len(self._descriptors) >= 4:
                 self._forget(next(iter(self._descriptors)))
-            descriptor = os.open(self._directory / name, os.O_RDWR)
+            descriptor = os.open(self._directory / name, self._mode)
             self._descriptors[name] = descriptor
         return descriptor
 
