@@ -400,6 +400,25 @@ def test_a_disk_that_goes_on_refusing_costs_bounded_memory_and_counts_what_is_lo
     assert len(stored(tmp_path)) == 201 * 3 - archive.stats().lost_segments
 
 
+def test_what_gathers_over_the_end_of_an_hour_is_written_hour_by_hour(tmp_path):
+    clock = Clock()
+    archive = opened(tmp_path, clock)
+    (tmp_path / "observations").write_text("in the way")
+    hour_nano = 3_600 * SECOND_NANO
+    consume(archive, some_batches(2))
+    consume(archive, some_batches(1, first=2, received=NOW + hour_nano))
+    (tmp_path / "observations").unlink()
+    clock.forward(31)
+    archive.flush_due()
+    assert files(tmp_path) == [
+        "hour=2027-01-15T08/00000000000000000000-00000000000000002000.parquet",
+        "hour=2027-01-15T09/00000000000000002000-00000000000000003000.parquet",
+    ]
+    later = Question(since_unix_nano=NOW + hour_nano)
+    assert len(stored(tmp_path, later)) == 3
+    assert (archive.cursor(), archive.stats().buffered_bytes, counted(archive)) == (3_000, 0, 9)
+
+
 def test_a_real_full_disk_leaves_no_half_part(tmp_path):
     full = Path("/dev/full")
     archive = opened(tmp_path)

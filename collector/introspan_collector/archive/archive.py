@@ -16,6 +16,7 @@ from introspan_collector.archive.schemas import Schemas
 from introspan_collector.archive.settings import ArchiveSettings
 from introspan_collector.model import Batch
 from introspan_collector.view import ArchiveStats, Track
+from introspan_wire.codec import SegmentTable
 
 _log = structlog.get_logger(__name__)
 
@@ -79,7 +80,7 @@ class Archive:
         for table in batch.tables:
             if len(table):
                 self._segments.append(Segments(batch, table))
-                self._buffered_bytes += table.values.nbytes + 256 * len(table)
+                self._buffered_bytes += _bytes_of(table)
         self.flush_due()
 
     def flush_due(self) -> None:
@@ -150,42 +151,52 @@ class Archive:
             self._write()
 
     def _write(self) -> None:
-        started = time.perf_counter()
-        try:
-            self._write_files()
-        except (OSError, duckdb.Error) as error:
-            self._totals["errors"] += 1
-            self._retry_unix_nano = self._clock() + int(_RETRY_SECONDS * 1e9)
-            if not self._failing:
-                _log.error(
-                    "archive cannot be written, will be retried",
-                    path=str(self._observations),
-                    error=str(error),
-                )
-            self._failing = True
-            return
-        if self._failing:
-            _log.info("archive is written again")
-        self._failing = False
-        self._write_seconds += time.perf_counter() - started
-        self._totals["parts"] += 1
-        self._totals["segments"] += sum(len(item.table) for item in self._segments)
-        self._segments, self._buffered_bytes = [], 0
-        self._end = self._consumed
+        """Writes a part for each hour: while the disk refuses, several gather."""
+        while self._segments:
+            started = time.perf_counter()
+            members, end = self._first_hour()
+            try:
+                self._write_files(members, end)
+            except (OSError, duckdb.Error) as error:
+                self._note_failure(error)
+                return
+            if self._failing:
+                _log.info("archive is written again")
+            self._failing = False
+            self._write_seconds += time.perf_counter() - started
+            self._totals["parts"] += 1
+            self._totals["segments"] += sum(len(item.table) for item in members)
+            self._segments = self._segments[len(members) :]
+            self._buffered_bytes -= sum(_bytes_of(item.table) for item in members)
+            self._end = self._first = end
         self._tidy()
 
-    def _write_files(self) -> None:
+    def _first_hour(self) -> tuple[list[Segments], int]:
+        """What is buffered of the first hour, and the offset up to which it reaches."""
+        hour = self._hour()
+        for number, item in enumerate(self._segments):
+            if hour_of(item.batch.received_unix_nano) != hour:
+                return self._segments[:number], item.batch.offset
+        return self._segments, self._consumed
+
+    def _note_failure(self, error: Exception) -> None:
+        self._totals["errors"] += 1
+        self._retry_unix_nano = self._clock() + int(_RETRY_SECONDS * 1e9)
+        if not self._failing:
+            path = str(self._observations)
+            _log.error("archive cannot be written, will be retried", path=path, error=str(error))
+        self._failing = True
+
+    def _write_files(self, segments: list[Segments], end: int) -> None:
         ids = {
             schema: self._schemas.store(self._connection, schema)
-            for schema in {item.table.schema for item in self._segments}
+            for schema in {item.table.schema for item in segments}
         }
-        hour, first, end = self._hour(), self._first, self._consumed
         rollup, part = (
-            part_path(self._rollups, hour, first, end),
-            part_path(self._observations, hour, first, end),
+            part_path(root, self._hour(), self._first, end) for root in (self._rollups, self._observations)
         )
-        write_whole(rollup, lambda to: write_rollups(self._connection, self._segments, to))
-        write_whole(part, lambda to: write_part(self._connection, self._segments, ids, to))
+        write_whole(rollup, lambda to: write_rollups(self._connection, segments, to))
+        write_whole(part, lambda to: write_part(self._connection, segments, ids, to))
         written = rollup.stat().st_size + part.stat().st_size
         self._totals["bytes"] += written
         self._kept_bytes += written
@@ -222,3 +233,7 @@ class Archive:
         return sum(
             part.path.stat().st_size for root in (self._observations, self._rollups) for part in parts(root)
         )
+
+
+def _bytes_of(table: SegmentTable) -> int:
+    return table.values.nbytes + 256 * len(table)
