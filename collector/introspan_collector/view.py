@@ -91,3 +91,4 @@ class ArchiveStats:
     bytes_deleted: int
     bytes_kept: int
     buffered_bytes: int
+    unreadable_files: int

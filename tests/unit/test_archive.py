@@ -331,6 +331,43 @@ def test_a_crash_while_rollups_are_joined_counts_nothing_twice(tmp_path):
     assert counted(archive) == 39
 
 
+def truncated(path):
+    return path.read_bytes()[:-40]
+
+
+def scrambled(path):
+    data = path.read_bytes()
+    return data[:4] + bytes(255 - byte for byte in data[4:-1500]) + data[-1500:]
+
+
+@pytest.mark.parametrize("damage", [truncated, scrambled])
+def test_a_damaged_file_is_left_out_of_answers_and_said_once(tmp_path, capsys, damage):
+    archive = opened(tmp_path)
+    for number in range(3):
+        consume(archive, some_batches(1, first=number))
+        archive.flush()
+    path = tmp_path / "rollups" / files(tmp_path, "rollups")[1]
+    path.write_bytes(damage(path))
+    assert [counted(archive), counted(archive)] == [6, 6]
+    assert archive.stats().unreadable_files == 1
+    assert capsys.readouterr().out.count("archive has a damaged file") == 1
+
+
+def test_a_damaged_hour_keeps_neither_others_from_being_joined_nor_old_ones_from_being_deleted(tmp_path):
+    clock = Clock()
+    archive = opened(tmp_path, clock, max_age_seconds=7_200)
+    for number in range(8):
+        consume(archive, some_batches(1, first=number, received=clock.now))
+        archive.flush()
+        if number == 0:
+            first = tmp_path / "rollups" / files(tmp_path, "rollups")[0]
+            first.write_bytes(truncated(first))
+        clock.forward(1_800)
+    by_hour = [sum(f"T{hour:02d}" in name for name in files(tmp_path, "rollups")) for hour in range(8, 12)]
+    assert by_hour == [2, 1, 1, 2]
+    assert not any("T08" in name for name in files(tmp_path))
+
+
 def test_old_parts_are_deleted_but_never_the_cursor(tmp_path):
     clock = Clock()
     archive = opened(tmp_path, clock, max_age_seconds=7_200)

@@ -35,7 +35,7 @@ class Archive:
         return []
 
     def stats(self):
-        return ArchiveStats(1, 2, 3, 0.5, 0, 0, 7, 8, 9)
+        return ArchiveStats(1, 2, 3, 0.5, 0, 0, 7, 8, 9, 0)
 
 
 MAPPINGS = {

@@ -11,7 +11,7 @@ from introspan_collector.archive.compaction import join_hours
 from introspan_collector.archive.files import hour_of, part_path, parts, unfinished, write_whole
 from introspan_collector.archive.part import Segments, write_part
 from introspan_collector.archive.retention import delete_before, delete_beyond
-from introspan_collector.archive.rollups import read_rollups, write_rollups
+from introspan_collector.archive.rollups import Wanted, read_rollups, write_rollups
 from introspan_collector.archive.schemas import Schemas
 from introspan_collector.archive.settings import ArchiveSettings
 from introspan_collector.model import Batch
@@ -56,6 +56,7 @@ class Archive:
         self._totals = {"parts": 0, "segments": 0, "bytes": 0, "errors": 0, "lost": 0, "deleted": 0}
         self._write_seconds = 0.0
         self._kept_bytes = 0
+        self._unreadable: set[Path] = set()
         self._end = self._recover(directory)
         self._consumed = self._end
         self._first = self._end
@@ -108,29 +109,41 @@ class Archive:
             bytes_deleted=totals["deleted"],
             bytes_kept=self._kept_bytes,
             buffered_bytes=self._buffered_bytes,
+            unreadable_files=len(self._unreadable),
         )
 
     def tracks(
         self,
-        wanted: tuple[str, str | None, str | None, str | None, int | None],
+        wanted: Wanted,
         from_unix_seconds: float,
         to_unix_seconds: float,
     ) -> list[Track]:
         """Minute by minute, the series wanted: (signal, model, replica, adapter, layer), None = every.
 
-        May be called from other threads. What is still buffered is not in it.
+        May be called from other threads. What is still buffered is not in it, nor what cannot be read.
         """
         hour = hour_of(int(max(from_unix_seconds, 0) * 1e9))
+        asked = (wanted, from_unix_seconds, to_unix_seconds)
         # Retention may delete a file between listing and reading: then list again.
         for attempts_left in (2, 1, 0):
-            paths = [part.path for part in parts(self._rollups, hour)]
+            paths = [part.path for part in parts(self._rollups, hour) if part.path not in self._unreadable]
             try:
-                with duckdb.connect(":memory:", config={"threads": 1}) as connection:
-                    return read_rollups(connection, paths, wanted, from_unix_seconds, to_unix_seconds)
-            except duckdb.IOException:
+                return _tracks(paths, *asked)
+            except duckdb.Error:
                 if not attempts_left:
                     raise
+            for path in paths:
+                try:
+                    _tracks([path], *asked)
+                except duckdb.Error as error:
+                    self._set_aside(path, error)
         raise AssertionError("unreachable")
+
+    def _set_aside(self, path: Path, error: duckdb.Error) -> None:
+        if not path.exists() or path in self._unreadable:
+            return
+        self._unreadable.add(path)
+        _log.error("archive has a damaged file, which is left out", path=str(path), error=str(error))
 
     def _recover(self, directory: Path) -> int:
         for path in list(unfinished(directory)):
@@ -207,17 +220,23 @@ class Archive:
         if now - self._tidied_unix_nano < _TIDY_SECONDS * 1e9:
             return
         self._tidied_unix_nano = now
+        # Apart: an hour that cannot be joined must not keep old ones from being deleted.
+        tidied = [
+            self._attempt(lambda: join_hours(self._connection, self._rollups, hour_of(now))),
+            self._attempt(lambda: self._delete(now)),
+        ]
+        self._untidy = not all(tidied)
+        self._kept_bytes = self._bytes()
+
+    def _attempt(self, tidy: Callable[[], None]) -> bool:
         try:
-            join_hours(self._connection, self._rollups, hour_of(now))
-            self._delete(now)
+            tidy()
         except (OSError, duckdb.Error) as error:
             self._totals["errors"] += 1
             if not self._untidy:
                 _log.error("archive cannot be tidied, will be retried", error=str(error))
-            self._untidy = True
-        else:
-            self._untidy = False
-        self._kept_bytes = self._bytes()
+            return False
+        return True
 
     def _delete(self, now: int) -> None:
         settings = self._settings
@@ -233,6 +252,14 @@ class Archive:
         return sum(
             part.path.stat().st_size for root in (self._observations, self._rollups) for part in parts(root)
         )
+
+
+def _tracks(
+    paths: list[Path], wanted: Wanted, from_unix_seconds: float, to_unix_seconds: float
+) -> list[Track]:
+    # A connection of its own: a damaged file can make one unusable.
+    with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+        return read_rollups(connection, paths, wanted, from_unix_seconds, to_unix_seconds)
 
 
 def _bytes_of(table: SegmentTable) -> int:

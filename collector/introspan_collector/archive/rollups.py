@@ -19,6 +19,9 @@ from introspan_wire.codec import Schema
 MINUTE_NANO = 60_000_000_000
 _CHUNK_ROWS = 1_024
 
+Wanted = tuple[str, str | None, str | None, str | None, int | None]
+"""Signal, model, replica, adapter and layer of the series asked for; None = every."""
+
 _MERGED = """
     WITH parts AS (
         SELECT * FROM read_parquet(?)
@@ -148,7 +151,7 @@ def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:  # Any: as in _colu
 def read_rollups(
     connection: duckdb.DuckDBPyConnection,
     paths: Sequence[Path],
-    wanted: tuple[str, str | None, str | None, str | None, int | None],
+    wanted: Wanted,
     from_unix_seconds: float,
     to_unix_seconds: float,
 ) -> list[Track]:

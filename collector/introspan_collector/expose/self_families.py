@@ -55,6 +55,7 @@ _ARCHIVE_COUNTERS = {
 _ARCHIVE_GAUGES = {
     "bytes_kept": ("archive_size_bytes", "Bytes of Parquet on the disk."),
     "buffered_bytes": ("archive_buffered_bytes", "Bytes waiting to be written to Parquet."),
+    "unreadable_files": ("archive_unreadable_files", "Damaged Parquet files that are left out of answers."),
 }
 
 
