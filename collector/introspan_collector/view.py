@@ -44,12 +44,16 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker of a replica as last heard of; segments by kind count since the collector's state began."""
+    """One worker of a replica as last heard of; segments by kind count since the collector's state began.
+
+    exposed is False where the series limit has left no room for its own series on /metrics.
+    """
 
     origin: Origin
     status: ProducerStatus | None
     last_seen_unix_nano: int
     segments: tuple[tuple[str, int], ...]
+    exposed: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -177,6 +177,45 @@ def test_no_series_is_written_twice_whatever_a_producer_says():
     assert 'reason="queue_full",replica="replica-0",worker="tp0-pp0-dp0"} 7.0' in text
 
 
+def lines_about_workers(aggregator):
+    text = render(sources(aggregator), "text/plain")[0].decode()
+    return [line for line in text.splitlines() if 'worker="' in line]
+
+
+def test_free_text_reasons_of_a_worker_are_bounded_and_nothing_is_lost():
+    aggregator = Aggregator(clock_unix_nano=lambda: NOW)
+    disabled = tuple(DisabledSignal(f"signal_{i}", f"reason_{i}", "x") for i in range(256))
+    drops = tuple((f"reason_{i}", 2) for i in range(256))
+    status = replace(STATUS, drops=drops, disabled=disabled)
+    aggregator.consume(batch((), who=origin(), received_unix_nano=NOW, status=status))
+    lines = lines_about_workers(aggregator)
+    assert len(lines) == aggregator.view().series_used < 50
+    dropped = [line for line in lines if line.startswith("introspan_sdk_dropped_segments_total{")]
+    assert sum(float(line.split()[-1]) for line in dropped) == 512
+    assert sum('reason="other"' in line for line in dropped) == 1
+
+
+def test_series_of_workers_count_towards_the_limit_and_come_back_when_there_is_room():
+    clock = [NOW]
+    settings = AggregateSettings(series_limit=25, idle_seconds=300)
+    aggregator = Aggregator(settings, clock_unix_nano=lambda: clock[0])
+    for number in range(5):
+        who = origin("model", f"replica-{number}")
+        aggregator.consume(batch((), who=who, number=number, received_unix_nano=clock[0], status=STATUS))
+    lines = lines_about_workers(aggregator)
+    assert {line.split('replica="')[1].split('"')[0] for line in lines} == {"replica-0", "replica-1"}
+    assert len(lines) == aggregator.view().series_used <= 25
+    text = render(sources(aggregator), "text/plain")[0].decode()
+    assert "\nintrospan_collector_hidden_workers 3.0\n" in text
+    clock[0] += 600 * 10**9
+    who = origin("model", "replica-4")
+    for number in (5, 6):
+        aggregator.consume(batch((), who=who, number=number, received_unix_nano=clock[0], status=STATUS))
+    assert {line.split('replica="')[1].split('"')[0] for line in lines_about_workers(aggregator)} == {
+        "replica-4"
+    }
+
+
 def test_every_signal_has_names_of_its_own():
     names = [make(signal) for signal in CATALOGUE for make in (histogram_name, gauge_name, event_name)]
     assert len(names) == len(set(names))

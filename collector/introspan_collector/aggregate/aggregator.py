@@ -148,7 +148,7 @@ class Aggregator:
         self._index: Index[SeriesKey] = Index(self._allowance, _series_of, _overflow_of)
         self._window = Window(self._settings.kept_slots + 1)
         self._histograms = Histograms(self._allowance)
-        self._workers = Workers(self._settings.worker_limit)
+        self._workers = Workers(self._settings.worker_limit, self._allowance)
         self._pending: dict[Schema, Pending] = {}
         self._row_maps: dict[tuple[Schema, str, str, str], _Rows] = {}
         self._swept_slot = 0

@@ -3,7 +3,9 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from introspan_collector.aggregate.index import Allowance
 from introspan_collector.model import Batch, Origin, ProducerStatus
+from introspan_collector.reasons import series_of
 from introspan_collector.view import Worker
 
 _Name = tuple[str, str, int, int, int]
@@ -15,13 +17,18 @@ class _Entry:
     status: ProducerStatus | None = None
     last_seen_unix_nano: int = 0
     segments: Counter[str] = field(default_factory=Counter)
+    series: int = 0
 
 
 class Workers:
-    """The latest status of each worker, the most recently seen ones up to a limit."""
+    """The latest status of each worker, the most recently seen ones up to a limit.
 
-    def __init__(self, limit: int) -> None:
+    A worker's own time series count like those of signals: beyond the allowance it is known, but not exposed.
+    """
+
+    def __init__(self, limit: int, allowance: Allowance) -> None:
         self._limit = limit
+        self._allowance = allowance
         self._entries: dict[_Name, _Entry] = {}
 
     def see(self, batch: Batch) -> None:
@@ -36,22 +43,32 @@ class Workers:
             entry.status = batch.status
         for table in batch.tables:
             entry.segments[table.schema.kind.value] += len(table)
+        self._allowance.used -= entry.series
+        series = series_of(entry.status, entry.segments)
+        entry.series = series if self._allowance.take(series) else 0
         if len(self._entries) > self._limit:
-            del self._entries[next(iter(self._entries))]
+            self._forget(next(iter(self._entries)))
 
     def forget_before(self, unix_nano: int) -> None:
         """Forgets workers not seen since."""
         for name in [name for name, entry in self._entries.items() if entry.last_seen_unix_nano < unix_nano]:
-            del self._entries[name]
+            self._forget(name)
 
     def views(self) -> tuple[Worker, ...]:
         """Every worker known."""
         return tuple(
             Worker(
-                entry.origin, entry.status, entry.last_seen_unix_nano, tuple(sorted(entry.segments.items()))
+                entry.origin,
+                entry.status,
+                entry.last_seen_unix_nano,
+                tuple(sorted(entry.segments.items())),
+                exposed=entry.series > 0,
             )
             for entry in self._entries.values()
         )
+
+    def _forget(self, name: _Name) -> None:
+        self._allowance.used -= self._entries.pop(name).series
 
 
 def _name(origin: Origin) -> _Name:

@@ -1,12 +1,12 @@
 """What the collector and the SDKs say of themselves in, Prometheus metric families out."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from introspan_collector.model import Stats
+from introspan_collector.reasons import disabled_by_reason, drops_by_reason
 from introspan_collector.view import ArchiveStats, View, Worker
 
 _COUNTERS = {
@@ -72,8 +72,13 @@ def collector_families(stats: Stats, archive: ArchiveStats, view: View) -> Itera
     text = "Processor time the consumers took for what they read."
     yield _labelled("consumer_cpu_seconds", "consumer", text, stats.consumer_cpu_seconds)
     for name, text, value in (
-        ("series", "Time series of signals that are exposed.", view.series_used),
-        ("series_limit", "Most time series of signals that will be exposed.", view.series_limit),
+        ("series", "Time series of signals and workers that are exposed.", view.series_used),
+        ("series_limit", "Most time series of signals and workers that will be exposed.", view.series_limit),
+        (
+            "hidden_workers",
+            "Workers whose own series are left out to keep to the limit.",
+            sum(not worker.exposed for worker in view.workers),
+        ),
     ):
         yield GaugeMetricFamily(f"introspan_collector_{name}", text, value)
     for name, text, value in (
@@ -125,7 +130,7 @@ def sdk_families(view: View) -> Iterator[Metric]:
     probability = GaugeMetricFamily(
         "introspan_sdk_sampling_probability_ratio", "Share of requests that is measured.", labels=labels
     )
-    for worker in view.workers:
+    for worker in (worker for worker in view.workers if worker.exposed):
         of = [worker.origin.model, worker.origin.replica, worker_name(worker)]
         seen.add_metric(of, worker.last_seen_unix_nano / 1e9)
         for kind, count in worker.segments:
@@ -135,13 +140,9 @@ def sdk_families(view: View) -> Iterator[Metric]:
         for name, family in counters.items():
             family.add_metric(of, getattr(worker.status, name))
         probability.add_metric(of, worker.status.sampling_probability)
-        for signal, reason in sorted({(item.signal, item.reason) for item in worker.status.disabled}):
+        for signal, reason in disabled_by_reason(worker.status):
             disabled.add_metric([*of, signal, reason], 1)
-        # A reason that a producer names twice would make the same series twice, and Prometheus refuse the scrape.
-        drops: Counter[str] = Counter()
-        for reason, count in worker.status.drops:
-            drops[reason] += count
-        for reason, count in sorted(drops.items()):
+        for reason, count in drops_by_reason(worker.status).items():
             dropped.add_metric([*of, reason], count)
     yield from (segments, seen, disabled, dropped, *counters.values(), probability)
 
