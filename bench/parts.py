@@ -38,15 +38,6 @@ def _at_least(key: str, bound: float, unit: str = "") -> Target:
     return Target(key, bound, at_most=False, unit=unit)
 
 
-def _cost_targets() -> tuple[Target, ...]:
-    runs = [f"{mode}.batch_{batch}" for mode in ("eager", "compiled") for batch in (1, 16)]
-    return (
-        *(_at_most(f"{run}.defaults.ours_ms_per_step", 0.5, "ms") for run in runs if run.endswith("_16")),
-        *(_at_most(f"{run}.defaults.cpu_ratio_high", 1.01) for run in runs),
-        *(_at_most(f"{run}.everything.cpu_ratio_high", 1.15) for run in runs),
-    )
-
-
 PARTS = {
     part.name: part
     for part in (
@@ -67,7 +58,16 @@ PARTS = {
                 _at_most("compiled.batch_16.everything.cpu_ratio", 1.15),
             ),
         ),
-        Part("ingest", "bench.ingest", "How much does one collector take?", ()),
+        Part(
+            "ingest",
+            "bench.ingest",
+            "How much does one collector take?",
+            (
+                _at_least("saturated.rows_per_core_second", 10_000, "rows/s"),
+                _at_most("saturated.acknowledgement_seconds_p99", 0.05, "s"),
+                _at_least("ratio_to_otlp", 40),
+            ),
+        ),
         Part(
             "series",
             "bench.series",

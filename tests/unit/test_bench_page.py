@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from bench.page import missed, page
 from bench.parts import PARTS, Part, Target
 
@@ -16,6 +18,30 @@ _PART = Part(
         Target("wait.p99_ms", 50, at_most=True, unit="ms"),
     ),
 )
+
+
+_RUNS = [f"{mode}.batch_{batch}" for mode in ("eager", "compiled") for batch in (1, 16)]
+_WANTED = {
+    "cost": {f"{run}.defaults.cpu_ratio_high": "≤ 1.01" for run in _RUNS}
+    | {f"{run}.defaults.ours_ms_per_step": "≤ 0.5 ms" for run in _RUNS if run.endswith("_16")}
+    | {f"{run}.everything.cpu_ratio": "≤ 1.15" for run in _RUNS},
+    "ingest": {
+        "saturated.rows_per_core_second": "≥ 10,000 rows/s",
+        "saturated.acknowledgement_seconds_p99": "≤ 0.05 s",
+        "ratio_to_otlp": "≥ 40",
+    },
+    "series": {
+        "aggregate.rows_per_cpu_second": "≥ 40,000 rows/s",
+        "cap.peak_mb": "≤ 300 MB",
+        "cap.text.seconds_worst": "≤ 1 s",
+        "cap.openmetrics.seconds_worst": "≤ 1 s",
+    },
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_every_bound_that_introspan_is_held_to_is_a_target(name):
+    assert {target.key: str(target) for target in PARTS[name].targets} == _WANTED[name]
 
 
 def test_targets_that_are_kept_are_not_reported():
