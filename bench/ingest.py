@@ -8,13 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 
+from bench.collector import Running, collector
 from bench.fleet import Shape, schema, table
 from bench.ingest_otlp import SERVICE as OTLP_METHOD
 from bench.ingest_otlp import metrics_request
@@ -58,26 +58,16 @@ def run() -> dict[str, Any]:  # Any: numbers, nested
 def _collector(
     tables: list[Any], paced_rows_per_second: float | None
 ) -> dict[str, float]:  # Any: SegmentTable
-    grpc_address, http_address = free_address(), free_address()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [str(Path(sys.executable).with_name("introspan")), "collector", "--data", folder]
-        process = subprocess.Popen(
-            [*command, "--grpc", grpc_address, "--http", http_address], stderr=subprocess.DEVNULL
-        )
-        try:
-            _wait_ready(http_address)
-            senders = [_requests(tables, number) for number in range(_PRODUCERS)]
-            asyncio.run(_drive(grpc_address, senders, _WARM_UP_SECONDS, paced_rows_per_second))
-            _wait_processed(http_address)
-            cpu, wall, archive = _cpu_seconds(process.pid), time.monotonic(), _archive_seconds(http_address)
-            rows, seconds = asyncio.run(_drive(grpc_address, senders, _SECONDS, paced_rows_per_second))
-            _wait_processed(http_address)
-            cpu, wall = _cpu_seconds(process.pid) - cpu, time.monotonic() - wall
-            archive = _archive_seconds(http_address) - archive
-            resident = _resident_bytes(process.pid)
-        finally:
-            process.terminate()
-            process.wait()
+    with tempfile.TemporaryDirectory() as folder, collector(Path(folder)) as running:
+        senders = [_requests(tables, number) for number in range(_PRODUCERS)]
+        asyncio.run(_drive(running.grpc, senders, _WARM_UP_SECONDS, paced_rows_per_second))
+        _wait_processed(running)
+        cpu, wall, archive = _cpu_seconds(running.pid), time.monotonic(), _archive_seconds(running)
+        rows, seconds = asyncio.run(_drive(running.grpc, senders, _SECONDS, paced_rows_per_second))
+        _wait_processed(running)
+        cpu, wall = _cpu_seconds(running.pid) - cpu, time.monotonic() - wall
+        archive = _archive_seconds(running) - archive
+        resident = _resident_bytes(running.pid)
     return {
         "rows_per_second": rows / wall,
         "rows_per_core_second": rows / (cpu - archive),
@@ -172,35 +162,16 @@ def _otlp(tables: list[Any]) -> dict[str, float]:  # Any: SegmentTable
     return {"rows_per_second": rows / wall, "rows_per_core_second": rows / cpu}
 
 
-def _wait_ready(http_address: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            _get(http_address, "/readyz")
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
-
-
-def _wait_processed(http_address: str) -> None:
-    while "\nintrospan_collector_lag_bytes 0.0\n" not in _get(http_address, "/metrics"):
+def _wait_processed(running: Running) -> None:
+    while "\nintrospan_collector_lag_bytes 0.0\n" not in running.get("/metrics").text:
         time.sleep(0.2)
 
 
-def _archive_seconds(http_address: str) -> float:
+def _archive_seconds(running: Running) -> float:
     line = r'^introspan_collector_consumer_cpu_seconds_total{consumer="archive"} (.*)$'
-    found = re.search(line, _get(http_address, "/metrics"), re.MULTILINE)
+    found = re.search(line, running.get("/metrics").text, re.MULTILINE)
     assert found is not None
     return float(found[1])
-
-
-def _get(http_address: str, path: str) -> str:
-    with urllib.request.urlopen(f"http://{http_address}{path}", timeout=30) as reply:
-        text: str = reply.read().decode()
-        return text
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -1,21 +1,14 @@
 """Nothing in, what series cost out: rows a second, the collector's memory, and a scrape at the series cap."""
 
 import json
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
+from bench.collector import Running, collector
 from bench.fleet import Shape, batch, origin, schema, table
 from bench.producer import Producer
 from introspan_collector.aggregate.aggregator import Aggregator
@@ -25,7 +18,6 @@ _MODELS = 1_000
 _LAYERS = 32
 _SENT_ROUNDS = 4
 _ROUNDS = 5
-_START_SECONDS = 30.0
 _OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
@@ -78,86 +70,47 @@ def _archived() -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Collector:
-    """A running `introspan collector`."""
-
-    process: int
-    grpc: str
-    http: str
-
-    def get(self, path: str, accept: str = "*/*") -> httpx.Response:
-        """An answer over HTTP."""
-        return httpx.get(f"{self.http}{path}", headers={"accept": accept}, timeout=30)
-
-    def peak_mb(self) -> float:
-        """The most memory it has had."""
-        for line in Path(f"/proc/{self.process}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-        raise OSError(f"/proc/{self.process}/status has no VmHWM")
-
-
 def _at_the_cap() -> dict[str, Any]:  # Any: as in run
     """Memory of a real collector fed by 1,000 models of 32 layers, all measured, and scrapes over HTTP."""
     every = tuple(range(_LAYERS))
     of = schema(Shape(residual_layers=every, attention_layers=every, heads=4))
     rows = table(of, 2, np.random.default_rng(2), time_unix_nano=time.time_ns(), traced_share=1.0)
-    with _collector() as collector:
-        at_start = collector.peak_mb()
+    with tempfile.TemporaryDirectory() as folder, collector(Path(folder)) as running:
+        at_start = _peak_mb(running.pid)
         for _ in range(_SENT_ROUNDS):
             for model in range(_MODELS):
                 who = origin(model=f"organisation/model-{model:04d}", replica=f"pod-{model:04d}-0:8000")
-                with Producer(collector.grpc, who) as producer:
+                with Producer(running.grpc, who) as producer:
                     producer.send(rows)
-        sent = collector.peak_mb()
-        text, openmetrics = _scrapes(collector, "text/plain"), _scrapes(collector, _OPENMETRICS)
-        series = _metric(collector.get("/metrics").text, "introspan_collector_series")
+        sent = _peak_mb(running.pid)
+        text, openmetrics = _scrapes(running, "text/plain"), _scrapes(running, _OPENMETRICS)
+        series = _metric(running.get("/metrics").text, "introspan_collector_series")
         return {
             "models": _MODELS,
             "layers": _LAYERS,
             "series": series,
             "peak_mb_at_start": round(at_start),
             "peak_mb_when_sent": round(sent),
-            "peak_mb": round(collector.peak_mb()),
+            "peak_mb": round(_peak_mb(running.pid)),
             "text": text,
             "openmetrics": openmetrics,
         }
 
 
-@contextmanager
-def _collector() -> Iterator[_Collector]:
-    grpc, http = _free_address(), _free_address()
-    program = Path(sys.executable).with_name("introspan")
-    with tempfile.TemporaryDirectory() as folder:
-        command = [str(program), "collector", "--data", folder, "--grpc", grpc, "--http", http]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        try:
-            collector = _Collector(process.pid, grpc, f"http://{http}")
-            _wait_until_ready(collector)
-            yield collector
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=30)
+def _peak_mb(pid: int) -> float:
+    """The most memory that a process has had."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise OSError(f"/proc/{pid}/status has no VmHWM")
 
 
-def _wait_until_ready(collector: _Collector) -> None:
-    until = time.monotonic() + _START_SECONDS
-    while time.monotonic() < until:
-        try:
-            if collector.get("/readyz").is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise TimeoutError(f"the collector was not ready within {_START_SECONDS:g} s")
-
-
-def _scrapes(collector: _Collector, accept: str) -> dict[str, float]:
+def _scrapes(running: Running, accept: str) -> dict[str, float]:
     seconds = []
     size = 0
     for _ in range(_ROUNDS):
         started = time.perf_counter()
-        size = len(collector.get("/metrics", accept).content)
+        size = len(running.get("/metrics", accept).content)
         seconds.append(time.perf_counter() - started)
     return {
         "seconds": round(float(np.median(seconds)), 3),
@@ -168,12 +121,6 @@ def _scrapes(collector: _Collector, accept: str) -> dict[str, float]:
 
 def _metric(text: str, name: str) -> float:
     return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} "))
-
-
-def _free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+from bench.collector import collector as collecting
 from bench.fleet import Shape, origin, schema, table
 from bench.producer import Producer
 from introspan_collector.model import DisabledSignal, ProducerStatus
@@ -62,37 +62,14 @@ def running(command, log, stop_with=signal.SIGTERM):
         process.wait(timeout=20)
 
 
-@dataclass(frozen=True)
-class Collector:
-    grpc: str
-    http: str
-    data: Path
-
-    def get(self, path, **parameters):
-        return httpx.get(f"{self.http}{path}", params=parameters, timeout=10)
-
-
-@contextmanager
-def collecting(data, free_port, log):
-    grpc, http = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-    program = Path(sys.executable).with_name("introspan")
-    with running([program, "collector", "--data", data, "--grpc", grpc, "--http", http], log):
-        collector = Collector(grpc, f"http://{http}", data)
-        try:
-            eventually(lambda: collector.get("/readyz").status_code == 200)
-        except (httpx.HTTPError, AssertionError):
-            pytest.fail(log.read_text())
-        yield collector
-
-
 def traced(rows, rng, kind=Kind.DECODED):
     return table(schema(SHAPE, kind), rows, rng, time_unix_nano=time.time_ns(), traced_share=1.0)
 
 
 @pytest.fixture(scope="module")
-def collector(tmp_path_factory, free_port):
+def collector(tmp_path_factory):
     folder = tmp_path_factory.mktemp("collector")
-    with collecting(folder / "data", free_port, folder / "collector.log") as found:
+    with collecting(folder / "data", folder / "collector.log") as found:
         yield found
 
 
@@ -113,10 +90,9 @@ def prometheus(collector, sent, tmp_path_factory, free_port, prometheus_program)
     assert sent
     folder = tmp_path_factory.mktemp("prometheus")
     port = free_port()
-    target = collector.http.removeprefix("http://")
     (folder / "prometheus.yml").write_text(
         "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
-        f"scrape_configs: [{{job_name: introspan, static_configs: [{{targets: ['{target}']}}]}}]\n"
+        f"scrape_configs: [{{job_name: introspan, static_configs: [{{targets: ['{collector.http}']}}]}}]\n"
     )
     command = [
         prometheus_program,
@@ -248,11 +224,11 @@ def names(of):
     return [(column.signal, column.layer) for column in of.schema.columns]
 
 
-def test_after_a_stop_everything_is_in_parquet_once_and_counts_go_on(tmp_path, free_port):
+def test_after_a_stop_everything_is_in_parquet_once_and_counts_go_on(tmp_path):
     rng = np.random.default_rng(8)
     first, second = traced(3, rng), traced(4, rng)
     for of in (first, second):
-        with collecting(tmp_path / "data", free_port, tmp_path / "collector.log") as collector:
+        with collecting(tmp_path / "data", tmp_path / "collector.log") as collector:
             with Producer(collector.grpc, origin()) as producer:
                 producer.send(of)
             eventually(lambda c=collector: c.get("/api/v1/latest").json()["series"])
