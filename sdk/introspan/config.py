@@ -111,7 +111,7 @@ def _parse(key: Key, where: str, text: str) -> object:
     try:
         return key.parse(text)
     except ValueError as error:
-        got = "a secret value" if key.secret else repr(text)
+        got = "a secret value" if key.secret else repr(values.without_userinfo(text))
         raise SettingsError(f"{where} {error}, got {got}") from error
 
 

@@ -84,16 +84,23 @@ def size(text: str) -> int:
 def endpoint(text: str) -> Endpoint:
     """A host and port, with http://, https:// or no scheme; the port is 4317 unless given."""
     scheme, separator, _ = text.strip().partition("://")
-    parts = urlsplit(text.strip() if separator else f"//{text.strip()}")
     try:
+        parts = urlsplit(text.strip() if separator else f"//{text.strip()}")
         host, port = parts.hostname, parts.port or DEFAULT_PORT
-    except ValueError:
-        host, port = None, 0
-    extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+        extra = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    except ValueError:  # whose words may repeat a password
+        host, port, extra = None, 0, True
     if not host or extra or (separator and scheme not in {"http", "https"}):
-        raise ValueError("must be host:port, http://host:port or https://host:port")
+        raise ValueError("must be host:port, http://host:port or https://host:port, without user or password")
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return Endpoint(target, scheme == "https" if separator else None)
+
+
+def without_userinfo(text: str) -> str:
+    """A text in which *** stands for what may be the user and password of an address."""
+    start, at, host = text.rpartition("@")
+    scheme, separator, _ = start.partition("://")
+    return f"{scheme}{separator}***@{host}" if at and separator else f"***@{host}" if at else text
 
 
 def pairs(text: str) -> tuple[tuple[str, str], ...]:

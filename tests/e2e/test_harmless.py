@@ -90,10 +90,15 @@ def test_a_bad_collector_changes_no_bit(collector, tiny, without, tmp_path, requ
 
 
 BROKEN = {
-    "tap operator": (
+    "stream tap": (
         "import introspan.capture.taps as t\n"
-        "def broken(*_): raise RuntimeError('broken on purpose')\n"
-        "t.torch = type('T', (), {**vars(t.torch), 'index_select': staticmethod(broken)})"
+        "class Broken(list):\n"
+        "    def __getitem__(self, _): raise RuntimeError('broken on purpose')\n"
+        "original = t.Taps.select\n"
+        "def select(*args, **kwargs):\n"
+        "    original(*args, **kwargs)\n"
+        "    t._selection.into = Broken()\n"
+        "t.Taps.select = select"
     ),
     "attention tap": (
         "from introspan.capture.attention_taps import AttentionTap\n"
@@ -124,6 +129,11 @@ BROKEN = {
         "from introspan.testing import RowLog\n"
         "def broken(*_): raise RuntimeError('broken on purpose')\n"
         "RowLog.rows = broken"
+    ),
+    "following a step": (
+        "from introspan.capture.recorder import Recorder\n"
+        "def broken(*_): raise RuntimeError('broken on purpose')\n"
+        "Recorder.must_flush = broken"
     ),
     "attaching": (
         "import introspan.capture.worker as w\n"

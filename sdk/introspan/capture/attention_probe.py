@@ -108,6 +108,11 @@ class AttentionProbe:
         if not self._rows:
             return
         count, lengths = len(self._rows), torch.tensor(self._lengths)
+        if any(
+            _cache(tap).dim() != 4 for tap in self._taps
+        ):  # the engine is ending and has let go of its cache
+            self._health.attention_rows_skipped += count
+            return
         shape = (count, len(self._layers), self._heads)
         result = {
             name: np.full(shape, np.nan, np.float32) for name in ("entropy", "sink_mass", "recent_mass")

@@ -153,8 +153,10 @@ class Recorder:
             return
         before, values = self._waiting.count, self._waiting.place(selection)
         stream, attention, output = self._probes.stream, self._probes.attention, self._probes.output
-        if stream is not None and self._streams_checked and not stream.taps.complete():
-            self._streams_lost = True
+        if stream is not None and self._health.is_on("residual"):
+            # A tap that is silent in the first step is the self-check's to judge.
+            is_lost = stream.taps.failed or (self._streams_checked and not stream.taps.complete())
+            self._streams_lost |= is_lost
         if attention is not None and self._health.is_on("attention"):
             self._guard("attention", lambda: attention.take_in(selection, before))
         if self._health.is_on("output"):

@@ -27,6 +27,7 @@ class _Selection:
     into: list[torch.Tensor] = field(default_factory=list)
     outputs_into: list[torch.Tensor] = field(default_factory=list)
     fired: list[int] = field(default_factory=list)
+    failed: bool = False
     health: Health | None = None
 
 
@@ -52,6 +53,7 @@ def _copy_rows(
         selection.fired[tap] += 1
     except Exception as error:  # noqa: BLE001 - the edge of a probe inside the host's forward
         selection.index = None
+        selection.failed = True
         selection.health.error("residual", error)
     selection.health.capture_ns += time.perf_counter_ns() - started_ns
 
@@ -117,6 +119,7 @@ class Taps:
         _selection.into = [rows[start:stop] for rows in self._rows]
         _selection.outputs_into = [rows[: index.numel()] for rows in self._outputs] if with_output else []
         _selection.fired = [0] * len(self.points)
+        _selection.failed = False
         _selection.health = self._health
         _selection.index = index
 
@@ -127,6 +130,11 @@ class Taps:
     def silent(self) -> list[int]:
         """Layers whose tap did not fire, or fired more than once, since `select`."""
         return [point.layer for tap, point in enumerate(self.points) if _selection.fired[tap] != 1]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a tap has raised since `select`."""
+        return _selection.failed
 
     def complete(self) -> bool:
         """Whether every tap fired exactly once since `select`: only then do the buffers hold the step's rows."""
