@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import traceback
 
 import pytest
 
@@ -137,6 +138,29 @@ def test_a_wrong_secret_is_not_repeated(environ):
     with pytest.raises(SettingsError) as caught:
         load(environ)
     assert next(iter(environ.values())) not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["INTROSPAN_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"])
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://bob:hunter2@host", "http://***@host"),
+        ("bob:hunter2@host:1", "***@host:1"),
+        ("https://:hunter2@host", "https://***@host"),
+        ("https://bob:hunter2/@host", "https://***@host"),
+        ("https://bob:hunter2@[host", "https://***@[host"),
+        ("https://bob:hunter2@h\u2100st", "https://***@h\u2100st"),
+        ("https://bob:hunter2@evil@host:x", "https://***@host:x"),
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_never_repeated(variable, address, shown):
+    for load_it in (lambda: load({variable: address}), lambda: load({}, {"endpoint": address})):
+        with pytest.raises(SettingsError) as caught:
+            load_it()
+        assert "must be host:port" in str(caught.value)
+        assert f"without user or password, got {shown!r}" in str(caught.value)
+        logged = "".join(traceback.format_exception(caught.value))
+        assert "hunter2" not in logged
 
 
 def test_settings_do_not_print_their_secrets():
