@@ -39,6 +39,10 @@ class FaultyDisk(VolatileDisk):
         self._check_fault("read")
         return super().read(name, position, size)
 
+    def sync(self, name):
+        self._check_fault("sync")
+        super().sync(name)
+
     def _check_fault(self, operation):
         if self.fault == operation:
             raise MemoryError(operation)
@@ -88,6 +92,16 @@ def test_whatever_goes_wrong_in_the_log_is_answered_and_the_next_batch_is_append
     assert (committer.alive, committer.write_errors > 0) == (True, True)
     committer.close()
     assert not committer.alive
+
+
+def test_a_batch_that_was_refused_for_whatever_reason_is_not_found_after_a_restart():
+    disk = FaultyDisk()
+    log = an_appender(disk)
+    disk.fault = "sync"
+    with pytest.raises(MemoryError):
+        log.append([a_record(1)])
+    disk.fault = ""
+    assert an_appender(disk).end == log.end == 0
 
 
 class Consumer:

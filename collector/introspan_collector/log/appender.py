@@ -65,7 +65,7 @@ class Appender:
             self._unsynced = True
             if self._sync_each:
                 self.sync()
-        except OSError:
+        except Exception:
             self._undo()
             raise
         self.end = offset
@@ -116,6 +116,6 @@ class Appender:
         try:
             self._files.truncate(segment_name(self._start), self.end - self._start)
             self._files.sync(segment_name(self._start))
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 whatever it was, the bytes are still there
             self._leftover = True
             _log.warning("the log's segment could not be cut back, a new one follows", error=str(error))
