@@ -30,6 +30,8 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 PROTOC := $(UV) run --quiet --isolated --no-project --python $(BIN)/python \
 	--with grpcio-tools==1.71.2 --with 'setuptools<81' python -m grpc_tools.protoc -Iprotos
 PROTOS := $(wildcard protos/introspan_wire/v1/*.proto)
+BEGAN := $(shell date +%s)
+TOOK = echo "make $@ took $$(( $$(date +%s) - $(BEGAN) )) s"
 CHECKED := sdk collector protos demo bench docs tests
 
 .PHONY: help
@@ -54,7 +56,12 @@ demo: install ## Serves a small real model and shows what happens inside it. DEM
 	$(BIN)/python -m demo.run $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(DEMO_FLAGS)
 
 .PHONY: check
-check: install ## Style, types, import contracts, protocol, generated files, unit and property tests.
+check: lint ## What lint checks, and the unit and property tests.
+	$(BIN)/python -m pytest -q tests/unit tests/property
+	@$(TOOK)
+
+.PHONY: lint
+lint: install ## Style, types, import contracts, protocol, generated files.
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy
@@ -62,7 +69,6 @@ check: install ## Style, types, import contracts, protocol, generated files, uni
 	$(BIN)/buf lint protos
 	$(MAKE) --no-print-directory check-proto
 	$(BIN)/python -m docs.generate --check
-	$(BIN)/python -m pytest -q tests/unit tests/property
 
 .PHONY: check-proto
 check-proto: install
@@ -74,15 +80,18 @@ check-proto: install
 
 .PHONY: test
 test: install components ## Every test but the slow ones; real vLLM and Prometheus included.
-	$(BIN)/python -m pytest -m 'not slow' tests
+	$(BIN)/python -m pytest -m 'not slow' tests/unit tests/property tests/integration
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadgroup tests/e2e
+	@$(TOOK)
 
 .PHONY: test-all
 test-all: install components ## Every test.
 	$(BIN)/python -m pytest tests
+	@$(TOOK)
 
 .PHONY: components
 components: install
-	requirements/debian.sh $(VENV) libnuma1 g++ python3-dev prometheus
+	requirements/debian.sh $(VENV) libnuma1 g++ openssl python3-dev prometheus
 
 .PHONY: bench
 bench: install ## Measures cost and throughput and writes docs/benchmarks.md. ONLY=ingest runs one part.

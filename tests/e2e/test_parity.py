@@ -9,6 +9,8 @@ from prompts import PROMPTS
 from introspan.capture.projection import orthogonal_map
 from introspan_wire.signals import CATALOGUE
 
+pytestmark = pytest.mark.xdist_group("parity")  # one process: they share what takes long to start
+
 SAMPLING = (
     {"temperature": 0.0},
     {"temperature": 0.8},

@@ -11,6 +11,9 @@ from deployment import MODEL, eventually
 from observed import last_of_a_burst, measured_among, observed, traces_of
 
 
+pytestmark = pytest.mark.xdist_group("server")  # one process: they share what takes long to start
+
+
 def test_eight_requests_at_once_keep_their_own_trace_and_the_id_that_their_client_sees(deployment):
     asks = [
         *(Ask(f"Tell me about number {i}.", trace=trace(), id=name(), stream=i % 2 == 0) for i in range(4)),

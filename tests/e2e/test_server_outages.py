@@ -15,6 +15,8 @@ from observed import kinds, last_of_a_burst, observed
 
 from introspan.context import is_chosen, request_hash
 
+pytestmark = pytest.mark.xdist_group("server")  # one process: they share what takes long to start
+
 PAUSE_SECONDS = 5
 
 
