@@ -5,6 +5,7 @@ import asyncio
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ _VLLM_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "HF_HUB_OFFLINE": "1", "VLLM
 
 def main() -> int:
     """Runs the demonstration; 0 when it ended as asked, Ctrl-C included."""
+    started_seconds = time.monotonic()
     parser = argparse.ArgumentParser(prog="python -m demo.run")
     parser.add_argument("--seconds", type=float, help="end this long after the server is ready")
     parser.add_argument("--screenshot", type=Path, help="write the last screen to this SVG file")
@@ -31,7 +33,7 @@ def main() -> int:
     console = Console(highlight=False)
     try:
         folder = prepare(cache_folder(), lambda line: console.print(line, markup=False))
-        asyncio.run(_demonstrate(plan, folder, console))
+        asyncio.run(_demonstrate(plan, folder, console, started_seconds))
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("ended early; nothing that the demonstration started is left running")
     except DemoError as error:
@@ -40,7 +42,7 @@ def main() -> int:
     return 0
 
 
-async def _demonstrate(plan: Plan, model: Path, console: Console) -> None:
+async def _demonstrate(plan: Plan, model: Path, console: Console, started_seconds: float) -> None:
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -53,7 +55,7 @@ async def _demonstrate(plan: Plan, model: Path, console: Console) -> None:
             _vllm(folder, model, openai, grpc, console) as vllm,
         ):
             addresses = (f"http://127.0.0.1:{http}", f"http://127.0.0.1:{openai}")
-            await Show(plan, console, (collector, vllm), *addresses).run()
+            await Show(plan, console, (collector, vllm), *addresses, started_seconds).run()
 
 
 def _port(preferred: int, console: Console) -> int:

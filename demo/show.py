@@ -48,6 +48,8 @@ class Show:
     programs: Sequence[Program]
     collector_address: str
     model_address: str
+    started_seconds: float
+    """When the demonstration began, on the clock."""
     clock: Callable[[], float] = time.monotonic
     _began: float = field(default=0.0, init=False)
     _first_signal_seconds: float | None = field(default=None, init=False)
@@ -127,7 +129,11 @@ class Show:
         if not self.console.is_terminal:
             self.console.print(screen(run, self._snapshot, COLUMNS), width=COLUMNS)
         if self._first_signal_seconds is not None:
-            self.console.print(f"first signal {self._first_signal_seconds:.1f} s after the server was ready")
+            since_start = self._began + self._first_signal_seconds - self.started_seconds
+            self.console.print(
+                f"first signal {self._first_signal_seconds:.1f} s after the server was ready, "
+                f"{since_start:.0f} s after the start of the demonstration"
+            )
         self.console.print(plain_line(run, self._snapshot), markup=False, soft_wrap=True)
         for failure in self._tally.failures:
             self.console.print(f"a request failed: {failure}", markup=False)

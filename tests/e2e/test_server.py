@@ -6,10 +6,10 @@ import time
 
 import duckdb
 import httpx
+import pytest
 from client import COMPLETION, RESPONSE, SENTENCE, Ask, name, talk, trace
 from deployment import MODEL, eventually
 from observed import last_of_a_burst, measured_among, observed, traces_of
-
 
 pytestmark = pytest.mark.xdist_group("server")  # one process: they share what takes long to start
 

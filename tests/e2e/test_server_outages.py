@@ -9,6 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 from client import SENTENCE, Ask, name, talk
 from deployment import eventually
 from observed import kinds, last_of_a_burst, observed

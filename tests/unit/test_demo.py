@@ -1,5 +1,6 @@
 """What the demonstration promises: it ends what it started and nothing else, and it shows what was measured."""
 
+import asyncio
 import io
 import os
 import signal
@@ -10,12 +11,14 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import httpx
 import pytest
 from rich.console import Console
 
 from demo.collected import EMPTY, read
 from demo.picture import save
 from demo.processes import loopback_port, start
+from demo.show import Plan, Show
 from demo.traffic import Tally, chats
 from demo.view import COLUMNS, Run, plain_line, screen
 
@@ -154,6 +157,28 @@ def test_screen_shows_every_mean_drop_and_disabled_signal():
         "1 in flight",
     ):
         assert shown in text, shown
+
+
+def test_summary_says_how_long_the_first_signal_took_since_the_start_and_since_the_server_was_ready():
+    seconds = iter((130.0, 131.5))
+    console = Console(width=200, record=True, file=io.StringIO())
+    show = Show(
+        Plan("m", 1.0, None, 0), console, (), "", "", started_seconds=100.0, clock=lambda: next(seconds)
+    )
+    show._began = show.clock()
+
+    def api(request):
+        return httpx.Response(200, json=_LATEST if request.url.path == "/api/v1/latest" else _STATUS)
+
+    async def look():
+        async with httpx.AsyncClient(base_url="http://c", transport=httpx.MockTransport(api)) as client:
+            await show._look(client)
+
+    asyncio.run(look())
+    show.clock = lambda: 140.0
+    show._summarise()
+    text = console.export_text()
+    assert "first signal 1.5 s after the server was ready, 32 s after the start of the demonstration" in text
 
 
 def test_screen_before_the_first_signal_says_that_there_is_nothing():

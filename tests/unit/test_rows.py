@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from introspan.capture.rows import Table, draw
+from introspan.capture.rows import Table
+from introspan.draw import draw
 from introspan.observation import Request
 
 
