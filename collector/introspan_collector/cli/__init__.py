@@ -7,7 +7,8 @@ from importlib.metadata import entry_points
 
 _MISSING = (
     "introspan: the command line needs {name}, which is part of the collector; "
-    "install it with: pip install 'introspan[collector]'"
+    "install it with: pip install 'introspan[collector]'. "
+    "`python -m introspan.doctor MODEL` works without it"
 )
 
 
