@@ -43,7 +43,7 @@ KEYS: tuple[Key, ...] = (
         "INTROSPAN_TOKEN_STRIDE",
         values.whole(1),
         "24",
-        "One burst of decoded tokens is measured in so many; 1: all.",
+        "Of so many decoded tokens a burst of three is measured; 1: all are.",
     ),
     Key(
         "INTROSPAN_LAYERS",
@@ -62,7 +62,7 @@ KEYS: tuple[Key, ...] = (
         "INTROSPAN_ATTENTION_BYTES",
         values.size,
         "64MiB",
-        "Keys read from the KV cache in one step at most; rows beyond it are not measured, and counted.",
+        "Keys read from the KV cache at once at most; rows beyond it are not measured, and counted.",
     ),
     Key(
         "INTROSPAN_ROW_BUDGET",

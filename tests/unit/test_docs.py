@@ -156,6 +156,12 @@ def test_every_stage_is_under_the_contract_that_keeps_stages_apart(side):
     assert stages in kept_apart
 
 
+def test_every_file_of_capture_has_its_place_in_the_architecture():
+    page = (_ROOT / "docs" / "architecture.md").read_text().split("## Inside capture/")[1].split("\n## ")[0]
+    files = {path.name for path in (_ROOT / "sdk/introspan/capture").glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"`(\w+\.py)`", page)) == files
+
+
 def test_every_decision_is_in_the_list_of_decisions():
     folder = _ROOT / "docs" / "adr"
     listed = re.findall(r"\((\d{4}-[^)]+)\)", (folder / "README.md").read_text())
