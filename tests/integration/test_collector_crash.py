@@ -115,8 +115,8 @@ def test_kill_9_at_many_moments_loses_nothing_acknowledged_and_counts_nothing_tw
         # The last one sent may be in the log without its answer having arrived.
         assert mine[:acknowledged] == list(range(1, acknowledged + 1))
         assert len(mine) <= acknowledged + 1
-        counted = collector.metric(COUNT, replica=f"replica-{number}")
-        assert counted == len(mine) * ROWS
+        for name in (COUNT, "introspan_segments_total"):
+            assert collector.metric(name, replica=f"replica-{number}") == len(mine) * ROWS, name
     assert collector.stop() == 0
     found = observed(collector.folder)
     assert sorted(found) == sorted(f"{n}-{s}-{row}" for n, s in records for row in range(ROWS))

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as npst
 
 from bench.fleet import batch, origin
 from introspan_collector.aggregate.aggregator import Aggregator
+from introspan_collector.model import DisabledSignal, ProducerStatus
 from introspan_collector.moments import Moments, reduce_blocks
 from introspan_wire.codec import Column, Schema, SegmentTable
 from introspan_wire.signals import Kind, Statistic
@@ -72,6 +73,22 @@ def tables(draw):
     )
 
 
+COUNTS = st.integers(0, 2**40)
+TEXTS = st.text(max_size=5)
+STATUSES = st.builds(
+    ProducerStatus,
+    measured_steps=COUNTS,
+    measured_rows=COUNTS,
+    capture_seconds=st.floats(0, 1e6),
+    drops=st.lists(st.tuples(TEXTS, COUNTS), max_size=3).map(tuple),
+    disabled=st.lists(st.builds(DisabledSignal, TEXTS, TEXTS, TEXTS), max_size=3).map(tuple),
+    probe_errors=COUNTS,
+    sampler_rows_skipped=COUNTS,
+    attention_rows_skipped=COUNTS,
+    sampling_probability=st.floats(0, 1),
+)
+
+
 @st.composite
 def batches(draw):
     return [
@@ -80,6 +97,7 @@ def batches(draw):
             who=origin(draw(st.sampled_from(["a", "b"])), draw(st.sampled_from(["0", "1"]))),
             number=number,
             received_unix_nano=NOW - draw(st.sampled_from([0, 9, 25])) * 10**9,
+            status=draw(st.none() | STATUSES),
         )
         for number in range(draw(st.integers(1, 6)))
     ]
@@ -257,4 +275,6 @@ def test_going_on_from_a_checkpoint_equals_going_on(of, data):
     after.restore(before.snapshot())
     for one in of[cut:]:
         after.consume(one)
-    agree_cumulative(shown(aggregated(of)), shown(after))
+    uninterrupted = aggregated(of)
+    assert uninterrupted.view().workers == after.view().workers
+    agree_cumulative(shown(uninterrupted), shown(after))

@@ -1,5 +1,7 @@
 """Windows, limits and eviction of the aggregates."""
 
+import io
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from bench.fleet import SECOND_NANO, Shape, batch, origin, schema, table
 from introspan_collector.aggregate.aggregator import AggregateSettings, Aggregator
-from introspan_collector.model import ProducerStatus, SeriesKey
+from introspan_collector.model import DisabledSignal, ProducerStatus, SeriesKey
 from introspan_collector.view import NO_LAYER, OVERFLOW
 from introspan_wire.codec import Column, Schema
 from introspan_wire.signals import Kind, Statistic
@@ -171,7 +173,9 @@ def test_overflow_series_are_restored_as_such_and_take_no_allowance():
     view = after.view()
     assert OVERFLOW in {histogram.model for histogram in view.histograms}
     histograms = sum(len(h.bounds) + 3 for h in view.histograms if h.model != OVERFLOW)
-    assert view.series_used == histograms + 2 * sum(key.model != OVERFLOW for key in view.series)
+    series = 2 * sum(key.model != OVERFLOW for key in view.series)
+    workers = 2 * sum(worker.exposed for worker in view.workers)
+    assert view.series_used == histograms + series + workers
     for one in batches:
         after.consume(one)
     spilled = sum(int(one.count) for key, one in shown(after).items() if key.model == OVERFLOW)
@@ -242,6 +246,7 @@ def test_counts_survive_a_replay_of_what_was_received_long_ago():
         aggregator.view()
         clock.forward(61)
     assert histogram(aggregator, "output.entropy").counts.sum() == 6
+    assert [worker.segments for worker in aggregator.view().workers] == [(("decoded", 6),)]
 
 
 def test_a_worker_keeps_its_last_status_when_a_batch_brings_none():
@@ -267,6 +272,58 @@ def test_many_schemas_do_not_pile_up():
         of = Schema(Kind.DECODED, (Column("residual.turn", Statistic.MEAN, layer),))
         aggregator.consume(batch(table(of, 1, np.random.default_rng(1)), received_unix_nano=NOW))
     assert len(aggregator.view().series) == 200
+
+
+def test_a_worker_goes_on_from_a_checkpoint_as_if_nothing_had_happened():
+    clock = Clock()
+    before, after = (Aggregator(clock_unix_nano=clock) for _ in range(2))
+    who = replace(origin(), attributes=(("host.name", "a"), ("zone", "b")))
+    disabled = (DisabledSignal("attention.entropy", "probe_error", "raised"),)
+    status = ProducerStatus(1, 2, 0.1, (("queue_full", 3),), disabled, 0, 0, 0, 1.0)
+    before.consume(batch(random_table(3), who=who, received_unix_nano=NOW, status=status))
+    workers, snapshot = before.view().workers, before.snapshot()
+    clock.forward(86_400)
+    after.restore(snapshot)
+    assert after.view().workers == workers
+    after.consume(batch(random_table(2), who=who, number=1, received_unix_nano=NOW + 1))
+    (worker,) = after.view().workers
+    assert (worker.origin, worker.status, worker.segments) == (who, status, (("decoded", 5),))
+
+
+def test_restored_workers_keep_to_the_limit_and_the_longest_unseen_goes_first():
+    before = Aggregator(clock_unix_nano=lambda: NOW)
+    for number, replica in enumerate(("a", "b", "a", "c")):
+        before.consume(batch((), who=origin(replica=replica), number=number, received_unix_nano=NOW))
+    after = Aggregator(AggregateSettings(worker_limit=2), clock_unix_nano=lambda: NOW)
+    after.restore(before.snapshot())
+    assert [worker.origin.replica for worker in after.view().workers] == ["a", "c"]
+
+
+def with_header(snapshot, change):
+    with np.load(io.BytesIO(snapshot)) as archive:
+        header, counts = json.loads(archive["header"].tobytes()), archive["counts"]
+    change(header)
+    buffer = io.BytesIO()
+    np.savez(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), counts=counts)
+    return buffer.getvalue()
+
+
+def test_a_checkpoint_from_before_workers_were_saved_restores_all_else():
+    before, after = (Aggregator(clock_unix_nano=lambda: NOW) for _ in range(2))
+    before.consume(batch(random_table(), received_unix_nano=NOW))
+    after.restore(with_header(before.snapshot(), lambda header: header.pop("workers")))
+    assert histogram(after, "output.entropy").counts.sum() == 2
+    assert after.view().workers == ()
+
+
+def test_a_checkpoint_with_a_worker_of_another_version_is_refused():
+    aggregator = Aggregator(clock_unix_nano=lambda: NOW)
+    aggregator.consume(batch(random_table(), received_unix_nano=NOW))
+    data = with_header(
+        aggregator.snapshot(), lambda header: header["workers"][0]["origin"].update(colour="red")
+    )
+    with pytest.raises(ValueError, match=r"another version .*colour"):
+        aggregator.restore(data)
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])

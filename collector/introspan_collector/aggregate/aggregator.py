@@ -58,7 +58,7 @@ class Aggregator:
         """Takes one batch, in log order."""
         slot = batch.received_unix_nano // self._slot_nano
         with self._lock:
-            self._workers.see(batch)
+            self._workers.see(batch, self._clock())
             for table in batch.tables:
                 if not len(table):
                     continue
@@ -121,14 +121,18 @@ class Aggregator:
             keys, rows = self._series()
             counted = [i for i, key in enumerate(keys) if is_counted(key.signal)]
             return checkpoint.dump(
-                [(keys[i], float(self._window.events[rows[i]])) for i in counted],
-                list(self._histograms.views()),
+                checkpoint.State(
+                    [(keys[i], float(self._window.events[rows[i]])) for i in counted],
+                    list(self._histograms.views()),
+                    self._workers.views(),
+                )
             )
 
     def restore(self, data: bytes) -> None:
         """Puts a snapshot's cumulative state in place of this one. Raises ValueError for a damaged one."""
-        events, histograms = checkpoint.load(data)
-        slot = self._clock() // self._slot_nano
+        events, histograms, workers = checkpoint.load(data)
+        now = self._clock()
+        slot = now // self._slot_nano
         with self._lock:
             self._start_empty()
             for key, total in events:
@@ -142,6 +146,7 @@ class Aggregator:
                 self._histograms.last_slot[row] = slot
                 self._histograms.counts[row, : len(view.counts)] += view.counts
                 self._histograms.totals[row] += view.total
+            self._workers.restore(workers, now)
 
     def _start_empty(self) -> None:
         self._allowance = Allowance(self._settings.series_limit)

@@ -1,6 +1,7 @@
 """Batches in, what each worker last said of itself out."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from introspan_collector.aggregate.index import Allowance
@@ -18,6 +19,7 @@ class _Entry:
     last_seen_unix_nano: int = 0
     segments: Counter[str] = field(default_factory=Counter)
     series: int = 0
+    taken_unix_nano: int = 0
 
 
 class Workers:
@@ -31,27 +33,28 @@ class Workers:
         self._allowance = allowance
         self._entries: dict[_Name, _Entry] = {}
 
-    def see(self, batch: Batch) -> None:
-        """Takes note of a batch."""
+    def see(self, batch: Batch, now_unix_nano: int) -> None:
+        """Takes note of a batch, which may have been received long ago."""
         # Taken out and put back: the dict's order is then the order of last sight.
-        name = _name(batch.origin)
-        entry = self._entries.pop(name, None) or _Entry(batch.origin)
-        self._entries[name] = entry
+        entry = self._entries.pop(_name(batch.origin), None) or _Entry(batch.origin)
         entry.origin = batch.origin
         entry.last_seen_unix_nano = batch.received_unix_nano
         if batch.status is not None:
             entry.status = batch.status
         for table in batch.tables:
             entry.segments[table.schema.kind.value] += len(table)
-        self._allowance.used -= entry.series
-        series = series_of(entry.status, entry.segments)
-        entry.series = series if self._allowance.take(series) else 0
-        if len(self._entries) > self._limit:
-            self._forget(next(iter(self._entries)))
+        self._keep(entry, now_unix_nano)
+
+    def restore(self, workers: Iterable[Worker], now_unix_nano: int) -> None:
+        """Takes back what `views` gave, in that order."""
+        for worker in workers:
+            segments = Counter(dict(worker.segments))
+            entry = _Entry(worker.origin, worker.status, worker.last_seen_unix_nano, segments)
+            self._keep(entry, now_unix_nano)
 
     def forget_before(self, unix_nano: int) -> None:
-        """Forgets workers not seen since."""
-        for name in [name for name, entry in self._entries.items() if entry.last_seen_unix_nano < unix_nano]:
+        """Forgets workers of which nothing was taken since, by the clock: replaying an old log forgets none."""
+        for name in [name for name, entry in self._entries.items() if entry.taken_unix_nano < unix_nano]:
             self._forget(name)
 
     def views(self) -> tuple[Worker, ...]:
@@ -66,6 +69,15 @@ class Workers:
             )
             for entry in self._entries.values()
         )
+
+    def _keep(self, entry: _Entry, now_unix_nano: int) -> None:
+        entry.taken_unix_nano = now_unix_nano
+        self._entries[_name(entry.origin)] = entry
+        self._allowance.used -= entry.series
+        series = series_of(entry.status, entry.segments)
+        entry.series = series if self._allowance.take(series) else 0
+        if len(self._entries) > self._limit:
+            self._forget(next(iter(self._entries)))
 
     def _forget(self, name: _Name) -> None:
         self._allowance.used -= self._entries.pop(name).series
