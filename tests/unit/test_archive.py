@@ -127,6 +127,32 @@ def test_questions_select_request_time_and_signal(tmp_path):
     assert stored(tmp_path, Question(signal="attention.entropy", request_id="nobody")) == []
 
 
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("cmpl-X", ["cmpl-X", "cmpl-X-0", "cmpl-X-12", "0_cmpl-X", "13_cmpl-X-1"]),
+        ("cmpl-X-1", ["13_cmpl-X-1"]),
+        ("resp_X", ["resp_X_0"]),
+        ("a+(b", ["a+(b", "a+(b-0"]),
+        ("mpl-X", []),
+        ("cmpl-", []),
+        (".*", []),
+    ],
+)
+def test_a_request_is_found_by_the_id_its_client_got_in_the_parts_and_in_the_tail(tmp_path, asked, found):
+    names = ["cmpl-X", "cmpl-X-0", "cmpl-X-12", "0_cmpl-X", "13_cmpl-X-1", "resp_X_0", "a+(b", "a+(b-0"]
+    names += ["cmpl-XY", "cmpl-X-a", "cmpl-X-0-0", "a_cmpl-X", "_cmpl-X", "1cmpl-X", "cmpl-X-"]
+    archived, waiting = some_batches(2, rows=len(names))
+    archived, waiting = (
+        replace(one, tables=(replace(one.tables[0], request_id=names),)) for one in (archived, waiting)
+    )
+    archive = opened(tmp_path)
+    archive.consume(archived)
+    archive.flush()
+    rows = stored(tmp_path, Question(request_id=asked), [Segments(waiting, waiting.tables[0])])
+    assert sorted(row["request_id"] for row in rows) == sorted(found * 2)
+
+
 def test_the_tail_of_the_log_is_found_beside_the_parts(tmp_path):
     archive = opened(tmp_path / "archive")
     batches = some_batches(4)

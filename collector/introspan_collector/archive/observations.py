@@ -15,14 +15,20 @@ from introspan_collector.archive.schemas import Schemas, quoted
 
 _TAIL_BYTES = 32 << 20
 
-_MATCHING = """
+# vLLM's servers number what belongs to one request: cmpl-X-0 of the prompts of cmpl-X, resp_X_0 of the turns of resp_X,
+# and 0_chatcmpl-X of the n samples. contains() first: it is cheap, and almost every row ends there.
+_REQUEST = """(
+    $request_id IS NULL OR contains(request_id, $request_id::VARCHAR)
+    AND regexp_full_match(request_id, '([0-9]+_)?' || regexp_escape($request_id) || '([-_][0-9]+)?')
+)"""
+_MATCHING = f"""
     SELECT request_id, trace_id, span_id, segment_index AS segment, kind, token_start, token_count, cached_tokens,
            prompt_tokens, measured_count,
            strftime(make_timestamp_ns(time_unix_nano), '%Y-%m-%dT%H:%M:%S.%fZ') AS time,
            model, replica, adapter, sampling_probability, log_offset, schema_id, values
     FROM read_parquet($parts)
-    WHERE ($request_id IS NULL OR request_id = $request_id) AND received_unix_nano >= $since_unix_nano
-"""
+    WHERE {_REQUEST} AND received_unix_nano >= $since_unix_nano
+"""  # noqa: S608  # constants
 _IDENTITY = """
     request_id, trace_id, span_id, segment, kind, token_start, token_count, cached_tokens, prompt_tokens,
     measured_count, time, model, replica, adapter, sampling_probability
@@ -53,7 +59,10 @@ _LONG = f"""
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which observations: of one request, received since a time, and of their values only one signal's."""
+    """Which observations: of one request, received since a time, and of their values only one signal's.
+
+    request_id: as its client knows it, whose prompts, turns and samples it stands for, or as an observation says it.
+    """
 
     request_id: str | None = None
     since_unix_nano: int = 0

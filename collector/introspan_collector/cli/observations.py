@@ -37,7 +37,12 @@ def register(app: typer.Typer) -> None:
 
 def observations(
     data: Annotated[Path, typer.Option(help="The collector's folder.")] = Path("introspan-data"),
-    request_id: Annotated[str | None, typer.Option(help="Only this request.")] = None,
+    request_id: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this request, by its client's id: finds ID, and ID-0, ID_0, 0_ID, any number."
+        ),
+    ] = None,
     since: Annotated[
         str | None, typer.Option(help="Only what was received since then: 90s, 10m, 2h, 7d.")
     ] = None,
