@@ -1,8 +1,9 @@
-"""The same work done with and without Introspan, in turn, in; the ratio of their costs, with its interval, out.
+"""The same work done with and without measuring, in turn, in; the ratio of their costs, with its interval, out.
 
-One engine without the plugin and one or two with it are loaded at the same time; they work one at a time, in an order
-that alternates, so that whatever else the machine does hits all alike. A real collector takes what is exported.
-CPU-seconds are those of the whole engine process, its exporter's thread included.
+Each engine does both, in an order that alternates: two processes of one engine differ by several per cent from each
+other, whatever they run, which is more than what is to be measured. Without measuring no request is admitted, and all
+of Introspan is in place and idle. A real collector takes what is exported. CPU-seconds are those of the whole engine
+process, its exporter's thread included.
 """
 
 import json
@@ -21,10 +22,10 @@ from scipy import stats
 from bench.collector import collector
 from demo.model import cache_folder, prepare
 
-BATCHES = {1: 48, 16: 32}
+BATCHES = {1: 32, 16: 24}
 """Tokens decoded per request, by batch size."""
 
-REPEATS = 12
+REPEATS = 6
 _EVERYTHING = {
     "INTROSPAN_LAYERS": "all",
     "INTROSPAN_ATTENTION_LAYERS": "all",
@@ -40,7 +41,6 @@ def run() -> dict[str, Any]:
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, collector(Path(folder)) as running:
         environments = {
-            "off": {"VLLM_PLUGINS": "none"},
             "defaults": {"INTROSPAN_ENDPOINT": running.grpc},
             "everything": {"INTROSPAN_ENDPOINT": running.grpc} | _EVERYTHING,
         }
@@ -87,22 +87,23 @@ def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:
     return answer
 
 
-def _work(process: subprocess.Popen[str], batch: int, tokens: int) -> dict[str, Any]:
+def _work(process: subprocess.Popen[str], batch: int, tokens: int, rate: int) -> dict[str, Any]:
     work = _pipe(process.stdin)
-    work.write(f"{batch} {tokens}\n")
+    work.write(f"{batch} {tokens} {rate}\n")
     work.flush()
     return _answer(process)
 
 
 def _compare(engines: dict[str, subprocess.Popen[str]], batch: int, tokens: int) -> dict[str, Any]:
-    for engine in engines.values():
-        _work(engine, batch, 8)
-    done: dict[str, list[dict[str, Any]]] = {name: [] for name in engines}
-    names = list(engines)
-    for repeat in range(REPEATS):
-        for name in names if repeat % 2 == 0 else reversed(names):
-            done[name].append(_work(engines[name], batch, tokens))
-    return {name: _summary(done[name], done["off"]) for name in names}
+    result = {}
+    for name, engine in engines.items():
+        _work(engine, batch, 8, 1)
+        done: dict[int, list[dict[str, Any]]] = {0: [], 1: []}
+        for repeat in range(REPEATS):
+            for rate in (0, 1) if repeat % 2 == 0 else (1, 0):
+                done[rate].append(_work(engine, batch, tokens, rate))
+        result[name] = _summary(done[1], done[0]) | {"idle": _summary(done[0], done[0])}
+    return result
 
 
 def _summary(work: list[dict[str, Any]], off: list[dict[str, Any]]) -> dict[str, Any]:

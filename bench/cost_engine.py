@@ -1,6 +1,7 @@
 """Lines of work on standard input, one JSON line of cost each on standard output: one vLLM engine in its own process.
 
-Work is `BATCH TOKENS`: that many chat requests decode that many tokens each, together.
+Work is `BATCH TOKENS RATE`: that many chat requests decode that many tokens each, together, and that share of them is
+measured. With a rate of 0 all of Introspan is in place and idle.
 """
 
 import json
@@ -26,8 +27,8 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-# Any: vLLM's engine, and the recorder's health, whose counters are read.
-def _work(engine: Any, health: Any, batch: int, tokens: int, seed: int) -> dict[str, Any]:
+# Any: vLLM's engine; `opened` is what the worker gave to its pipeline.
+def _work(engine: Any, opened: dict[str, Any], batch: int, tokens: int, seed: int) -> dict[str, Any]:
     from vllm import SamplingParams
 
     params = SamplingParams(temperature=0.8, top_p=0.95, max_tokens=tokens, ignore_eos=True)
@@ -39,7 +40,7 @@ def _work(engine: Any, health: Any, batch: int, tokens: int, seed: int) -> dict[
     while any(request.num_output_tokens == 0 for request in _scheduled(engine)):
         engine.step()
     steps: list[float] = []
-    ours_before = health.capture_ns if health else 0
+    ours_before = opened["status"]().capture_seconds
     cpu_before, started = _cpu_seconds(), time.perf_counter()
     while engine.has_unfinished_requests():
         before = time.perf_counter()
@@ -50,7 +51,7 @@ def _work(engine: Any, health: Any, batch: int, tokens: int, seed: int) -> dict[
         "wall_seconds": time.perf_counter() - started,
         "tokens": batch * len(steps),
         "steps": steps,
-        "ours_seconds": (health.capture_ns - ours_before) / 1e9 if health else 0.0,
+        "ours_seconds": opened["status"]().capture_seconds - ours_before,
     }
 
 
@@ -59,39 +60,29 @@ def _scheduled(engine: Any) -> list[Any]:
     return list(engine.engine_core.engine_core.scheduler.requests.values())
 
 
-# Any: the module introspan.capture.worker, whose Health is replaced to read its counters.
-def _reading_health(worker: Any) -> list[Any]:
-    original, made = worker.Health, []
-
-    def make() -> Any:
-        made.append(original())
-        return made[-1]
-
-    worker.Health = make
-    return made
-
-
 def main(model: str, *, eager: bool) -> None:
     """Serves lines of work until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the engine prints must not be taken for an answer
-    health = None
-    if os.environ.get("INTROSPAN_ENDPOINT"):
-        from introspan import plugin
-        from introspan.capture import worker
+    from introspan import plugin
+    from introspan.pipeline import Pipeline
 
-        made = _reading_health(worker)
-        plugin.register()
+    opened: dict[str, Any] = {}
+
+    def pipeline(*args: Any) -> Pipeline:
+        opened["admission"], opened["status"] = args[4], args[5]
+        return Pipeline(*args)
+
+    plugin.register(pipeline)
     from vllm import LLM
 
     engine = LLM(model, dtype="float32", enforce_eager=eager, max_model_len=1024, max_num_seqs=16).llm_engine
-    if os.environ.get("INTROSPAN_ENDPOINT"):
-        health = made[0]
     answers.write("{}\n")
     answers.flush()
     for seed, line in enumerate(sys.stdin):
-        batch, tokens = map(int, line.split())
-        answers.write(json.dumps(_work(engine, health, batch, tokens, seed)) + "\n")
+        batch, tokens, rate = line.split()
+        opened["admission"]._rate = float(rate)  # noqa: SLF001 - a product can only lower it
+        answers.write(json.dumps(_work(engine, opened, int(batch), int(tokens), seed)) + "\n")
         answers.flush()
 
 
