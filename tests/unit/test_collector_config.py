@@ -97,4 +97,5 @@ def test_without_the_extra_the_command_says_what_to_install(tmp_path):
         check=False,
     )
     assert result.returncode == 2
-    assert result.stderr.strip().endswith("install it with: pip install 'introspan[collector]'")
+    assert "; install it with: pip install 'introspan[collector]'. " in result.stderr
+    assert result.stderr.strip().endswith("`python -m introspan.doctor MODEL` works without it")
