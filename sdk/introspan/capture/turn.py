@@ -14,8 +14,7 @@ class Turn:
     """Around everything that capture does on the model's thread.
 
     Adds the time to the health's capture_ns. Operators run on one thread: on rows as few as ours the threads of a
-    parallel region wait for one another longer than they compute. (On two cores under load, exp of 3 × 49,152
-    numbers took 24 µs on one thread and 150–300 µs on two; setting and restoring the number takes 0.1 µs.)
+    parallel region wait for one another longer than they compute.
     """
 
     def __init__(self, health: Health) -> None:
