@@ -1,0 +1,1 @@
+"""Observations and canaries in; evidence, alarms and incidents out."""

@@ -1,0 +1,49 @@
+"""What every detector gives: for each of some requests and streams an X in [0, 1] whose healthy mean has a bound."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHARES = {
+    "sampler": 0.15,
+    "canary": 0.25,
+    "bank": 0.20,
+    "extremes": 0.25,
+    "drift": 0.05,
+    "classes": 0.05,
+    "replicas": 0.05,
+}
+"""Share of a model's budget of false alarms that each detector has; inside it, its streams share alike."""
+
+
+class Stream(NamedTuple):
+    """What one stream of evidence is about.
+
+    replica is "" where all replicas of the model count together; kind "prompt", "decoded" or "" where it does not
+    apply; side says which deviation of the signal makes X large: "high", "low", "spread", "centre" and the like.
+    """
+
+    model: str
+    replica: str
+    adapter: str
+    detector: str
+    kind: str
+    signal: str
+    layer: int
+    side: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """X of n requests for S streams.
+
+    x: float64 [n, S] in [0, 1], NaN where a request says nothing about a stream; bound: m, float64 [S], an upper
+    bound on E[X | past] while all is well; cluster: uint64 [n], requests that must count as one.
+    """
+
+    streams: tuple[Stream, ...]
+    bound: NDArray[np.float64]
+    x: NDArray[np.float64]
+    cluster: NDArray[np.uint64]
