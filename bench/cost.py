@@ -7,19 +7,17 @@ process, its exporter's thread included.
 """
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from bench.collector import collector
+from bench.engine import Engine, running
 from demo.model import cache_folder, prepare
 
 BATCHES = {1: 32, 16: 24}
@@ -39,69 +37,28 @@ def run() -> dict[str, Any]:
     """Ratios on/off of CPU-seconds per token with 95 % intervals, latencies, and time inside our code."""
     model = prepare(cache_folder(), lambda line: print(line, file=sys.stderr))
     result: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder, collector(Path(folder)) as running:
+    with tempfile.TemporaryDirectory() as folder, collector(Path(folder)) as collecting:
         environments = {
-            "defaults": {"INTROSPAN_ENDPOINT": running.grpc},
-            "everything": {"INTROSPAN_ENDPOINT": running.grpc} | _EVERYTHING,
+            "defaults": {"INTROSPAN_ENDPOINT": collecting.grpc},
+            "everything": {"INTROSPAN_ENDPOINT": collecting.grpc} | _EVERYTHING,
         }
         for mode in ("eager", "compiled"):
             with ExitStack() as stack:
                 engines = {
-                    name: stack.enter_context(_engine(model, mode, env)) for name, env in environments.items()
+                    name: stack.enter_context(running(model, mode, env)) for name, env in environments.items()
                 }
                 result[mode] = {f"batch_{batch}": _compare(engines, batch, n) for batch, n in BATCHES.items()}
     return result
 
 
-@contextmanager
-def _engine(model: Path, mode: str, env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("INTROSPAN_", "OTEL_"))} | env
-    # One thread a process: the spinning of idle OpenMP threads would be counted as work.
-    environ["OMP_NUM_THREADS"] = "1"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.cost_engine", model, mode],
-        env=environ,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        _answer(process)
-        yield process
-    finally:
-        _pipe(process.stdin).close()
-        process.wait(30)
-
-
-def _pipe(pipe: IO[str] | None) -> IO[str]:
-    assert pipe is not None, "the engine was started with pipes"
-    return pipe
-
-
-def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:
-    line = _pipe(process.stdout).readline()
-    if not line:
-        raise RuntimeError(f"the engine ended with {process.wait(30)}; its command was {process.args!r}")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
-
-
-def _work(process: subprocess.Popen[str], batch: int, tokens: int, rate: int) -> dict[str, Any]:
-    work = _pipe(process.stdin)
-    work.write(f"{batch} {tokens} {rate}\n")
-    work.flush()
-    return _answer(process)
-
-
-def _compare(engines: dict[str, subprocess.Popen[str]], batch: int, tokens: int) -> dict[str, Any]:
+def _compare(engines: dict[str, Engine], batch: int, tokens: int) -> dict[str, Any]:
     result = {}
     for name, engine in engines.items():
-        _work(engine, batch, 8, 1)
+        engine.work(batch, 8, 1)
         done: dict[int, list[dict[str, Any]]] = {0: [], 1: []}
         for repeat in range(REPEATS):
             for rate in (0, 1) if repeat % 2 == 0 else (1, 0):
-                done[rate].append(_work(engine, batch, tokens, rate))
+                done[rate].append(engine.work(batch, tokens, rate))
         result[name] = _summary(done[1], done[0]) | {"idle": _summary(done[0], done[0])}
     return result
 
@@ -114,8 +71,8 @@ def _summary(work: list[dict[str, Any]], off: list[dict[str, Any]]) -> dict[str,
         "cpu_ms_per_token": float(np.median(cpu) * 1e3),
         "tokens_per_second": float(np.median([each["tokens"] / each["wall_seconds"] for each in work])),
         "latency_ms_p50": float(np.percentile(steps, 50)),
+        # Of the couple of hundred steps here; bench.latency takes enough of them for the last per mille.
         "latency_ms_p99": float(np.percentile(steps, 99)),
-        "latency_ms_p999": float(np.percentile(steps, 99.9)),
     }
     if work is not off:
         ratios = np.log(cpu / cpu_off)

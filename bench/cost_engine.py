@@ -1,7 +1,8 @@
 """Lines of work on standard input, one JSON line of cost each on standard output: one vLLM engine in its own process.
 
-Work is `BATCH TOKENS RATE`: that many chat requests decode that many tokens each, together, and that share of them is
-measured. With a rate of 0 all of Introspan is in place and idle.
+Work is `BATCH TOKENS RATE EXPORT`: that many chat requests decode that many tokens each, together, and that share of
+them is measured. With a rate of 0 all of Introspan is in place and idle; with EXPORT 0 what is measured is thrown away
+where it would be handed to the exporter.
 """
 
 import json
@@ -65,22 +66,30 @@ def main(model: str, *, eager: bool) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the engine prints must not be taken for an answer
     from introspan import plugin
+    from introspan.observation import Observation
     from introspan.pipeline import Pipeline
 
     opened: dict[str, Any] = {}
 
-    def pipeline(*args: Any) -> Pipeline:
-        opened["admission"], opened["status"] = args[4], args[5]
-        return Pipeline(*args)
+    class Switched(Pipeline):
+        """The product's, with a switch in front of the exporter."""
 
-    plugin.register(pipeline)
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            opened.update(admission=args[4], status=args[5])
+
+        def _send(self, observations: list[Observation]) -> None:
+            super()._send(observations if opened["export"] else [])
+
+    plugin.register(Switched)
     from vllm import LLM
 
     engine = LLM(model, dtype="float32", enforce_eager=eager, max_model_len=1024, max_num_seqs=16).llm_engine
     answers.write("{}\n")
     answers.flush()
     for seed, line in enumerate(sys.stdin):
-        batch, tokens, rate = line.split()
+        batch, tokens, rate, export = line.split()
+        opened["export"] = export == "1"
         opened["admission"]._rate = float(rate)  # noqa: SLF001 - a product can only lower it
         answers.write(json.dumps(_work(engine, opened, int(batch), int(tokens), seed)) + "\n")
         answers.flush()

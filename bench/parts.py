@@ -59,6 +59,15 @@ PARTS = {
             ),
         ),
         Part(
+            "latency",
+            "bench.latency",
+            "Does measuring or exporting slow the slowest steps of the served model?",
+            (
+                _at_most("exported_to_idle_p999.high", 1.01),
+                _at_most("exported_to_captured_p999.high", 1.01),
+            ),
+        ),
+        Part(
             "ingest",
             "bench.ingest",
             "How much does one collector take?",

@@ -25,6 +25,7 @@ _WANTED = {
     "cost": {f"{run}.defaults.cpu_ratio_high": "≤ 1.01" for run in _RUNS}
     | {f"{run}.defaults.ours_ms_per_step": "≤ 0.5 ms" for run in _RUNS if run.endswith("_16")}
     | {f"{run}.everything.cpu_ratio": "≤ 1.15" for run in _RUNS},
+    "latency": {"exported_to_idle_p999.high": "≤ 1.01", "exported_to_captured_p999.high": "≤ 1.01"},
     "ingest": {
         "saturated.rows_per_core_second": "≥ 10,000 rows/s",
         "saturated.acknowledgement_seconds_p99": "≤ 0.05 s",
