@@ -14,7 +14,7 @@ from docs.collector_settings import MEANINGS
 from introspan.keys import KEYS, Key
 from introspan_collector.config import Settings
 from introspan_collector.expose.names import gauge_name, histogram_name
-from introspan_wire.signals import CATALOGUE, Kind, Signal
+from introspan_wire.signals import CATALOGUE, KNOWN, Kind, Signal
 
 _FOLDER = Path(__file__).parent
 
@@ -30,6 +30,14 @@ distribution the token was drawn from; t the position of a token.
 A *prompt* segment is the row of the last prompt token: its statistic is always `last`. A *decoded* segment is
 a stretch of generated tokens, reduced by the statistics in the table. `NaN` on the wire means *not measured*.
 
+"""
+
+_CANARY_HEAD = """
+## Canaries
+
+What only a canary has, one row for each position of its text. The worker that answers it adds, for the last token of
+the text and those generated, `residual.projection`, `residual.log_rms` and `residual.nonfinite` at every layer. None
+of it enters the statistics of traffic.
 """
 
 
@@ -60,7 +68,18 @@ def signals_page() -> str:
             for signal in CATALOGUE.values()
         ),
     )
-    return _SIGNALS_HEAD + overview + "".join(map(_section, CATALOGUE.values()))
+    canaries = [signal for name, signal in KNOWN.items() if name not in CATALOGUE]
+    return (
+        _SIGNALS_HEAD
+        + overview
+        + "".join(map(_section, CATALOGUE.values()))
+        + _CANARY_HEAD
+        + "".join(map(_canary_section, canaries))
+    )
+
+
+def _canary_section(signal: Signal) -> str:
+    return f"\n### {signal.name}\n\n{signal.description}\n\n    {signal.formula}\n"
 
 
 def _section(signal: Signal) -> str:

@@ -70,6 +70,8 @@ class Batch:
     origin: Origin
     tables: tuple[SegmentTable, ...]
     status: ProducerStatus | None
+    canaries: tuple[SegmentTable, ...] = ()
+    """Tables of Kind.CANARY, kept apart from tables so that no statistic of traffic sees them."""
 
 
 class SeriesKey(NamedTuple):

@@ -3,6 +3,7 @@
 from introspan_collector.accept.decode import decode
 from introspan_collector.log.segment import Found
 from introspan_collector.model import Batch
+from introspan_wire.signals import Kind
 
 
 def to_batch(found: Found) -> Batch:
@@ -16,6 +17,7 @@ def to_batch(found: Found) -> Batch:
         producer=header.producer,
         sequence=header.sequence,
         origin=decoded.origin,
-        tables=decoded.tables,
+        tables=tuple(table for table in decoded.tables if table.schema.kind is not Kind.CANARY),
         status=decoded.status,
+        canaries=tuple(table for table in decoded.tables if table.schema.kind is Kind.CANARY),
     )

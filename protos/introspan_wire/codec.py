@@ -15,7 +15,11 @@ from introspan_wire.v1 import observation_pb2 as pb
 NO_AXIS = -1
 """Stands for "this column has no such axis" in `Column.layer`, `.head` and `.component`."""
 
-_KIND_TO_PB = {Kind.PROMPT: pb.SEGMENT_KIND_PROMPT, Kind.DECODED: pb.SEGMENT_KIND_DECODED}
+_KIND_TO_PB = {
+    Kind.PROMPT: pb.SEGMENT_KIND_PROMPT,
+    Kind.DECODED: pb.SEGMENT_KIND_DECODED,
+    Kind.CANARY: pb.SEGMENT_KIND_CANARY,
+}
 _KIND_FROM_PB = {number: kind for kind, number in _KIND_TO_PB.items()}
 _STATISTIC_TO_PB = {
     Statistic.LAST: pb.STATISTIC_LAST,
@@ -116,7 +120,7 @@ def decode_table(message: pb.SegmentTable) -> SegmentTable:
     """The table for a message; `values` is a read-only view of it. Raises FrameError naming the field."""
     kind = _KIND_FROM_PB.get(message.kind)
     if kind is None:
-        raise FrameError("tables.kind", f"must be PROMPT or DECODED, got {message.kind}")
+        raise FrameError("tables.kind", f"must be PROMPT, DECODED or CANARY, got {message.kind}")
     schema = _decode_schema(kind, message.columns.SerializeToString(deterministic=True))
     n = message.segment_count
     # Checked before anything is allocated from segment_count, which a hostile peer may set to 2³² − 1.

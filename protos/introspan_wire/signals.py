@@ -34,6 +34,7 @@ class Kind(StrEnum):
 
     PROMPT = "prompt"
     DECODED = "decoded"
+    CANARY = "canary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Signal:
     """One measured quantity.
 
     unit is a UCUM code; low and high bound its value (inclusive, ±inf where unbounded); decoded lists the
-    statistics a decoded segment reports (a prompt segment always reports LAST); buckets are the upper bounds
+    statistics a decoded segment reports (prompt and canary segments always report LAST); buckets are the upper bounds
     of its Prometheus histogram.
     """
 
@@ -58,7 +59,7 @@ class Signal:
 
     def statistics(self, kind: Kind) -> tuple[Statistic, ...]:
         """Statistics reported for this signal in segments of a kind."""
-        return (Statistic.LAST,) if kind is Kind.PROMPT else self.decoded
+        return self.decoded if kind is Kind.DECODED else (Statistic.LAST,)
 
 
 _INF = float("inf")
@@ -66,6 +67,7 @@ _LAYER = (Axis.LAYER,)
 _HEAD = (Axis.LAYER, Axis.HEAD)
 _MEAN = (Statistic.MEAN,)
 _SUM = (Statistic.SUM,)
+_NONE: tuple[Statistic, ...] = ()  # of signals that only canaries have
 
 _NATS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 _UNIT_INTERVAL = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -280,13 +282,55 @@ _ALL = (
 )
 
 CATALOGUE: dict[str, Signal] = {signal.name: signal for signal in _ALL}
-"""Every signal by name, in the order of docs/signals.md."""
+"""Every signal of live traffic by name, in the order of docs/signals.md."""
+
+_CANARY = (
+    Signal(
+        "canary.logprob",
+        (),
+        "ln p(xᵢ₊₁ | x₀ … xᵢ)",
+        "Log-probability of the canary's own next token, as the engine's API returned it.",
+        "nat",
+        -_INF,
+        0.0,
+        _NONE,
+        (),
+    ),
+    Signal(
+        "canary.top_logprob",
+        (Axis.COMPONENT,),
+        "ln p of the likeliest tokens, in falling order",
+        "Log-probabilities of the 20 likeliest next tokens at one position of a canary.",
+        "nat",
+        -_INF,
+        0.0,
+        _NONE,
+        (),
+    ),
+    Signal(
+        "canary.top_token",
+        (Axis.COMPONENT,),
+        "ids of the likeliest tokens, in the same order",
+        "The tokens to which `canary.top_logprob` belongs.",
+        "{token}",
+        0.0,
+        _INF,
+        _NONE,
+        (),
+    ),
+)
+
+KNOWN: dict[str, Signal] = CATALOGUE | {signal.name: signal for signal in _CANARY}
+"""Every signal that may be on the wire: those of live traffic, and those that only canaries have."""
 
 PROJECTION_COMPONENTS = 32
 """Number of components of `residual.projection`."""
 
 RECENT_KEYS = 64
 """Number of keys that `attention.recent_mass` covers."""
+
+TOP_TOKENS = 20
+"""Number of components of `canary.top_logprob` and `canary.top_token`."""
 
 REPETITION_PERIODS = 64
 """Longest period that `output.repetition` looks for, in tokens."""

@@ -28,7 +28,7 @@ from introspan_wire.limits import (
     STATUS_ENTRIES,
     TABLES,
 )
-from introspan_wire.signals import CATALOGUE, PROJECTION_COMPONENTS, Axis
+from introspan_wire.signals import KNOWN, PROJECTION_COMPONENTS, Axis
 from introspan_wire.v1 import observation_pb2 as pb
 from introspan_wire.v1 import observation_service_pb2 as service_pb
 
@@ -166,7 +166,7 @@ def _known_columns(schema: Schema, layer_count: int, head_count: int) -> tuple[S
     known = []
     unknown = set()
     for column in schema.columns:
-        if column.signal in CATALOGUE:
+        if column.signal in KNOWN:
             _check_axes(column, layer_count, head_count)
             known.append(column)
         else:
@@ -176,7 +176,7 @@ def _known_columns(schema: Schema, layer_count: int, head_count: int) -> tuple[S
 
 
 def _check_axes(column: Column, layer_count: int, head_count: int) -> None:
-    axes = CATALOGUE[column.signal].axes
+    axes = KNOWN[column.signal].axes
     # The residual stream has one more place than there are layers: what enters the final norm.
     limits = {Axis.LAYER: layer_count + 1, Axis.HEAD: head_count, Axis.COMPONENT: PROJECTION_COMPONENTS}
     for axis, limit in limits.items():
@@ -192,7 +192,7 @@ def _check_axes(column: Column, layer_count: int, head_count: int) -> None:
 
 
 def _without_unknown(table: SegmentTable, known: Schema) -> SegmentTable:
-    kept = [index for index, column in enumerate(table.schema.columns) if column.signal in CATALOGUE]
+    kept = [index for index, column in enumerate(table.schema.columns) if column.signal in KNOWN]
     return replace(table, schema=known, values=np.ascontiguousarray(table.values[:, kept]))
 
 

@@ -154,7 +154,7 @@ def _sample(table: SegmentTable, seed: NDArray[np.uint64], rows: NDArray[np.intp
     if plan.names:
         sizes = np.diff([*plan.starts.tolist(), len(plan.order)])
         features = np.add.reduceat(values[:, plan.order], plan.starts, axis=1)
-        features = features / sizes.astype(np.float32)
+        features /= sizes.astype(np.float32)
     pit = values[:, plan.pit[0]] if plan.pit.size else np.full(len(rows), np.nan, np.float32)
     first = table.token_start[rows].astype(np.int64)
     return Sample(

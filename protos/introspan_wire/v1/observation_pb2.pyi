@@ -11,6 +11,7 @@ class SegmentKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SEGMENT_KIND_UNSPECIFIED: _ClassVar[SegmentKind]
     SEGMENT_KIND_PROMPT: _ClassVar[SegmentKind]
     SEGMENT_KIND_DECODED: _ClassVar[SegmentKind]
+    SEGMENT_KIND_CANARY: _ClassVar[SegmentKind]
 
 class Statistic(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -23,6 +24,7 @@ class Statistic(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 SEGMENT_KIND_UNSPECIFIED: SegmentKind
 SEGMENT_KIND_PROMPT: SegmentKind
 SEGMENT_KIND_DECODED: SegmentKind
+SEGMENT_KIND_CANARY: SegmentKind
 STATISTIC_UNSPECIFIED: Statistic
 STATISTIC_LAST: Statistic
 STATISTIC_MEAN: Statistic
