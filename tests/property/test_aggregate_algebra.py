@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as npst
 from bench.fleet import batch, origin
 from introspan_collector.aggregate.aggregator import Aggregator
 from introspan_collector.model import DisabledSignal, ProducerStatus
-from introspan_collector.moments import Moments, reduce_blocks
+from introspan_collector.moments import Moments
+from introspan_collector.sums import merge_rows, sum_columns
 from introspan_wire.codec import Column, Schema, SegmentTable
 from introspan_wire.signals import Kind, Statistic
 
@@ -107,7 +108,7 @@ def moments_of(values, weights):
     if not len(values):
         return Moments.empty((1, 1))
     start = np.zeros(1, np.intp)
-    return reduce_blocks(values[:, None], weights, start, start)
+    return merge_rows(sum_columns(values[None], start), weights, start)
 
 
 def same(left, right):

@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from introspan_collector.aggregate import checkpoint
+from introspan_collector.aggregate.block import Block, RowGroup
 from introspan_collector.aggregate.histograms import HistogramKey, Histograms
 from introspan_collector.aggregate.index import Allowance, Index
-from introspan_collector.aggregate.pending import Block, Pending, RowGroup
+from introspan_collector.aggregate.pending import Pending
 from introspan_collector.aggregate.settings import AggregateSettings
 from introspan_collector.aggregate.window import Window
 from introspan_collector.aggregate.workers import Workers
-from introspan_collector.layout import is_counted, layout
+from introspan_collector.layout import Layout, is_counted, layout
 from introspan_collector.model import Batch, SeriesKey
-from introspan_collector.moments import Moments, reduce_blocks
+from introspan_collector.moments import Moments
+from introspan_collector.sums import Sums, merge_rows, sum_columns
 from introspan_collector.view import NO_LAYER, OVERFLOW, Track, View
 from introspan_wire.codec import Schema
 
@@ -175,8 +177,9 @@ class Aggregator:
         block = pending.take()
         if not len(pending.layout.order):
             return
-        sets = reduce_blocks(block.values, block.weights, block.row_starts, pending.layout.column_starts)
-        self._infinite_values += int(np.isinf(block.values).sum())
+        sums = sum_columns(block.values, pending.layout.column_starts)
+        if not sums.complete:
+            self._infinite_values += int(np.isinf(block.values).sum())
         found = [self._rows(schema, group) for group in block.groups]
         series = np.stack([rows.series for rows in found])
         histograms = np.stack([rows.histograms for rows in found])
@@ -185,14 +188,21 @@ class Aggregator:
         self._window.last_slot[series] = now
         self._histograms.reserve()
         self._histograms.last_slot[histograms] = now
-        self._add_to_window(block, series, sets)
-        for span, rows in zip(pending.layout.spans, histograms.T, strict=True):
-            values = block.values[:, span.first_column : span.end_column]
-            self._histograms.add(span.signal, values, block.weights, rows[block.group], block.traces)
+        self._add_to_window(block, series, merge_rows(sums, block.weights, block.row_starts))
+        self._histograms.add(pending.layout.spans, block, sums, histograms)
+        self._add_events(pending.layout, block, series, sums)
+
+    def _add_events(self, plan: Layout, block: Block, rows: NDArray[np.intp], sums: Sums) -> None:
+        for span in plan.spans:
             if is_counted(span.signal):
-                starts = pending.layout.column_starts[span.first_group : span.end_group] - span.first_column
-                totals = _events(span.signal, values, block.row_starts, starts)
-                np.add.at(self._window.events, series[:, span.first_group : span.end_group], totals)
+                groups = slice(span.first_group, span.end_group)
+                events = sums.total[groups]
+                if span.signal == "output.repetition":
+                    # It has no axes: each group is one column.
+                    events = (sums.high[groups] >= REPETITION_TOKENS).astype(np.float64)
+                np.add.at(
+                    self._window.events, rows[:, groups], np.add.reduceat(events, block.row_starts, 1).T
+                )
 
     def _add_to_window(self, block: Block, rows: NDArray[np.intp], sets: Moments) -> None:
         slots = np.array([group.slot for group in block.groups])
@@ -242,16 +252,6 @@ class Aggregator:
         self._workers.forget_before(oldest * self._slot_nano)
         # Rows may now belong to others, and what overflowed may now have room.
         self._row_maps.clear()
-
-
-def _events(
-    signal: str, values: NDArray[np.float32], row_starts: NDArray[np.intp], column_starts: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Events in every block of values: what was counted there, or the segments that repeat themselves for long."""
-    counted = np.where(np.isfinite(values), values, np.float32(0)).astype(np.float64)
-    if signal == "output.repetition":
-        counted = (counted >= REPETITION_TOKENS).astype(np.float64)
-    return np.add.reduceat(np.add.reduceat(counted, row_starts, 0), column_starts, 1)
 
 
 def _series_of(key: SeriesKey) -> int:

@@ -1,16 +1,24 @@
 """Blocks of values in, cumulative histograms with exemplars out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from introspan_collector.aggregate.block import Block
+from introspan_collector.aggregate.exemplars import Exemplars
 from introspan_collector.aggregate.index import Allowance, Index
-from introspan_collector.view import OVERFLOW, Exemplar, Histogram
+from introspan_collector.layout import SignalSpan
+from introspan_collector.sums import Sums
+from introspan_collector.view import OVERFLOW, Histogram
 from introspan_wire.signals import CATALOGUE
 
+# Values are float32: compared with bounds of float64, one at a bound would lie above it.
+_BOUNDS = {name: np.array(signal.buckets, np.float32) for name, signal in CATALOGUE.items()}
 _WIDTH = max(len(signal.buckets) for signal in CATALOGUE.values()) + 1
+_COMPARISONS_AT_ONCE = 262_144  # a byte each: within a core's own cache
+_COLUMNS_AT_ONCE = 255  # columns above a bound are counted in a byte
 
 
 class HistogramKey(NamedTuple):
@@ -19,14 +27,6 @@ class HistogramKey(NamedTuple):
     model: str
     replica: str
     signal: str
-
-
-class Traces(NamedTuple):
-    """Which rows belong to traced requests. rows: [t]; ids: uint8 [t, 24], trace id then span id; times: [t] s."""
-
-    rows: NDArray[np.intp]
-    ids: NDArray[np.uint8]
-    times: NDArray[np.float64]
 
 
 def series_of(key: HistogramKey) -> int:
@@ -44,9 +44,7 @@ class Histograms:
         self.counts = np.zeros((0, _WIDTH))
         self.totals = np.zeros(0)
         self.last_slot = np.zeros(0, np.int64)
-        self._exemplar_value = np.zeros((0, _WIDTH))
-        self._exemplar_time = np.zeros((0, _WIDTH))
-        self._exemplar_ids = np.zeros((0, _WIDTH, 24), np.uint8)
+        self._exemplars = Exemplars()
 
     def reserve(self) -> None:
         """Makes room for every key that has a row."""
@@ -57,77 +55,81 @@ class Histograms:
         self.counts = np.concatenate([self.counts, np.zeros((more, _WIDTH))])
         self.totals = np.concatenate([self.totals, np.zeros(more)])
         self.last_slot = np.concatenate([self.last_slot, np.zeros(more, np.int64)])
-        self._exemplar_value = np.concatenate([self._exemplar_value, np.zeros((more, _WIDTH))])
-        self._exemplar_time = np.concatenate([self._exemplar_time, np.zeros((more, _WIDTH))])
-        self._exemplar_ids = np.concatenate([self._exemplar_ids, np.zeros((more, _WIDTH, 24), np.uint8)])
+        self._exemplars.reserve((have + more) * _WIDTH)
 
     def add(
-        self,
-        signal: str,
-        values: NDArray[np.float32],
-        weights: NDArray[np.float64],
-        histogram_rows: NDArray[np.intp],
-        traces: Traces,
+        self, spans: Sequence[SignalSpan], block: Block, sums: Sums, histograms: NDArray[np.intp]
     ) -> None:
-        """Counts the values of one signal. values: [rows, columns]; weights, histogram_rows: [rows]."""
-        bounds = np.array(CATALOGUE[signal].buckets, np.float32)
-        # A value lies in the bucket of the first bound it is not above. Comparing with every bound beats a
-        # binary search: it runs over neighbouring values in the processor's vector registers.
-        bucket = np.zeros(values.shape, np.uint8)
-        for bound in bounds:
-            bucket += values > bound
-        finite = np.isfinite(values)
-        per_value = np.where(finite, weights[:, None], 0.0)
-        used, dense = np.unique(histogram_rows, return_inverse=True)
-        cells = dense[:, None] * _WIDTH + bucket
-        counts = np.bincount(cells.ravel(), per_value.ravel(), len(used) * _WIDTH)
-        self.counts[used] += counts.reshape(len(used), _WIDTH)
-        total = np.where(finite, values, np.float32(0)).sum(1, dtype=np.float64)
-        self.totals[used] += np.bincount(dense, weights * total, len(used))
-        if len(traces.rows):
-            self._remember(bounds, values[traces.rows], histogram_rows[traces.rows], traces)
+        """Counts the values of every signal. sums: those of the block; histograms: rows here by [groups, spans]."""
+        for span, rows in zip(spans, histograms.T, strict=True):
+            bounds = _BOUNDS[span.signal]
+            groups = slice(span.first_group, span.end_group)
+            values = block.values[span.first_column : span.end_column]
+            if not sums.complete:
+                values = np.where(np.isfinite(values), values, np.float32(-np.inf))
+            above = np.zeros((len(bounds) + 2, values.shape[1]))
+            above[0] = sums.count[groups].sum(0)
+            _count_above(values, bounds, above[1:-1])
+            weighted = np.add.reduceat(above * block.weights, block.row_starts, 1)
+            # Several groups may share a histogram, which an index that names it twice would add to only once.
+            np.add.at(self.counts[:, : len(bounds) + 1], rows, -np.diff(weighted, axis=0).T)
+            total = sums.total[groups].sum(0) * block.weights
+            np.add.at(self.totals, rows, np.add.reduceat(total, block.row_starts))
+        if len(block.traces.rows):
+            self._remember(spans, block, sums, histograms)
 
     def _remember(
-        self,
-        bounds: NDArray[np.float32],
-        values: NDArray[np.float32],
-        histogram_rows: NDArray[np.intp],
-        traces: Traces,
+        self, spans: Sequence[SignalSpan], block: Block, sums: Sums, histograms: NDArray[np.intp]
     ) -> None:
-        finite = np.isfinite(values)
-        measured = finite.any(1)
+        rows = block.traces.rows
+        first_groups = [span.first_group for span in spans]
         # The smallest and the largest value of a segment: the ends of a distribution are what one looks for.
-        for empty, extreme in ((np.inf, np.min), (-np.inf, np.max)):
-            value = extreme(np.where(finite, values, np.float32(empty)), axis=1)[measured]
-            cell = (histogram_rows[measured], np.searchsorted(bounds, value))
-            self._exemplar_value[cell] = value
-            self._exemplar_time[cell] = traces.times[measured]
-            self._exemplar_ids[cell] = traces.ids[measured]
+        ends = np.stack(
+            [
+                np.minimum.reduceat(sums.low[:, rows], first_groups, 0),
+                np.maximum.reduceat(sums.high[:, rows], first_groups, 0),
+            ],
+            1,
+        )  # [spans, 2, traced]
+        cells = np.stack(
+            [np.searchsorted(_BOUNDS[span.signal], end) for span, end in zip(spans, ends, strict=True)]
+        )
+        cells += histograms[block.group[rows]].T[:, None] * _WIDTH
+        measured = np.isfinite(ends)
+        row = np.broadcast_to(np.arange(len(rows)), ends.shape)
+        traces = block.traces
+        self._exemplars.remember(cells[measured], ends[measured], traces.times, traces.ids, row[measured])
 
     def evict_before(self, slot: int) -> None:
         """Forgets histograms that were last used before a slot."""
         idle = [key for key, row in self.index.items() if self.last_slot[row] < slot]
         rows = np.array(self.index.evict(idle), np.intp)
-        self.counts[rows], self.totals[rows], self._exemplar_time[rows] = 0.0, 0.0, 0.0
+        self.counts[rows], self.totals[rows] = 0.0, 0.0
+        self._exemplars.clear((rows[:, None] * _WIDTH + np.arange(_WIDTH)).ravel())
 
     def views(self) -> Iterator[Histogram]:
         """Every histogram as it is now."""
         for key, row in self.index.items():
             bounds = CATALOGUE[key.signal].buckets
-            buckets = np.flatnonzero(self._exemplar_time[row]).tolist()
+            first = row * _WIDTH
             yield Histogram(
                 *key,
                 bounds,
                 self.counts[row, : len(bounds) + 1].copy(),
                 float(self.totals[row]),
-                {bucket: self._exemplar(row, bucket) for bucket in buckets},
+                self._exemplars.shown(first, first + _WIDTH),
             )
 
-    def _exemplar(self, row: int, bucket: int) -> Exemplar:
-        ids = self._exemplar_ids[row, bucket]
-        return Exemplar(
-            ids[:16].tobytes().hex(),
-            ids[16:].tobytes().hex() if ids[16:].any() else "",
-            float(self._exemplar_value[row, bucket]),
-            float(self._exemplar_time[row, bucket]),
-        )
+
+def _count_above(
+    values: NDArray[np.float32], bounds: NDArray[np.float32], counts: NDArray[np.float64]
+) -> None:
+    """Adds how many values of a row are above each bound. values: [columns, rows]; counts: [bounds, rows].
+
+    Comparing with every bound beats a binary search: it runs over neighbouring values in vector registers.
+    """
+    columns, rows = values.shape
+    step = min(max(1, _COMPARISONS_AT_ONCE // max(1, len(bounds) * rows)), _COLUMNS_AT_ONCE)
+    for first in range(0, columns, step):
+        above = values[first : first + step] > bounds[:, None, None]
+        counts += np.add.reduce(above.view(np.uint8), 1, np.uint8)

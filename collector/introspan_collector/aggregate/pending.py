@@ -5,29 +5,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from introspan_collector.aggregate.histograms import Traces
+from introspan_collector.aggregate.block import Block, RowGroup, Traces
 from introspan_collector.layout import Layout
+from introspan_collector.sums import by_column
 from introspan_wire.codec import SegmentTable
 
 
-class RowGroup(NamedTuple):
-    """What rows have in common that are reduced together."""
+class _Piece(NamedTuple):
+    """Rows of one table that belong to one group."""
 
-    slot: int
-    model: str
-    replica: str
-    adapter: str
-
-
-class Block(NamedTuple):
-    """Rows sorted by group. values: [rows, ordered columns]; row_starts: [groups]; group: [rows]."""
-
-    groups: list[RowGroup]
-    row_starts: NDArray[np.intp]
-    group: NDArray[np.intp]
+    group: int
     values: NDArray[np.float32]
-    weights: NDArray[np.float64]
-    traces: Traces
+    probability: NDArray[np.float32]
+    trace_id: NDArray[np.uint8]
+    span_id: NDArray[np.uint8]
+    time_unix_nano: NDArray[np.uint64]
 
 
 class Pending:
@@ -36,46 +28,47 @@ class Pending:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.bytes = 0
-        self._tables: list[SegmentTable] = []
+        self._pieces: list[_Piece] = []
         self._groups: dict[RowGroup, int] = {}
-        self._group: list[NDArray[np.intp]] = []
 
     def __len__(self) -> int:
-        return len(self._tables)
+        return len(self._pieces)
 
     def add(self, table: SegmentTable, model: str, replica: str, slot: int) -> None:
         """Takes a table."""
-        adapters = table.adapter
-        if len(set(adapters)) == 1:
-            group = np.full(len(table), self._number(RowGroup(slot, model, replica, adapters[0])), np.intp)
-        else:
-            group = np.array(
-                [self._number(RowGroup(slot, model, replica, name)) for name in adapters], np.intp
+        adapters = dict.fromkeys(table.adapter)
+        for adapter in adapters:
+            group = self._groups.setdefault(RowGroup(slot, model, replica, adapter), len(self._groups))
+            rows: slice | NDArray[np.intp] = slice(None)
+            if len(adapters) > 1:
+                rows = np.flatnonzero([name == adapter for name in table.adapter])
+            self._pieces.append(
+                _Piece(
+                    group,
+                    table.values[rows],
+                    table.sampling_probability[rows],
+                    table.trace_id[rows],
+                    table.span_id[rows],
+                    table.time_unix_nano[rows],
+                )
             )
-        self._group.append(group)
-        self._tables.append(table)
         self.bytes += table.values.nbytes
 
     def take(self) -> Block:
         """All that waited, which then waits no more."""
-        tables, groups, group = self._tables, list(self._groups), np.concatenate(self._group)
-        self._tables, self._groups, self._group, self.bytes = [], {}, [], 0
-        order = np.argsort(group, kind="stable")
-        group = group[order]
-        values = np.concatenate([table.values for table in tables])
-        probability = np.concatenate([table.sampling_probability for table in tables])[order]
-        trace_id = np.concatenate([table.trace_id for table in tables])[order]
-        span_id = np.concatenate([table.span_id for table in tables])[order]
-        time = np.concatenate([table.time_unix_nano for table in tables])[order]
-        traced = np.flatnonzero(trace_id.any(1))
+        # Sorting is stable: within a group rows stay in the order they came in.
+        pieces, groups = sorted(self._pieces, key=lambda piece: piece.group), list(self._groups)
+        self._pieces, self._groups, self.bytes = [], {}, 0
+        _, values, probability, trace_id, span_id, time_unix_nano = zip(*pieces, strict=True)
+        group = np.repeat([piece.group for piece in pieces], [len(piece.values) for piece in pieces])
+        ids = np.hstack([np.concatenate(trace_id), np.concatenate(span_id)])
+        traced = np.flatnonzero(ids[:, :16].any(1))
+        times = np.concatenate(time_unix_nano)[traced] / 1e9
         return Block(
             groups,
             np.flatnonzero(np.diff(group, prepend=-1)),
             group,
-            values[order[:, None], self.layout.order[None, :]],
-            1.0 / probability.astype(np.float64),
-            Traces(traced, np.hstack([trace_id, span_id])[traced], time[traced] / 1e9),
+            by_column(values)[self.layout.order],
+            1.0 / np.concatenate(probability).astype(np.float64),
+            Traces(traced, ids[traced], times),
         )
-
-    def _number(self, key: RowGroup) -> int:
-        return self._groups.setdefault(key, len(self._groups))

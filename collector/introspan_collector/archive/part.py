@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from introspan_collector.archive.schemas import quoted
 from introspan_collector.model import Batch
+from introspan_collector.sums import by_column
 from introspan_wire.codec import Schema, SegmentTable
 
 # zstd's fastest level writes three quarters of what Snappy writes; version 2 splits floats by byte, which is where the
@@ -96,12 +97,8 @@ def _columns(members: Sequence[Segments], schema_name: str) -> dict[str, NDArray
         "schema_id": np.full(sum(rows), schema_name, object),
     }
     columns |= {name: joined(name) for name in _COUNTS}
-    # DuckDB takes neighbouring values of a column: turned over table by table, so that there is one copy, not two.
-    values = np.empty((len(tables[0].schema.columns), sum(rows)), np.float32)
-    start = 0
-    for table in tables:
-        values[:, start : start + len(table)] = table.values.T
-        start += len(table)
+    # DuckDB takes neighbouring values of a column.
+    values = by_column([table.values for table in tables])
     return columns | {f"v{i}": values[i] for i in range(len(values))}
 
 

@@ -12,7 +12,8 @@ from introspan_collector.archive.part import Segments
 from introspan_collector.archive.schemas import quoted
 from introspan_collector.layout import layout
 from introspan_collector.model import SeriesKey
-from introspan_collector.moments import Moments, reduce_blocks
+from introspan_collector.moments import Moments
+from introspan_collector.sums import by_column, merge_rows, sum_columns
 from introspan_collector.view import Track
 from introspan_wire.codec import Schema
 
@@ -89,10 +90,11 @@ def _reduced(schema: Schema, members: Sequence[Segments]) -> _Rollup:
         order = np.argsort(group, kind="stable")
         starts = np.flatnonzero(np.diff(group[order], prepend=-1))
         tables = [item.table for item in members[first:end]]
-        values = np.concatenate([table.values for table in tables])
         probability = np.concatenate([table.sampling_probability for table in tables])[order]
-        rows = values[order[:, None], plan.order[None, :]]
-        found = reduce_blocks(rows, 1.0 / probability.astype(np.float64), starts, plan.column_starts)
+        values = by_column([table.values for table in tables])[plan.order[:, None], order]
+        found = merge_rows(
+            sum_columns(values, plan.column_starts), 1.0 / probability.astype(np.float64), starts
+        )
         present = group[order][starts]
         sets.put(present, sets.at(present).merge(found))
     return _Rollup(list(numbers), plan.groups, sets)
