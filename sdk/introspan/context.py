@@ -27,13 +27,14 @@ def cluster_key(
 ) -> int:
     """A 64-bit key that is equal for requests of one caller and tells nothing of who that is.
 
-    The caller is the API key, else the user, else the prompt's first CLUSTER_PROMPT_TOKENS tokens. Without
-    the salt no guess can be checked; processes with one salt give one key. (keyed BLAKE2b, RFC 7693)
+    The caller is the user, else the API key, which a gateway shares among its users, else the prompt's first
+    CLUSTER_PROMPT_TOKENS tokens. Without the salt no guess can be checked; processes with one salt give one key.
+    (keyed BLAKE2b, RFC 7693)
     """
-    if api_key:
-        kind, identity = b"api_key", api_key.encode()
-    elif user:
+    if user:
         kind, identity = b"user", user.encode()
+    elif api_key:
+        kind, identity = b"api_key", api_key.encode()
     else:
         tokens = prompt_token_ids[:CLUSTER_PROMPT_TOKENS]
         kind, identity = b"prompt", struct.pack(f"<{len(tokens)}q", *tokens)

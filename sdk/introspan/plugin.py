@@ -1,4 +1,4 @@
-"""vLLM's processes in, ours attached: the entry point `vllm.general_plugins`.
+"""vLLM's processes in, ours attached: the entry point `vllm.general_plugins`, and what the instrumentor shares with it.
 
 `register` runs in the API process, the engine and every worker, so it is cheap, idempotent, and starts neither
 threads nor gRPC. Whatever goes wrong here is logged once and never reaches the server.
@@ -13,9 +13,11 @@ from typing import Any
 
 from introspan import __version__
 from introspan.config import Settings, SettingsError, load
+from introspan.patches import Patches
 
 _log = logging.getLogger("introspan")
 _state: dict[str, Any] = {}
+_worker_side = Patches()
 
 
 # Any: introspan.pipeline.Pipeline, or what stands in for it in a test.
@@ -24,33 +26,56 @@ def register(pipeline: Callable[..., Any] | None = None) -> None:
 
     pipeline takes the place of introspan.pipeline.Pipeline.
     """
-    if _state:
+    if "pipeline" in _state:
         return
     _state["pipeline"] = pipeline
-    _log_to_stderr()
-    _guarded("attaching to vLLM", _register)
+    attach_api_side()
+    _guarded("attaching to vLLM's workers", _attach_workers)
 
 
-def _register() -> None:
+def attach_api_side() -> None:
+    """Lets trace and caller of this process's requests travel to the workers; called again, it does nothing."""
+    if "api" not in _state:
+        _state["api"] = Patches()
+        _log_to_stderr()
+        _guarded("attaching to vLLM", _attach_api_side)
+
+
+def detach_api_side() -> None:
+    """Gives the classes of vLLM's API process back as they were, whoever attached us to them."""
+    if "api" in _state:
+        _state.pop("api").undo()
+    if "frontend" in _state:
+        _state.pop("frontend").leave()
+
+
+def _attach_api_side() -> None:
     from vllm.engine.arg_utils import EngineArgs  # noqa: PLC0415 - the SDK is imported where vLLM is not
-    from vllm.v1.worker.worker_base import WorkerWrapperBase  # noqa: PLC0415
 
-    _after(EngineArgs, "create_engine_config", _configure)
-    _after(WorkerWrapperBase, "init_device", _follow_worker)
+    _after(_state["api"], EngineArgs, "create_engine_config", _configure)
+    if "salt" in _state:  # a server that is already configured, left for a while
+        _follow_requests()
+
+
+def _attach_workers() -> None:
+    from vllm.v1.worker.worker_base import WorkerWrapperBase  # noqa: PLC0415 - as above
+
+    _after(_worker_side, WorkerWrapperBase, "init_device", _follow_worker)
 
 
 # Any: classes and configuration of vLLM.
-def _after(owner: Any, name: str, action: Callable[..., None]) -> None:
+def _after(patches: Patches, owner: Any, name: str, action: Callable[..., None]) -> None:
     """Runs an action after a method of the host, with the method's self and result; its errors stay here."""
-    original = getattr(owner, name)
 
-    @functools.wraps(original)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result = original(self, *args, **kwargs)
-        _guarded(name, action, self, result)
-        return result
+    def around(original: Any) -> Any:
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(self, *args, **kwargs)
+            _guarded(name, action, self, result)
+            return result
 
-    setattr(owner, name, call)
+        return call
+
+    patches.replace(owner, name, around)
 
 
 def _guarded(what: str, action: Callable[..., None], *args: Any) -> None:
@@ -68,13 +93,28 @@ def _configure(_: Any, config: Any) -> None:
     if settings.off_because is not None:
         _log.info("introspan: %s", settings.off_because)
         return
-    from introspan.capture import frontend  # noqa: PLC0415 - imports nothing of torch until it is needed
-
     if isinstance(config.additional_config, dict):
         config.additional_config.setdefault("introspan_sdk", _graph(settings))
-    if not _state.get("frontend"):
-        _state["frontend"] = True
-        frontend.install(settings.salt or os.urandom(16))
+    _state.setdefault("salt", settings.salt or os.urandom(16))
+    if "frontend" not in _state:
+        _follow_requests()
+    if "pipeline" not in _state and not _is_allowed():
+        _log.warning(
+            "introspan: nothing is measured: VLLM_PLUGINS must name introspan for it to enter the workers, got %r",
+            os.environ["VLLM_PLUGINS"],
+        )
+
+
+def _follow_requests() -> None:
+    from introspan.capture import frontend  # noqa: PLC0415 - imports nothing of torch until it is needed
+
+    _state["frontend"] = frontend.install(_state["salt"])
+
+
+def _is_allowed() -> bool:
+    """Whether vLLM lets our plugin into its processes."""
+    allowed = os.environ.get("VLLM_PLUGINS")
+    return allowed is None or "introspan" in allowed.split(",")
 
 
 def _graph(settings: Settings) -> str:

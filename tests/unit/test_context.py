@@ -49,10 +49,16 @@ def test_a_cluster_key_is_equal_for_one_caller_and_differs_between_callers_kinds
     ]
     assert len(set(keys)) == len(keys)
     assert all(0 <= key < 2**64 for key in keys)
-    assert keys[0] == cluster_key(SALT, api_key="k1", user="someone", prompt_token_ids=[1, 2])
+    assert keys[0] == cluster_key(SALT, api_key="k1", prompt_token_ids=[1, 2])
 
 
-def test_a_caller_is_the_api_key_else_the_user_else_the_beginning_of_the_prompt():
+def test_users_behind_one_api_key_are_told_apart():
+    ann, ben = (cluster_key(SALT, api_key="the gateway's", user=user) for user in ("ann", "ben"))
+    assert ann != ben
+    assert ann == cluster_key(SALT, user="ann")
+
+
+def test_a_caller_is_the_user_else_the_api_key_else_the_beginning_of_the_prompt():
     prompt = list(range(200))
     same_beginning = [*prompt[:CLUSTER_PROMPT_TOKENS], 7]
     other_beginning = [9, *prompt[1:]]

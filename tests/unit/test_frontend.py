@@ -106,15 +106,16 @@ def test_concurrent_requests_keep_their_own_trace_and_caller(server):
 
 def test_requests_one_after_the_other_in_one_task_leave_each_other_nothing(server):
     async def one_after_the_other():
-        await serve(
-            server, "first", {"traceparent": traceparent(0), "authorization": "Bearer k"}, user="someone"
-        )
-        await serve(server, "second")
+        headers = {"traceparent": traceparent(0), "authorization": "Bearer k"}
+        await serve(server, "first", headers, user="someone")
+        await serve(server, "second", {"authorization": "Bearer k"})
+        await serve(server, "third")
 
     asyncio.run(one_after_the_other())
-    assert passport(server, "first").cluster_key == cluster_key(SALT, api_key="Bearer k")
-    second = passport(server, "second")
-    assert (second.trace_id, second.span_id, second.cluster_key) == (bytes(16), bytes(8), None)
+    assert passport(server, "first").cluster_key == cluster_key(SALT, user="someone")
+    assert passport(server, "second").cluster_key == cluster_key(SALT, api_key="Bearer k")
+    third = passport(server, "third")
+    assert (third.trace_id, third.span_id, third.cluster_key) == (bytes(16), bytes(8), None)
 
 
 def test_parameters_that_requests_share_are_cloned_and_never_changed(server):

@@ -12,7 +12,15 @@ HEAVY = {"torch", "vllm", "grpc", "transformers", "duckdb", "introspan_collector
 
 
 @pytest.mark.parametrize(
-    "module", ["introspan", "introspan.plugin", "introspan.config", "introspan.context", "introspan.export"]
+    "module",
+    [
+        "introspan",
+        "introspan.plugin",
+        "introspan.instrumentor",
+        "introspan.config",
+        "introspan.context",
+        "introspan.export",
+    ],
 )
 def test_importing_brings_neither_torch_nor_vllm_nor_grpc_nor_a_thread(module):
     script = (

@@ -6,7 +6,6 @@ from one to the other: an answer that is streamed is generated in another task t
 so no variable of the task would reach it. Read off vLLM 0.32.0.
 """
 
-import functools
 import logging
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -14,6 +13,7 @@ from typing import Any
 
 from introspan.capture.passport import Passport, stamp
 from introspan.context import cluster_key, parse_traceparent
+from introspan.patches import Patches
 
 _log = logging.getLogger("introspan")
 
@@ -33,6 +33,7 @@ class Frontend:
 
     def __init__(self, salt: bytes) -> None:
         self._salt = salt
+        self._patches = Patches()
         # Set and read by the endpoint, in one task.
         self._user: ContextVar[str | None] = ContextVar("introspan_user", default=None)
         self._errors = 0
@@ -41,34 +42,57 @@ class Frontend:
     # Any throughout: classes, parameters and requests of vLLM.
     def follow_engine(self, engine: Any) -> None:
         """Wraps `AsyncLLM.generate` of one engine client class."""
-        original = engine.generate
 
-        # Not a generator itself: it runs when it is called, before anything is asked of what it returns.
-        @functools.wraps(original)
-        def generate(client: Any, prompt: Any, sampling_params: Any, request_id: str, **kwargs: Any) -> Any:
-            headers = kwargs.get("trace_headers")
-            stamped = self._stamped(sampling_params, request_id, headers)
-            if isinstance(headers, TraceHeaders):
-                kwargs["trace_headers"] = dict(headers) or None
-            return original(client, prompt, stamped, request_id, **kwargs)
+        def around(original: Any) -> Any:
+            # Not a generator itself: it runs when it is called, before anything is asked of what it returns.
+            def generate(
+                client: Any, prompt: Any, sampling_params: Any, request_id: str, **kwargs: Any
+            ) -> Any:
+                headers = kwargs.get("trace_headers")
+                stamped = self._stamped(sampling_params, request_id, headers)
+                if isinstance(headers, TraceHeaders):
+                    kwargs["trace_headers"] = dict(headers) or None
+                return original(client, prompt, stamped, request_id, **kwargs)
 
-        engine.generate = generate
+            return generate
+
+        self._patches.replace(engine, "generate", around)
 
     def follow_server(self, serving: Any) -> None:
         """Wraps the base class of the server's endpoints."""
-        headers_of, check_model = serving._get_trace_headers, serving._check_model  # noqa: SLF001 - vLLM has no public seam here
 
-        @functools.wraps(headers_of)
-        async def get_trace_headers(endpoint: Any, headers: Mapping[str, str]) -> Any:
-            return self._with_caller(headers, await headers_of(endpoint, headers))
+        def around_headers(original: Any) -> Any:
+            async def get_trace_headers(endpoint: Any, headers: Mapping[str, str]) -> Any:
+                return self._with_caller(headers, await original(endpoint, headers))
 
-        @functools.wraps(check_model)
-        async def check(endpoint: Any, request: Any) -> Any:
-            self._user.set(getattr(request, "user", None))
-            return await check_model(endpoint, request)
+            return get_trace_headers
 
-        serving._get_trace_headers = get_trace_headers  # noqa: SLF001
-        serving._check_model = check  # noqa: SLF001
+        def around_check(original: Any) -> Any:
+            async def check(endpoint: Any, request: Any) -> Any:
+                self._user.set(getattr(request, "user", None))
+                return await original(endpoint, request)
+
+            return check
+
+        # vLLM has no public seam here.
+        self._patches.replace(serving, "_get_trace_headers", around_headers)
+        self._patches.replace(serving, "_check_model", around_check)
+
+    def follow_starts(self, engine: Any) -> None:
+        """Follows the endpoints as soon as the process has an engine client of this class."""
+
+        def around(original: Any) -> Any:
+            def init(client: Any, *args: Any, **kwargs: Any) -> None:
+                original(client, *args, **kwargs)
+                self.follow_endpoints()
+
+            return init
+
+        self._patches.replace(engine, "__init__", around)
+
+    def leave(self) -> None:
+        """Gives the classes back as they were."""
+        self._patches.undo()
 
     def follow_endpoints(self) -> None:
         """Follows the server's endpoints, once; they are imported only by a process that has an engine client."""
@@ -112,17 +136,11 @@ class Frontend:
             _log.warning("introspan: a request goes without trace context or caller", exc_info=True)
 
 
-def install(salt: bytes) -> None:
+def install(salt: bytes) -> Frontend:
     """Follows the API server's classes in this process. Raises ImportError or AttributeError where they differ."""
     from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415 - only in a process that serves
 
     frontend = Frontend(salt)
     frontend.follow_engine(AsyncLLM)
-    original = AsyncLLM.__init__
-
-    @functools.wraps(original)
-    def init(client: Any, *args: Any, **kwargs: Any) -> None:
-        original(client, *args, **kwargs)
-        frontend.follow_endpoints()
-
-    AsyncLLM.__init__ = init
+    frontend.follow_starts(AsyncLLM)
+    return frontend
