@@ -1,12 +1,11 @@
 """A collector that is killed: nothing it acknowledged is lost, nothing is counted twice."""
 
-import json
 import os
 import random
-import subprocess
 import threading
 import time
 import uuid
+from contextlib import contextmanager
 
 import grpc
 import numpy as np
@@ -19,7 +18,7 @@ from introspan_wire import codec
 from introspan_wire.v1 import observation_pb2 as pb
 from introspan_wire.v1 import observation_service_pb2 as service_pb
 from introspan_wire.v1 import observation_service_pb2_grpc as service_grpc
-from tests.integration.collector_process import Collector, program
+from tests.collector import Collector
 
 ROWS = 4
 COUNT = "introspan_output_entropy_nats_count"
@@ -32,8 +31,7 @@ def collector(tmp_path, free_port):
         tmp_path, free_port, "[checkpoint]\ninterval_seconds = 0.05\n[archive]\nflush_seconds = 0.3\n"
     )
     yield made
-    if made.process is not None and made.process.poll() is None:
-        made.kill()
+    made.stop()
 
 
 class Producer(threading.Thread):
@@ -69,16 +67,24 @@ class Producer(threading.Thread):
                     self.acknowledged += 1
 
 
-def observed(folder):
-    """Request ids that `introspan observations` finds, as often as it finds them."""
-    command = [program(), "observations", "--data", str(folder / "data"), "--format", "jsonl"]
-    output = subprocess.run(command, check=True, capture_output=True, text=True)
-    return [json.loads(line)["request_id"] for line in output.stdout.splitlines()]
+@contextmanager
+def sending(address, count):
+    """Producers that send until the end of the block."""
+    stopping = threading.Event()
+    producers = [Producer(address, number, stopping) for number in range(1, count + 1)]
+    for producer in producers:
+        producer.start()
+    try:
+        yield producers
+    finally:
+        stopping.set()
+        for producer in producers:
+            producer.join(10)
 
 
-def logged(folder):
+def logged(data):
     """(producer number, sequence) of every record in the log."""
-    disk = Disk(folder / "data" / "log")
+    disk = Disk(data / "log")
     try:
         return [
             (uuid.UUID(bytes=found.header.producer).int, found.header.sequence)
@@ -90,25 +96,19 @@ def logged(folder):
 
 
 def test_kill_9_at_many_moments_loses_nothing_acknowledged_and_counts_nothing_twice(collector):
-    stopping = threading.Event()
     collector.start()
-    producers = [Producer(collector.grpc, number, stopping) for number in range(1, 4)]
-    for producer in producers:
-        producer.start()
     moments = random.Random(7)
-    for _ in range(8):
-        time.sleep(moments.uniform(0.02, 0.8))
-        collector.kill()
-        collector.start()
-    time.sleep(0.5)
-    stopping.set()
-    for producer in producers:
-        producer.join(10)
+    with sending(collector.grpc, 3) as producers:
+        for _ in range(8):
+            time.sleep(moments.uniform(0.02, 0.8))
+            collector.kill()
+            collector.start()
+        time.sleep(0.5)
     assert min(producer.acknowledged for producer in producers) > 20
 
     collector.wait_processed()
     expected = {p.number: p.acknowledged for p in producers}
-    records = logged(collector.folder)
+    records = logged(collector.data)
     assert len(records) == len(set(records))
     for number, acknowledged in expected.items():
         mine = [sequence for producer, sequence in records if producer == number]
@@ -118,19 +118,15 @@ def test_kill_9_at_many_moments_loses_nothing_acknowledged_and_counts_nothing_tw
         for name in (COUNT, "introspan_segments_total"):
             assert collector.metric(name, replica=f"replica-{number}") == len(mine) * ROWS, name
     assert collector.stop() == 0
-    found = observed(collector.folder)
+    found = [one["request_id"] for one in collector.observations()]
     assert sorted(found) == sorted(f"{n}-{s}-{row}" for n, s in records for row in range(ROWS))
 
 
 def test_a_crash_between_log_and_processing_is_made_good_at_the_next_start(collector):
     collector.config.write_text("[checkpoint]\ninterval_seconds = 3600\n[archive]\nflush_seconds = 60\n")
-    stopping = threading.Event()
     collector.start()
-    producer = Producer(collector.grpc, 1, stopping)
-    producer.start()
-    time.sleep(1)
-    stopping.set()
-    producer.join(10)
+    with sending(collector.grpc, 1) as (producer,):
+        time.sleep(1)
     collector.kill()
     collector.start()
     collector.wait_processed()
@@ -143,15 +139,9 @@ def test_a_crash_between_log_and_processing_is_made_good_at_the_next_start(colle
 
 def test_kill_9_while_the_archive_catches_up_with_the_aggregates_counts_nothing_twice(collector):
     collector.config.write_text("[checkpoint]\ninterval_seconds = 0.001\n[archive]\nflush_seconds = 60\n")
-    stopping = threading.Event()
     collector.start()
-    producers = [Producer(collector.grpc, number, stopping) for number in range(1, 4)]
-    for producer in producers:
-        producer.start()
-    time.sleep(2)
-    stopping.set()
-    for producer in producers:
-        producer.join(10)
+    with sending(collector.grpc, 3) as producers:
+        time.sleep(2)
     collector.wait_processed()
     for _ in range(3):
         collector.kill()
@@ -162,15 +152,11 @@ def test_kill_9_while_the_archive_catches_up_with_the_aggregates_counts_nothing_
 
 def test_a_torn_tail_and_a_damaged_record_are_counted_and_the_collector_goes_on(collector):
     collector.config.write_text("[checkpoint]\ninterval_seconds = 3600\n[archive]\nflush_seconds = 60\n")
-    stopping = threading.Event()
     collector.start()
-    producer = Producer(collector.grpc, 1, stopping)
-    producer.start()
-    time.sleep(1)
-    stopping.set()
-    producer.join(10)
+    with sending(collector.grpc, 1) as (producer,):
+        time.sleep(1)
     collector.kill()
-    segment = collector.folder / "data" / "log" / segment_name(0)
+    segment = collector.data / "log" / segment_name(0)
     with segment.open("r+b") as file:
         file.seek(1_000)
         file.write(b"damage")

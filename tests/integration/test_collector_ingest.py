@@ -1,6 +1,7 @@
 """A real collector and what it answers: to good batches, to bad ones, under pressure, and while it drains."""
 
 import resource
+import signal
 import threading
 import time
 
@@ -17,7 +18,7 @@ from introspan_wire.signals import Kind, Statistic
 from introspan_wire.v1 import observation_pb2 as pb
 from introspan_wire.v1 import observation_service_pb2 as service_pb
 from introspan_wire.v1 import observation_service_pb2_grpc as service_grpc
-from tests.integration.collector_process import Collector
+from tests.collector import Collector
 
 METHOD = "/introspan_wire.v1.ObservationService/ExportObservations"
 SHAPE = fleet.Shape(residual_layers=(0, 2), attention_layers=(0,), projection_layers=(), heads=2)
@@ -29,15 +30,14 @@ DAY_NANO = 86_400 * 10**9
 def make_collector(tmp_path, free_port):
     made = []
 
-    def make(config="", **limits):
+    def make(config=""):
         made.append(Collector(tmp_path, free_port, config))
-        made[-1].start(**limits)
+        made[-1].start()
         return made[-1]
 
     yield make
     for collector in made:
-        if collector.process.poll() is None:
-            collector.kill()
+        collector.stop()
 
 
 def a_request(sequence=1, producer=b"p" * 16, rows=4, columns=None):
@@ -186,10 +186,9 @@ def test_a_clock_days_off_is_remarked_on_and_the_time_of_receipt_is_used(make_co
 
 
 def test_a_full_disk_is_answered_unavailable_and_forgotten_once_there_is_space(make_collector):
+    collector = make_collector()
     # The limit on file size stands for the disk: writing beyond it fails just as halfway through a record.
-    collector = make_collector(
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-    )
+    resource.prlimit(collector.pid, resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
     accepted, outcome = 0, None
     while outcome is None and accepted < 200:
         try:
@@ -202,7 +201,7 @@ def test_a_full_disk_is_answered_unavailable_and_forgotten_once_there_is_space(m
     assert retry_seconds(dict(outcome.trailing_metadata())) == 1.0
     assert refused(collector, "log_error") >= 1
     assert collector.metric("introspan_collector_log_write_errors_total") >= 1
-    resource.prlimit(collector.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    resource.prlimit(collector.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
     export(collector, a_request(accepted + 1))
     collector.wait_processed()
     assert collector.metric(ENTROPY_COUNT) == (accepted + 1) * 4
@@ -240,9 +239,9 @@ def test_sigterm_says_not_serving_answers_what_is_under_way_saves_and_ends_with_
         for sequence in range(1, 50):
             export(collector, a_request(sequence))
         began = time.monotonic()
-        collector.process.terminate()
+        collector.signal(signal.SIGTERM)
         assert next(updates).status == health_pb2.HealthCheckResponse.NOT_SERVING
-    assert collector.process.wait(timeout=10) == 0
+    assert collector.stop() == 0
     assert time.monotonic() - began < 10
     assert "collector stopped" in collector.output()
     collector.start()

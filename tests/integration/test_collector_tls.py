@@ -1,39 +1,17 @@
 """A collector with certificates: it proves who it is, and lets in only whom its authority signed."""
 
-import subprocess
-
 import grpc
 import pytest
 
 from introspan_wire.v1 import observation_pb2 as pb
 from introspan_wire.v1 import observation_service_pb2 as service_pb
 from introspan_wire.v1 import observation_service_pb2_grpc as service_grpc
-from tests.integration.collector_process import Collector
+from tests.collector import Collector
+from tests.integration.certificates import certify
 
 REQUEST = service_pb.ExportObservationsRequest(
     resource=pb.Resource(model_name="model", replica="r"), producer_id=bytes(16), sequence=1
 )
-
-
-def certify(folder, name):
-    """A self-signed certificate for 127.0.0.1 and its key."""
-    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    names = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*command, *files, *names], check=True, capture_output=True)
-    return certificate, key
 
 
 def export(address, roots, certificate=None, key=None):
@@ -49,9 +27,7 @@ def test_only_clients_with_a_signed_certificate_get_in_and_only_over_tls(tmp_pat
     stranger, stranger_key = certify(tmp_path, "stranger")
     files = {"certificate": server, "key": key, "client_ca": client}
     settings = "".join(f'tls_{name}_file = "{path}"\n' for name, path in files.items())
-    collector = Collector(tmp_path, free_port, f"[accept]\n{settings}")
-    collector.start()
-    try:
+    with Collector(tmp_path, free_port, f"[accept]\n{settings}") as collector:
         assert export(collector.grpc, server, client, client_key) == service_pb.ExportObservationsResponse()
         for certificate, own_key in ((None, None), (stranger, stranger_key)):
             with pytest.raises(grpc.RpcError):
@@ -61,5 +37,3 @@ def test_only_clients_with_a_signed_certificate_get_in_and_only_over_tls(tmp_pat
         with grpc.insecure_channel(collector.grpc) as channel, pytest.raises(grpc.RpcError):
             service_grpc.ObservationServiceStub(channel).ExportObservations(REQUEST, timeout=10)
         assert collector.metric("introspan_collector_accepted_batches_total") == 1
-    finally:
-        collector.kill()

@@ -1,24 +1,19 @@
 """A real Prometheus scrapes a real collector that is fed over real gRPC."""
 
-import json
-import os
 import re
-import signal
 import subprocess
-import sys
 import time
-from contextlib import contextmanager
-from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
-from bench.collector import collector as collecting
 from bench.fleet import Shape, origin, schema, table
 from bench.producer import Producer
 from introspan_collector.model import DisabledSignal, ProducerStatus
 from introspan_wire.signals import CATALOGUE, Kind
+from tests.collector import Collector
+from tests.patience import eventually
+from tests.prometheus import scraping
 
 SHAPE = Shape(residual_layers=(0, 1, 8), attention_layers=(0, 8), projection_layers=(8,), heads=2)
 STATUS = ProducerStatus(
@@ -32,34 +27,6 @@ STATUS = ProducerStatus(
     attention_rows_skipped=4,
     sampling_probability=0.25,
 )
-PATIENCE_SECONDS = 30
-
-
-def eventually(claim, within_seconds=PATIENCE_SECONDS):
-    """What claim returns, once that is true; its last failure if it never is."""
-    until = time.monotonic() + within_seconds
-    while True:
-        try:
-            value = claim()
-        except (httpx.HTTPError, AssertionError):
-            if time.monotonic() > until:
-                raise
-        else:
-            if value:
-                return value
-            assert time.monotonic() < until, f"still {value!r} after {within_seconds} s"
-        time.sleep(0.1)
-
-
-@contextmanager
-def running(command, log, stop_with=signal.SIGTERM):
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-    try:
-        yield process
-    finally:
-        process.send_signal(stop_with)
-        process.wait(timeout=20)
 
 
 def traced(rows, rng, kind=Kind.DECODED):
@@ -67,9 +34,8 @@ def traced(rows, rng, kind=Kind.DECODED):
 
 
 @pytest.fixture(scope="module")
-def collector(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("collector")
-    with collecting(folder / "data", folder / "collector.log") as found:
+def collector(tmp_path_factory, free_port):
+    with Collector(tmp_path_factory.mktemp("collector"), free_port) as found:
         yield found
 
 
@@ -89,25 +55,7 @@ def sent(collector):
 def prometheus(collector, sent, tmp_path_factory, free_port, prometheus_program):
     assert sent
     folder = tmp_path_factory.mktemp("prometheus")
-    port = free_port()
-    (folder / "prometheus.yml").write_text(
-        "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
-        f"scrape_configs: [{{job_name: introspan, static_configs: [{{targets: ['{collector.http}']}}]}}]\n"
-    )
-    command = [
-        prometheus_program,
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'tsdb'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--enable-feature=exemplar-storage",
-    ]
-    with running(command, folder / "prometheus.log"):
-
-        def ask(path, **parameters):
-            answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/{path}", params=parameters, timeout=10).json()
-            assert answer["status"] == "success", answer
-            return answer["data"]
-
+    with scraping(collector.http, folder, prometheus_program, free_port()) as ask:
         eventually(lambda: ask("query", query='up{job="introspan"} == 1')["result"])
         yield ask
 
@@ -190,16 +138,9 @@ def test_the_api_answers_over_time_and_per_replica(collector, sent):
     assert status[0]["segments"] == {"decoded": 9, "prompt": 3}
 
 
-def observed(data, *options):
-    program = Path(sys.executable).with_name("introspan")
-    command = [program, "observations", "--data", data, "--format", "jsonl", *options]
-    done = subprocess.run(command, capture_output=True, check=True, text=True, env=os.environ)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 def test_observations_are_seen_while_the_collector_runs_and_before_they_are_in_parquet(collector, sent):
     assert not list(collector.data.glob("archive/observations/**/*.parquet"))
-    found = observed(collector.data, "--signal", "residual.log_rms")
+    found = collector.observations("--signal", "residual.log_rms")
     assert sorted(one["request_id"] for one in found) == sorted(name for of in sent for name in of.request_id)
     check_first_row(found, sent[1])
 
@@ -224,17 +165,17 @@ def names(of):
     return [(column.signal, column.layer) for column in of.schema.columns]
 
 
-def test_after_a_stop_everything_is_in_parquet_once_and_counts_go_on(tmp_path):
+def test_after_a_stop_everything_is_in_parquet_once_and_counts_go_on(tmp_path, free_port):
     rng = np.random.default_rng(8)
     first, second = traced(3, rng), traced(4, rng)
+    collector = Collector(tmp_path, free_port)
     for of in (first, second):
-        with collecting(tmp_path / "data", tmp_path / "collector.log") as collector:
+        with collector:
             with Producer(collector.grpc, origin()) as producer:
                 producer.send(of)
-            eventually(lambda c=collector: c.get("/api/v1/latest").json()["series"])
-            text = collector.get("/metrics").text
-    sample = re.search(r'introspan_output_entropy_nats_count{.*replica="replica-0"} (\S+)', text)
-    assert float(sample[1]) == 7
-    found = observed(tmp_path / "data")
+            eventually(lambda: collector.get("/api/v1/latest").json()["series"])
+            counted = collector.metric("introspan_output_entropy_nats_count", replica="replica-0")
+    assert counted == 7
+    found = collector.observations()
     assert sorted(one["request_id"] for one in found) == sorted((*first.request_id, *second.request_id))
-    assert len(list((tmp_path / "data").glob("archive/observations/**/*.parquet"))) == 2
+    assert len(list(collector.data.glob("archive/observations/**/*.parquet"))) == 2
