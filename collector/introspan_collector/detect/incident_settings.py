@@ -1,0 +1,20 @@
+"""When an incident is over, how many are kept, and how long a canary may take to answer."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentSettings:
+    """When an incident is over, how many are kept, and how long a canary may take to answer."""
+
+    quiet_seconds: float = 900.0
+    quiet_requests: int = 1000
+    open_limit: int = 256
+    history_limit: int = 200
+    answer_seconds: float = 30.0
+    canary_fresh_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"incidents.{name} must be > 0, got {getattr(self, name)}")

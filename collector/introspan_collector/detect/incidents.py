@@ -1,0 +1,256 @@
+"""Findings, canary reports and what people decide in; incidents that open, change and end out."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from introspan_collector.detect.clues import with_finding
+from introspan_collector.detect.finding import Copy, Finding, Subject
+from introspan_collector.detect.incident import Acknowledgement, Incident, State, opened
+from introspan_collector.detect.incident_record import Book, dump, load
+from introspan_collector.detect.incident_settings import IncidentSettings
+from introspan_collector.detect.maintenance import Window, announced, reason_at
+from introspan_collector.detect.reconsider import CanaryReport, reconsidered
+from introspan_collector.notice import Severity
+
+OVERFLOW = Subject("other", "other")
+"""Takes the findings of models and adapters beyond the number of incidents that may be open."""
+
+_MOST_REPORTS = 1024
+_LONGEST_NAME = 200
+_LONGEST_COMMENT = 2000
+
+
+class Change(StrEnum):
+    """What has happened to an incident."""
+
+    OPENED = "opened"
+    UPDATED = "updated"
+    ESCALATED = "escalated"
+    ACKNOWLEDGED = "acknowledged"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change and the incident after it. ask_canary: the canary of its model has to be asked now.
+
+    People are told of it where incident.notified is set.
+    """
+
+    change: Change
+    incident: Incident
+    ask_canary: bool = False
+
+
+class Incidents:
+    """The book of incidents: open ones by model and adapter, and the last that are over.
+
+    Times are seconds since 1970 as the caller has them. Methods may be called from several threads.
+    """
+
+    def __init__(self, settings: IncidentSettings | None = None) -> None:
+        self._settings = settings or IncidentSettings()
+        self._lock = threading.RLock()
+        self._open: dict[Subject, Incident] = {}
+        self._history: OrderedDict[str, Incident] = OrderedDict()
+        self._reports: OrderedDict[Subject, CanaryReport] = OrderedDict()
+        self._windows: tuple[Window, ...] = ()
+
+    def take(self, finding: Finding, now_unix_seconds: float) -> list[Event]:
+        """Opens an incident or adds to the one that is open."""
+        with self._lock:
+            subject = self._subject(Subject(finding.alarm.model, finding.alarm.adapter))
+            before = self._open.get(subject)
+            incident = before or self._new(subject, finding, now_unix_seconds)
+            escalated = finding.copy is Copy.PAGE and incident.severity is not Severity.CRITICAL
+            incident = replace(
+                with_finding(incident, finding),
+                severity=Severity.CRITICAL if escalated else incident.severity,
+                # What was acknowledged was less than this.
+                state=State.OPEN if escalated else incident.state,
+                updated_unix_seconds=now_unix_seconds,
+                quiet_since_unix_seconds=now_unix_seconds,
+                quiet_requests=0,
+            )
+            change = Change.OPENED if before is None else Change.ESCALATED if escalated else Change.UPDATED
+            return [self._reconsider(incident, now_unix_seconds, change)]
+
+    def follow(self, subject: Subject, level: float, requests: int, now_unix_seconds: float) -> list[Event]:
+        """Takes how a subject does since its alarm, tick by tick; ends its incident once it was quiet for long enough.
+
+        level: log₁₀ of the evidence of a copy that began anew at the alarm over the ticket's threshold; requests:
+        how many of the tick's it has counted.
+        """
+        with self._lock:
+            incident = self._open.get(self._subject(subject))
+            if incident is None:
+                return []
+            if level >= 0:
+                changed = replace(incident, quiet_since_unix_seconds=now_unix_seconds, quiet_requests=0)
+                self._open[incident.subject] = changed
+                return []
+            incident = replace(incident, quiet_requests=incident.quiet_requests + requests)
+            self._open[incident.subject] = incident
+            quiet_seconds = now_unix_seconds - incident.quiet_since_unix_seconds
+            settings = self._settings
+            if quiet_seconds < settings.quiet_seconds or incident.quiet_requests < settings.quiet_requests:
+                return []
+            why = f"Quiet for {quiet_seconds / 60:.0f} minutes and {incident.quiet_requests} requests."
+            return [self._end(incident, why, now_unix_seconds)]
+
+    def hear(self, report: CanaryReport, now_unix_seconds: float) -> list[Event]:
+        """Takes a canary's report and reconsiders the incidents of its model."""
+        with self._lock:
+            self._reports[report.subject] = report
+            self._reports.move_to_end(report.subject)
+            while len(self._reports) > _MOST_REPORTS:
+                self._reports.popitem(last=False)
+            concerned = [one for one in self._open.values() if one.subject.model == report.subject.model]
+            return self._changed(concerned, now_unix_seconds)
+
+    def tick(self, now_unix_seconds: float) -> list[Event]:
+        """What time alone changes: canaries that did not answer, deploys that are over."""
+        with self._lock:
+            windows = (one for one in self._windows if one.end_unix_seconds > now_unix_seconds)
+            self._windows = tuple(windows)
+            waiting = [one for one in self._open.values() if one.asked_unix_seconds is not None]
+            events = self._changed(waiting, now_unix_seconds)
+            for incident in list(self._open.values()):
+                if incident.notified or reason_at(self._windows, incident.subject.model, now_unix_seconds):
+                    continue
+                told = replace(incident, notified=True, updated_unix_seconds=now_unix_seconds)
+                self._open[told.subject] = told
+                events.append(Event(Change.OPENED, told))
+            return events
+
+    def promote(self, subject: Subject, reference: str, now_unix_seconds: float) -> list[Event]:
+        """Ends the incident of a model and adapter that has a new reference, given by its content hash."""
+        with self._lock:
+            incident = self._open.get(subject)
+            if incident is None:
+                return []
+            why = f"A new reference was promoted: {reference}."
+            return [self._end(incident, why, now_unix_seconds)]
+
+    def acknowledge(self, id_: str, acknowledgement: Acknowledgement) -> Event:
+        """Records who looks after an incident; the caller hands accept_as_class to whoever builds references.
+
+        Raises ValueError for an incident that is not open and for a text that is too long.
+        """
+        _check_length("by", acknowledgement.by, 1, _LONGEST_NAME)
+        _check_length("comment", acknowledgement.comment, 0, _LONGEST_COMMENT)
+        with self._lock:
+            incident = next((one for one in self._open.values() if one.id == id_), None)
+            if incident is None:
+                raise ValueError(
+                    f"incident {id_!r} is not open: list the open ones and take one of their ids"
+                )
+            done = replace(
+                incident,
+                state=State.ACKNOWLEDGED,
+                acknowledgement=acknowledgement,
+                updated_unix_seconds=acknowledgement.time_unix_seconds,
+            )
+            self._open[done.subject] = done
+            return Event(Change.ACKNOWLEDGED, done)
+
+    def announce(self, window: Window, now_unix_seconds: float) -> None:
+        """Records a deploy: incidents that begin in it are kept, and nobody is told while it lasts.
+
+        Raises ValueError where too many are announced.
+        """
+        with self._lock:
+            self._windows = announced(self._windows, window, now_unix_seconds)
+
+    def withdraw(self, id_: str) -> None:
+        """Forgets an announced deploy. Raises ValueError for one that is not announced."""
+        with self._lock:
+            kept = tuple(one for one in self._windows if one.id != id_)
+            if len(kept) == len(self._windows):
+                raise ValueError(
+                    f"window {id_!r} is not announced: list the windows and take one of their ids"
+                )
+            self._windows = kept
+
+    def windows(self) -> tuple[Window, ...]:
+        """Announced deploys that were not over when last looked."""
+        return self._windows
+
+    def open(self) -> tuple[Incident, ...]:
+        """Incidents that are not over, in the order in which they opened."""
+        with self._lock:
+            return tuple(self._open.values())
+
+    def history(self) -> tuple[Incident, ...]:
+        """The last incidents that are over, in the order in which they ended."""
+        with self._lock:
+            return tuple(self._history.values())
+
+    def find(self, id_: str) -> Incident | None:
+        """The incident of that id, if it is open or remembered."""
+        with self._lock:
+            return next((one for one in self._open.values() if one.id == id_), self._history.get(id_))
+
+    def snapshot(self) -> bytes:
+        """The whole state."""
+        with self._lock:
+            return dump(Book(self.open(), self.history(), self._windows, tuple(self._reports.values())))
+
+    def restore(self, state: bytes) -> None:
+        """Replaces the state by a snapshot. Raises ValueError for one that it cannot read."""
+        book = load(state)
+        with self._lock:
+            self._open = {one.subject: one for one in book.open}
+            self._history = OrderedDict((one.id, one) for one in book.history)
+            self._windows = book.windows
+            self._reports = OrderedDict((one.subject, one) for one in book.reports)
+
+    def _subject(self, subject: Subject) -> Subject:
+        if subject in self._open or len(self._open) < self._settings.open_limit:
+            return subject
+        return OVERFLOW
+
+    def _new(self, subject: Subject, finding: Finding, now_unix_seconds: float) -> Incident:
+        maintenance = reason_at(self._windows, subject.model, now_unix_seconds)
+        return opened(subject, finding, now_unix_seconds, maintenance)
+
+    def _reconsider(self, incident: Incident, now_unix_seconds: float, change: Change) -> Event:
+        base = self._reports.get(Subject(incident.subject.model, ""))
+        report = self._reports.get(incident.subject, base)
+        settings = self._settings
+        incident = reconsidered(
+            incident, report, settings.answer_seconds, settings.canary_fresh_seconds, now_unix_seconds
+        )
+        ask = incident.triage.ask_canary
+        if ask:
+            incident = replace(incident, asked_unix_seconds=now_unix_seconds)
+        self._open[incident.subject] = incident
+        return Event(change, incident, ask)
+
+    def _changed(self, incidents: list[Incident], now_unix_seconds: float) -> list[Event]:
+        events = [self._reconsider(one, now_unix_seconds, Change.UPDATED) for one in incidents]
+        before = {one.id: one.triage for one in incidents}
+        return [event for event in events if event.incident.triage != before[event.incident.id]]
+
+    def _end(self, incident: Incident, why: str, now_unix_seconds: float) -> Event:
+        ended = replace(
+            incident,
+            state=State.RESOLVED,
+            updated_unix_seconds=now_unix_seconds,
+            resolved_unix_seconds=now_unix_seconds,
+            resolution=why,
+        )
+        del self._open[incident.subject]
+        self._history[ended.id] = ended
+        while len(self._history) > self._settings.history_limit:
+            self._history.popitem(last=False)
+        return Event(Change.RESOLVED, ended)
+
+
+def _check_length(key: str, text: str, least: int, most: int) -> None:
+    if not least <= len(text) <= most:
+        raise ValueError(
+            f"{key} must have {least} to {most} characters, got {len(text)}: shorten or fill it in"
+        )
