@@ -286,6 +286,17 @@ CATALOGUE: dict[str, Signal] = {signal.name: signal for signal in _ALL}
 
 _CANARY = (
     Signal(
+        "canary.token",
+        (),
+        "xᵢ₊₁",
+        "Id of the canary's own next token: of its text, then of those generated greedily.",
+        "{token}",
+        0.0,
+        _INF,
+        _NONE,
+        (),
+    ),
+    Signal(
         "canary.logprob",
         (),
         "ln p(xᵢ₊₁ | x₀ … xᵢ)",

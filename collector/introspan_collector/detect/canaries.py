@@ -1,0 +1,191 @@
+"""Canary answers of all models in; rounds that were compared, and evidence from them, out."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from introspan_collector.detect.canary import Comparison, compare
+from introspan_collector.detect.canary_answer import Answer, Join
+from introspan_collector.detect.canary_baseline import FEWEST_ROUNDS, Baseline, build
+from introspan_collector.detect.evidence import Evidence, Stream
+from introspan_collector.detect.tolerance import tail_bound
+from introspan_collector.model import Batch, Origin
+from introspan_collector.suite import NAMES
+
+DISTANCE = "canary.distance"
+"""What the stream of canary evidence is about."""
+
+_STATES_WAIT_NANO = 5_000_000_000
+_ROUND_WAIT_NANO = 30_000_000_000
+_OPEN_ROUNDS = 1024
+_CHANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Round:
+    """One round of one replica.
+
+    comparison is None while there is nothing to compare with. in_a_row: rounds that deviate, this one included.
+    """
+
+    model: str
+    replica: str
+    name: str
+    origin: Origin
+    time_unix_nano: int
+    answers: Mapping[str, Answer]
+    comparison: Comparison | None
+    in_a_row: int
+
+    @property
+    def pages(self) -> bool:
+        """Whether people are to be told at once: two rounds in a row deviate, and it matters to the answers."""
+        return self.comparison is not None and self.in_a_row >= 2 and not self.comparison.equivalent
+
+
+@dataclass(slots=True)
+class _Open:
+    since_unix_nano: int
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Model:
+    """What is known of one model: its baseline, the rounds that are to become one, and the last round by replica."""
+
+    baseline: Baseline | None = None
+    gathered: list[Mapping[str, Answer]] = field(default_factory=list)
+    last: dict[str, Round] = field(default_factory=dict)
+    problem: str = ""
+
+
+class Canaries:
+    """Follows the canaries of at most `models` models. rounds: how many a baseline is built from."""
+
+    def __init__(self, rounds: int = FEWEST_ROUNDS, models: int = 256, replicas: int = 1024) -> None:
+        self._rounds = rounds
+        self._limits = (models, replicas)
+        self._join = Join()
+        self._open: OrderedDict[tuple[str, str, str], _Open] = OrderedDict()
+        self._models: dict[str, _Model] = {}
+
+    def consume(self, batch: Batch) -> None:
+        """Takes the canary rows of a batch."""
+        for answer in self._join.add(batch):
+            self._put(answer)
+
+    def advance(self, now_unix_nano: int) -> list[Round]:
+        """The rounds that are complete, or have waited long enough, compared."""
+        for answer in self._join.late(now_unix_nano - _STATES_WAIT_NANO):
+            self._put(answer)
+        done = [
+            key
+            for key, found in self._open.items()
+            if found.answers.keys() >= NAMES or found.since_unix_nano < now_unix_nano - _ROUND_WAIT_NANO
+        ]
+        return [self._finish(key, self._open.pop(key)) for key in done]
+
+    def evidence(self, finished: Round) -> Evidence | None:
+        """X = 1 where a round is further off than every one of the baseline; None where it was not compared."""
+        model = self._models[finished.model]
+        if finished.comparison is None or model.baseline is None:
+            return None
+        distances = model.baseline.distances
+        stream = Stream(finished.model, finished.replica, "", "canary", "", DISTANCE, -1, "high")
+        return Evidence(
+            (stream,),
+            np.array([tail_bound(len(distances), 1, _CHANCE)]),
+            np.array([[float(finished.comparison.ratio > distances[-1])]]),
+            np.array([int(finished.name, 16)], np.uint64),
+        )
+
+    def wanted(self, model: str) -> bool:
+        """Whether the canary should be asked again at once: a first round deviates and waits for a second."""
+        found = self._models.get(model)
+        return found is not None and any(last.in_a_row == 1 for last in found.last.values())
+
+    def last(self) -> Iterator[Round]:
+        """The last round of every replica."""
+        for model in self._models.values():
+            yield from model.last.values()
+
+    def baseline(self, model: str) -> Baseline | None:
+        """What the model's rounds are compared with."""
+        found = self._models.get(model)
+        return None if found is None else found.baseline
+
+    def progress(self, model: str) -> tuple[int, int, str]:
+        """Rounds gathered for the next baseline, rounds it takes, and what stands against building it."""
+        found = self._models.get(model)
+        return (0, self._rounds, "") if found is None else (len(found.gathered), self._rounds, found.problem)
+
+    def promote(self, model: str) -> None:
+        """Makes the rounds gathered since the model changed its baseline. Raises ValueError for too few."""
+        found = self._models.get(model)
+        if found is None or not found.gathered:
+            raise ValueError(
+                f"model {model!r} has no rounds of canaries gathered for a new baseline: ask it first"
+            )
+        found.baseline = build(found.gathered)
+        found.gathered = []
+        found.last.clear()
+
+    def _put(self, answer: Answer) -> None:
+        key = (answer.origin.model, answer.origin.replica, answer.round)
+        found = self._open.setdefault(key, _Open(answer.received_unix_nano))
+        found.answers[answer.prompt] = answer
+        if len(self._open) > _OPEN_ROUNDS:
+            self._open.popitem(last=False)
+
+    def _finish(self, key: tuple[str, str, str], found: _Open) -> Round:
+        name, replica, number = key
+        if name not in self._models and len(self._models) >= self._limits[0]:
+            self._models.pop(next(iter(self._models)))
+        model = self._models.setdefault(name, _Model())
+        origin = next(iter(found.answers.values())).origin
+        comparison, in_a_row = None, 0
+        if model.baseline is not None and model.baseline.questions.keys() & found.answers.keys():
+            comparison = compare(model.baseline, found.answers)
+            before = model.last.get(replica)
+            in_a_row = (1 + (before.in_a_row if before else 0)) if comparison.deviates else 0
+        last = Round(
+            name, replica, number, origin, found.since_unix_nano, found.answers, comparison, in_a_row
+        )
+        if len(model.last) < self._limits[1] or replica in model.last:
+            model.last[replica] = last
+        self._gather(model, last)
+        return last
+
+    def _gather(self, model: _Model, last: Round) -> None:
+        """Keeps a round for the next baseline, if one is needed and the round is whole."""
+        known = model.baseline
+        is_known = known is not None and _identity(known) == _of(last.origin)
+        if is_known or last.answers.keys() < NAMES:
+            return
+        if model.gathered and _of(_origin(model.gathered[0])) != _of(last.origin):
+            model.gathered = []  # the model has changed again
+        model.gathered.append(last.answers)
+        if len(model.gathered) < self._rounds:
+            return
+        model.gathered = model.gathered[-self._rounds :]
+        # A model that answers differently never inherits: people promote its baseline, or resolve what changed.
+        if last.comparison is not None and not last.comparison.equivalent:
+            return
+        try:
+            model.baseline, model.gathered, model.problem = build(model.gathered), [], ""
+        except ValueError as error:
+            model.problem = str(error)
+
+
+def _origin(answers: Mapping[str, Answer]) -> Origin:
+    return next(iter(answers.values())).origin
+
+
+def _of(origin: Origin) -> tuple[str, str, str]:
+    return origin.fingerprint, origin.engine_version, origin.dtype
+
+
+def _identity(baseline: Baseline) -> tuple[str, str, str]:
+    return baseline.fingerprint, baseline.engine_version, baseline.dtype
