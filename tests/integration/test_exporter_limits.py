@@ -19,7 +19,7 @@ from introspan_collector.accept.server import AcceptServer
 from introspan_wire.codec import Column, Schema
 from introspan_wire.limits import COLUMNS, NAME_CHARACTERS, REQUEST_BYTES
 from introspan_wire.signals import Kind, Statistic
-from tests.integration.test_exporter import until
+from tests.integration.exporting import until
 
 SCHEMA = Schema(Kind.PROMPT, (Column("output.entropy", Statistic.LAST),))
 LONG = "x" * 600

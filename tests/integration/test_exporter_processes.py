@@ -5,13 +5,10 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
-import grpc
 import pytest
 
-from introspan_wire.v1 import observation_service_pb2 as service_pb
-from introspan_wire.v1 import observation_service_pb2_grpc as service_grpc
+from tests.integration.scripted_collector import ScriptedCollector
 
 PREAMBLE = """
 import multiprocessing, os, sys, time
@@ -32,35 +29,22 @@ def offer(name):
 """
 
 
-class Servicer(service_grpc.ObservationServiceServicer):
-    def __init__(self) -> None:
-        self.requests: list[service_pb.ExportObservationsRequest] = []
-
-    def ExportObservations(self, request, _context):  # noqa: N802 - the name of the RPC
-        self.requests.append(request)
-        return service_pb.ExportObservationsResponse()
-
-    def arrived(self) -> dict[str, tuple[bytes, int]]:
-        """Producer and sequence by request id; a request that arrived twice is an error."""
-        rows = [
-            (name, (request.producer_id, request.sequence))
-            for request in self.requests
-            for table in request.tables
-            for name in table.request_id
-        ]
-        assert len(rows) == len(dict(rows)), rows
-        return dict(rows)
-
-
 @pytest.fixture
-def collector() -> Iterator[tuple[Servicer, str]]:
-    servicer = Servicer()
-    server = grpc.server(ThreadPoolExecutor(4))
-    service_grpc.add_ObservationServiceServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield servicer, f"127.0.0.1:{port}"
-    server.stop(0).wait()
+def collector() -> Iterator[tuple[ScriptedCollector, str]]:
+    with ScriptedCollector() as scripted:
+        yield scripted, f"127.0.0.1:{scripted.port}"
+
+
+def arrived(collector: ScriptedCollector) -> dict[str, tuple[bytes, int]]:
+    """Producer and sequence by request id; a request that arrived twice is an error."""
+    rows = [
+        (name, (request.producer_id, request.sequence))
+        for request in collector.requests
+        for table in request.tables
+        for name in table.request_id
+    ]
+    assert len(rows) == len(dict(rows)), rows
+    return dict(rows)
 
 
 def run(script: str, address: str) -> str:
@@ -76,7 +60,7 @@ def run(script: str, address: str) -> str:
 
 
 def test_a_child_forked_before_the_first_offer_exports_as_a_producer_of_its_own(collector):
-    servicer, address = collector
+    scripted, address = collector
     run(
         """
         child = os.fork()
@@ -88,14 +72,14 @@ def test_a_child_forked_before_the_first_offer_exports_as_a_producer_of_its_own(
         """,
         address,
     )
-    arrived = servicer.arrived()
-    assert set(arrived) == {"parent", "child"}
-    assert arrived["parent"][0] != arrived["child"][0]
-    assert arrived["parent"][1] == arrived["child"][1] == 1
+    found = arrived(scripted)
+    assert set(found) == {"parent", "child"}
+    assert found["parent"][0] != found["child"][0]
+    assert found["parent"][1] == found["child"][1] == 1
 
 
 def test_a_child_forked_while_observations_wait_leaves_them_to_the_parent(collector):
-    servicer, address = collector
+    scripted, address = collector
     output = run(
         """
         import threading
@@ -112,11 +96,11 @@ def test_a_child_forked_while_observations_wait_leaves_them_to_the_parent(collec
     )
     assert "introspan-export" not in output
     assert "{}" in output
-    assert set(servicer.arrived()) == {"waiting"}
+    assert set(arrived(scripted)) == {"waiting"}
 
 
 def test_a_child_forked_after_an_export_still_exports_and_so_does_its_parent(collector):
-    servicer, address = collector
+    scripted, address = collector
     run(
         """
         offer("before")
@@ -131,14 +115,14 @@ def test_a_child_forked_after_an_export_still_exports_and_so_does_its_parent(col
         """,
         address,
     )
-    arrived = servicer.arrived()
-    assert set(arrived) == {"before", "child", "after"}
-    assert arrived["before"][0] == arrived["after"][0] != arrived["child"][0]
+    found = arrived(scripted)
+    assert set(found) == {"before", "child", "after"}
+    assert found["before"][0] == found["after"][0] != found["child"][0]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_an_exit_without_close_flushes_in_the_main_process_and_in_its_children(collector, method, tmp_path):
-    servicer, address = collector
+    scripted, address = collector
     script = tmp_path / "worker.py"
     script.write_text(
         PREAMBLE
@@ -157,7 +141,7 @@ def test_an_exit_without_close_flushes_in_the_main_process_and_in_its_children(c
         )
     )
     subprocess.run([sys.executable, str(script), address], check=True, timeout=60)
-    assert set(servicer.arrived()) == {"main", "child"}
+    assert set(arrived(scripted)) == {"main", "child"}
 
 
 def test_an_exit_while_the_collector_is_absent_takes_no_longer_than_the_flush():

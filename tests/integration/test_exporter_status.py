@@ -1,0 +1,61 @@
+"""Claims on what the exporter tells the collector of the worker it runs in, and when."""
+
+import time
+
+from introspan.export.exporter import TICK_SECONDS
+from introspan.observation import CaptureStatus, Disabled
+from introspan_wire.v1 import observation_service_pb2 as service_pb
+from tests.integration.exporting import LOADED_MACHINE_SECONDS, exporting, offer, until
+from tests.integration.scripted_collector import ScriptedCollector, reply
+
+
+def test_the_next_message_says_what_was_dropped():
+    before = CaptureStatus(drops={"row_budget": 7, "rejected": 1})
+    partial = service_pb.ExportObservationsPartialSuccess(rejected_segments=2)
+    with (
+        ScriptedCollector(reply(partial_success=partial)) as collector,
+        exporting(collector.port, status=lambda: before) as exporter,
+    ):
+        offer(exporter, 5)
+        until(lambda: len(collector.received) == 1)
+        offer(exporter, 1, first=5)
+        until(lambda: len(collector.received) == 2)
+        drops = {drop.reason: drop.segments for drop in collector.requests[1].status.drops}
+        assert drops == {"row_budget": 7, "rejected": 3}
+
+
+def test_a_status_alone_is_sent_at_the_start_and_every_ten_seconds_and_no_oftener():
+    ahead_seconds = [0.0]
+    with (
+        ScriptedCollector() as collector,
+        exporting(collector.port, clock=lambda: time.monotonic() + ahead_seconds[0]) as exporter,
+    ):
+        exporter.start()
+        for beat in (1, 2, 3):
+            until(lambda beat=beat: len(collector.received) == beat)
+            ahead_seconds[0] += 9
+            time.sleep(0.3)
+            assert len(collector.received) == beat
+            ahead_seconds[0] += 1
+        assert all(not request.tables and request.HasField("status") for request in collector.requests)
+
+
+def test_a_signal_that_switches_off_is_told_within_a_second():
+    status = [CaptureStatus(measured_rows=3)]
+    with (
+        ScriptedCollector() as collector,
+        exporting(collector.port, status=lambda: status[0], tick_seconds=TICK_SECONDS) as exporter,
+    ):
+        exporter.start()
+        until(lambda: len(collector.received) == 1)
+        disabled = Disabled("attention", "self_check_failed", "layer 3 differs")
+        status[0] = CaptureStatus(measured_rows=4, disabled=(disabled,))
+        until(lambda: len(collector.received) == 2, within_seconds=1.0 + LOADED_MACHINE_SECONDS)
+        sent = collector.requests[1].status
+        assert (sent.measured_rows, sent.disabled[0].signal, sent.disabled[0].reason) == (
+            4,
+            "attention",
+            "self_check_failed",
+        )
+        time.sleep(1.2)
+        assert len(collector.received) == 2
