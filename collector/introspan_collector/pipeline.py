@@ -22,6 +22,7 @@ from introspan_collector.log.committer import Committer
 from introspan_collector.log.cursor import Cursor, DamagedCursorError, load_cursor, save_cursor
 from introspan_collector.log.files import Disk
 from introspan_collector.log.reader import Reader
+from introspan_collector.log.recent import Recent
 from introspan_collector.log.retention import Retention
 from introspan_collector.log.sequences import Sequences
 from introspan_collector.model import Stats
@@ -34,6 +35,8 @@ _AGGREGATE_CURSOR = "aggregate"
 _REMEMBERED_PRODUCERS = 100_000
 _GRACE_SECONDS = 2.0
 _DRAIN_SECONDS = 4.0
+# A second or so at full load: while a part of the archive is written, nothing is read.
+_RECENT_BYTES = 32 * 2**20
 
 
 class Pipeline:
@@ -53,8 +56,11 @@ class Pipeline:
             Branch("aggregate", self._aggregator, self._aggregate_start),
             Branch("archive", self._archive, self._archive.cursor()),
         )
+        self._recent = Recent(_RECENT_BYTES)
         self._open_log(not_before=max(branch.start for branch in branches))
-        self._reader = Reader(Disk(settings.data / "log"), min(branch.start for branch in branches))
+        self._reader = Reader(
+            Disk(settings.data / "log"), min(branch.start for branch in branches), self._recent
+        )
         self._feed = Feed(
             self._reader,
             branches,
@@ -88,6 +94,7 @@ class Pipeline:
             segment_bytes=log.segment_bytes,
             sync_each=log.commit == "group",
             not_before=not_before,
+            recent=self._recent,
         )
         self._committer = Committer(
             self._appender,

@@ -1,6 +1,6 @@
 """A record of the log in, the batch it holds out: for everything that reads the log."""
 
-from introspan_collector.accept.decode import decode
+from introspan_collector.accept.decode import Decoded, decode
 from introspan_collector.log.segment import Found
 from introspan_collector.model import Batch
 from introspan_wire.signals import Kind
@@ -9,7 +9,9 @@ from introspan_wire.signals import Kind
 def to_batch(found: Found) -> Batch:
     """The batch of a sound record. Raises FrameError for one that another version of the collector accepted."""
     header = found.header
-    decoded = decode(found.payload or b"", header.received_unix_nano)
+    decoded = found.decoded
+    if not isinstance(decoded, Decoded):
+        decoded = decode(found.payload or b"", header.received_unix_nano)
     return Batch(
         offset=found.offset,
         next_offset=found.next_offset,

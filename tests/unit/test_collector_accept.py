@@ -205,7 +205,7 @@ class Journal:
     def seen(self, producer, sequence):
         return (producer, sequence) in self.logged
 
-    def append(self, _received_unix_nano, producer, sequence, payload, done):
+    def append(self, _received_unix_nano, producer, sequence, payload, done, _decoded):
         self.waiting.append((producer, sequence, payload, done))
 
     def answer(self, error=None):

@@ -7,7 +7,7 @@ from introspan_collector.log.appender import Appender
 from introspan_collector.log.cursor import Cursor, DamagedCursorError, load_cursor, save_cursor
 from introspan_collector.log.files import Disk
 from introspan_collector.log.reader import Reader
-from introspan_collector.log.record import HEADER_BYTES, Record, frame
+from introspan_collector.log.record import HEADER_BYTES, Record, frame, header_of
 from introspan_collector.log.retention import Retention
 from introspan_collector.log.segment import segment_name
 from introspan_collector.log.sequences import Sequences
@@ -204,7 +204,8 @@ def test_no_offset_that_a_reader_has_passed_is_used_again():
 def test_bytes_that_look_like_a_record_inside_a_payload_are_not_taken_for_one():
     disk = VolatileDisk()
     log, _ = open_log(disk)
-    forged = frame(record(B, 9), 0) + frame(record(B, 9), HEADER_BYTES)
+    inner = record(B, 9)
+    forged = b"".join(frame(header_of(inner), offset) + inner.payload for offset in (0, HEADER_BYTES))
     log.append([record(A, 1, forged), record(A, 2)])
     disk.write(segment_name(0), 4, b"\xff\xff\xff\xff")
     found, reader = read_all(disk, log.end)

@@ -31,8 +31,12 @@ class Journal(Protocol):
         sequence: int,
         payload: bytes,
         done: Callable[[Exception | None], None],
+        decoded: Decoded,
     ) -> None:
-        """Makes a batch durable, then calls done, from any thread, with None or with what prevented it."""
+        """Makes a batch durable, then calls done, from any thread, with None or with what prevented it.
+
+        decoded: the same batch, for whoever reads it in this process.
+        """
         ...
 
 
@@ -52,6 +56,7 @@ class Intake:
         self._journal = journal
         self._pressure = pressure
         self._limits = limits
+        self._answer_without_remark = pb.ExportObservationsResponse(directives=directives).SerializeToString()
         self._directives = directives
         self._max_request_bytes = max_request_bytes
         self._clock = clock
@@ -116,7 +121,7 @@ class Intake:
                 self._waking = True
                 loop.call_soon_threadsafe(self._settle_durable)
 
-        self._journal.append(received_unix_nano, *batch, raw, done)
+        self._journal.append(received_unix_nano, *batch, raw, done, decoded)
         # Shielded: a caller who hangs up must not unsettle the one who sends the same batch again.
         await asyncio.shield(future)
 
@@ -143,6 +148,8 @@ class Intake:
         future.set_result(None)
 
     def _answer(self, decoded: Decoded) -> bytes:
+        if not (decoded.unknown_signals or decoded.skewed_segments):
+            return self._answer_without_remark
         answer = pb.ExportObservationsResponse(directives=self._directives)
         if decoded.unknown_signals:
             names = ", ".join(decoded.unknown_signals[:8])
@@ -150,7 +157,7 @@ class Intake:
                 f"tables.columns.signals: {len(decoded.unknown_signals)} not in this collector's catalogue "
                 f"were ignored ({names}); upgrade the collector"
             )
-        elif decoded.skewed_segments:
+        else:
             answer.partial_success.error_message = (
                 f"tables.time_unix_nano: {decoded.skewed_segments} segments are more than a day off the "
                 "collector's clock, the time of receipt was used; set the producer's clock"

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from introspan_collector.log.files import Files
-from introspan_collector.log.record import Record, frame
+from introspan_collector.log.recent import Recent
+from introspan_collector.log.record import Record, frame, header_of
 from introspan_collector.log.recovery import recover
 from introspan_collector.log.retention import Retention
-from introspan_collector.log.segment import segment_name
+from introspan_collector.log.segment import Found, segment_name
 from introspan_collector.log.sequences import Sequences
 
 _log = structlog.get_logger(__name__)
@@ -30,6 +31,7 @@ class Appender:
         segment_bytes: int,
         sync_each: bool = True,
         not_before: int = 0,
+        recent: Recent | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._files = files
@@ -37,6 +39,7 @@ class Appender:
         self._retention = retention
         self._segment_bytes = segment_bytes
         self._sync_each = sync_each
+        self._recent = recent
         self._monotonic = monotonic
         recovered = recover(files, sequences, not_before=not_before, now_unix_nano=retention.now_unix_nano)
         retention.adopt(recovered.segments)
@@ -55,19 +58,24 @@ class Appender:
         """Writes a group. Raises OSError if the system refuses; then none of the group is in the log."""
         self._make_room()
         offset = self.end
-        frames = []
+        found, written = [], []
         for record in records:
-            frames.append(frame(record, offset))
-            offset += len(frames[-1])
+            found.append(Found(offset, header_of(record), b"", record.decoded))
+            written += [frame(found[-1].header, offset), record.payload]
+            offset = found[-1].next_offset
         name = segment_name(self._start)
         try:
-            self._files.write(name, self.end - self._start, b"".join(frames))
+            self._files.write(name, self.end - self._start, b"".join(written))
             self._unsynced = True
             if self._sync_each:
                 self.sync()
         except Exception:
             self._undo()
             raise
+        if self._recent is not None:
+            # Before the end moves: a reader that sees the new end finds them.
+            for one in found:
+                self._recent.put(one)
         self.end = offset
         for record in records:
             self._sequences.advance(record.producer, record.sequence)

@@ -52,10 +52,16 @@ class Committer:
         return self._thread.is_alive()
 
     def append(
-        self, received_unix_nano: int, producer: bytes, sequence: int, payload: bytes, done: Done
+        self,
+        received_unix_nano: int,
+        producer: bytes,
+        sequence: int,
+        payload: bytes,
+        done: Done,
+        decoded: object = None,
     ) -> None:
-        """Puts a record in line. The caller bounds how much waits."""
-        self._queue.put((Record(received_unix_nano, producer, sequence, payload), done))
+        """Puts a record in line, with what was already made of its payload. The caller bounds how much waits."""
+        self._queue.put((Record(received_unix_nano, producer, sequence, payload, decoded), done))
 
     def seen(self, producer: bytes, sequence: int) -> bool:
         """True if this batch, or a later one of the producer, is in the log."""

@@ -3,6 +3,7 @@
 import structlog
 
 from introspan_collector.log.files import Files
+from introspan_collector.log.recent import Recent
 from introspan_collector.log.segment import Found, find_record, segment_starts
 
 _log = structlog.get_logger(__name__)
@@ -12,11 +13,12 @@ class Reader:
     """Reads the log from a cursor. Belongs to one thread.
 
     What cannot be read is skipped and counted: damaged bytes in corrupt_bytes, segments that were deleted
-    before they were read in expired_bytes.
+    before they were read in expired_bytes. recent: records that need not be read from the files.
     """
 
-    def __init__(self, files: Files, offset: int) -> None:
+    def __init__(self, files: Files, offset: int, recent: Recent | None = None) -> None:
         self._files = files
+        self._recent = recent
         self.offset = offset
         self.corrupt_bytes = 0
         self.expired_bytes = 0
@@ -28,6 +30,9 @@ class Reader:
         """The next sound record before the offset end, which is where the log ended a moment ago."""
         self._end = end
         while self.offset < end:
+            if self._recent is not None and (held := self._recent.take(self.offset)) is not None:
+                self.offset = held.next_offset
+                return held
             try:
                 found = self._step()
             except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A record and its place in the log in, framed bytes out — and back."""
+"""A record and its place in the log in, its header as bytes out — and back."""
 
 import struct
 import zlib
@@ -18,12 +18,16 @@ MAX_PAYLOAD_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One accepted request. payload is the request as it arrived; producer has 16 bytes."""
+    """One accepted request. payload is the request as it arrived; producer has 16 bytes.
+
+    decoded is what was already made of the payload, for readers in the same process. It is not written.
+    """
 
     received_unix_nano: int
     producer: bytes
     sequence: int
     payload: bytes
+    decoded: object = None
 
 
 class Header(NamedTuple):
@@ -41,16 +45,17 @@ class Header(NamedTuple):
         return HEADER_BYTES + self.payload_bytes
 
 
-def frame(record: Record, offset: int) -> bytes:
-    """Header and payload as they lie in the log at an offset."""
-    fields = _FIELDS.pack(
-        zlib.crc32(record.payload),
-        len(record.payload),
-        record.received_unix_nano,
-        record.sequence,
-        record.producer,
-    )
-    return b"".join((_PREFIX.pack(MAGIC, _header_crc32(fields, offset)), fields, record.payload))
+def header_of(record: Record) -> Header:
+    """What the log will know of a record."""
+    payload = record.payload
+    crc32 = zlib.crc32(payload)
+    return Header(crc32, len(payload), record.received_unix_nano, record.sequence, record.producer)
+
+
+def frame(header: Header, offset: int) -> bytes:
+    """A header as it lies in the log at an offset; the payload follows."""
+    fields = _FIELDS.pack(*header)
+    return _PREFIX.pack(MAGIC, _header_crc32(fields, offset)) + fields
 
 
 def parse_header(data: bytes, position: int, offset: int) -> Header | None:

@@ -13,11 +13,15 @@ _SEARCH_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A record of which at least the header is sound; payload is None where it fails its checksum."""
+    """A record of which at least the header is sound; payload is None where it fails its checksum.
+
+    decoded is what the record was appended with, if that is still in memory; the payload is then empty.
+    """
 
     offset: int
     header: Header
     payload: bytes | None
+    decoded: object = None
 
     @property
     def next_offset(self) -> int:
