@@ -8,8 +8,6 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from introspan.capture.attention import PagedKeys, Scoring, paged_statistics, statistics
-from introspan.capture.kv_layout import KvLayout, Packing
 from introspan.capture.output import output_statistics
 from introspan.capture.repetition import longest_period_tail
 from introspan.capture.residual import direction, layer_statistics, step_statistics
@@ -17,94 +15,10 @@ from introspan.capture.sampler import SamplingParameters, pit
 
 EXAMPLES = settings(max_examples=60, deadline=None)
 SEEDS = st.integers(0, 2**31)
-OPTIONAL_WINDOW = st.one_of(st.none(), st.integers(1, 150))
-OPTIONAL_SOFTCAP = st.one_of(st.none(), st.floats(0.5, 50.0))
 
 
 def _random(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _weights(q, k, n, form):
-    """Weights [heads, n] of one row in float64, a query head after another. q: [heads, d]; k: [kv_heads, keys, d]."""
-    k = k[:, :n].double().repeat_interleave(len(q) // len(k), dim=0)
-    s = form.scale * torch.einsum("hd,hnd->hn", q.double(), k)
-    if form.softcap is not None:
-        s = form.softcap * torch.tanh(s / form.softcap)
-    if form.alibi_slopes is not None:
-        s = s + form.alibi_slopes.double()[:, None] * torch.arange(n)
-    if form.window is not None:
-        s[:, : max(0, n - form.window)] = -math.inf
-    return s.softmax(dim=-1)
-
-
-@EXAMPLES
-@given(
-    seed=SEEDS,
-    lengths=st.lists(st.integers(1, 170), min_size=1, max_size=4),
-    kv_heads=st.integers(1, 3),
-    group=st.integers(1, 4),
-    head_size=st.sampled_from([1, 16, 33]),
-    magnitude=st.sampled_from([1e-6, 1e-2, 1.0, 6.0]),
-    window=OPTIONAL_WINDOW,
-    softcap=OPTIONAL_SOFTCAP,
-    alibi=st.booleans(),
-    chunk=st.integers(1, 200),
-)
-def test_attention_is_that_of_materialised_weights(
-    seed, lengths, kv_heads, group, head_size, magnitude, window, softcap, alibi, chunk
-):
-    heads = kv_heads * group
-    q = _random(seed, len(lengths), heads, head_size) * magnitude
-    k = _random(seed + 1, len(lengths), kv_heads, max(lengths), head_size) * magnitude
-    slopes = torch.linspace(0.0, 0.2, heads) if alibi else None
-    form = Scoring(head_size**-0.5, window=window, softcap=softcap, alibi_slopes=slopes)
-    found = statistics(q, k, torch.tensor(lengths), form, chunk_keys=chunk)
-    for row, n in enumerate(lengths):
-        p = _weights(q[row], k[row], n, form)
-        entropy = torch.special.entr(p).sum(dim=-1)
-        torch.testing.assert_close(found.entropy[row].double(), entropy, atol=2e-4, rtol=0)
-        torch.testing.assert_close(found.recent_mass[row].double(), p[:, -64:].sum(dim=-1), atol=5e-5, rtol=0)
-        if window is None or n <= window:
-            torch.testing.assert_close(found.sink_mass[row].double(), p[:, 0], atol=5e-5, rtol=0)
-        else:
-            assert found.sink_mass[row].isnan().all()
-
-
-@EXAMPLES
-@given(
-    seed=SEEDS,
-    lengths=st.lists(st.integers(1, 100), min_size=1, max_size=3),
-    layers=st.integers(1, 3),
-    block_size=st.sampled_from([1, 4, 16]),
-    window=OPTIONAL_WINDOW,
-    at_once=st.integers(1, 40),
-    packing=st.sampled_from(Packing),
-)
-def test_pages_are_measured_as_the_keys_they_hold(
-    seed, lengths, layers, block_size, window, at_once, packing
-):
-    d, kv_heads, heads = 16, 2, 4
-    block_size = 16 * block_size if packing is Packing.TILED else block_size
-    blocks = -(-max(lengths) // block_size)
-    table = torch.randperm(len(lengths) * blocks, generator=torch.Generator().manual_seed(seed))
-    table = table.view(len(lengths), blocks).to(torch.int32)
-    caches = [_random(seed + i, table.numel(), kv_heads, block_size, 2 * d) for i in range(layers)]
-    layout = KvLayout(packing, block_size, d)
-    q = _random(seed, layers, len(lengths), heads, d)
-    form = Scoring(0.25, window=window)
-    rows = torch.tensor(lengths)
-    found = paged_statistics(q, PagedKeys(caches, table, layout), rows, form, blocks_at_once=at_once)
-    for layer, cache in enumerate(caches):
-        k = torch.empty(table.numel(), kv_heads, d, block_size)
-        layout.read_keys(cache, table.flatten(), k)
-        k = k.view(len(lengths), blocks, kv_heads, d, block_size).permute(0, 2, 1, 4, 3).flatten(2, 3)
-        expected = statistics(q[layer], k, rows, form)
-        torch.testing.assert_close(found.entropy[layer], expected.entropy, atol=1e-5, rtol=0)
-        torch.testing.assert_close(found.recent_mass[layer], expected.recent_mass, atol=1e-5, rtol=0)
-        torch.testing.assert_close(
-            found.sink_mass[layer], expected.sink_mass, atol=1e-5, rtol=0, equal_nan=True
-        )
 
 
 @EXAMPLES

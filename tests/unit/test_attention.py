@@ -10,12 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vllm import _custom_ops as ops
 
 from introspan.capture.attention import (
+    AttentionStatistics,
     PagedKeys,
     Scoring,
     gather_blocks,
     paged_statistics,
     recompute_output,
-    statistics,
 )
 from introspan.capture.kv_layout import UnsupportedLayoutError, cpu_layout
 
@@ -104,35 +104,35 @@ def naive(q: Tensor, k: Tensor, lengths: Tensor, form: Scoring) -> tuple[Tensor,
     return result[0], result[1], result[2]
 
 
+def _measured(q: Tensor, paged: Paged, lengths: Tensor, form: Scoring, **how: int) -> AttentionStatistics:
+    """Statistics [1, rows, heads] of a row a request. q: [rows, heads, d]."""
+    keys = PagedKeys([paged.cache], paged.table, cpu_layout("vec", paged.cache))
+    return paged_statistics([q], keys, torch.arange(len(q)), lengths, form, **how)
+
+
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_statistics_are_those_of_materialised_weights(form):
     lengths = torch.tensor([1, 33, 64, 200])
     paged = _paged(lengths.tolist(), 32, torch.float32, "vec")
     q = torch.randn(4, HEADS, 32, generator=torch.Generator().manual_seed(1)) * 2
     expected = naive(q, paged.k, lengths, form)
-    gathered = statistics(q, paged.k, lengths, form)
-    keys = PagedKeys([paged.cache], paged.table, cpu_layout("vec", paged.cache))
-    from_pages = paged_statistics(q.unsqueeze(0), keys, lengths, form)
+    found = _measured(q, paged, lengths, form)
     for name, value in zip(("entropy", "sink_mass", "recent_mass"), expected, strict=True):
-        for found in (getattr(gathered, name), getattr(from_pages, name)[0]):
-            torch.testing.assert_close(found.double(), value, atol=2e-5, rtol=0, equal_nan=True, msg=name)
+        of_rows = getattr(found, name)[0].double()
+        torch.testing.assert_close(of_rows, value, atol=2e-5, rtol=0, equal_nan=True, msg=name)
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_chunk_size_does_not_matter(form):
     lengths = torch.tensor([190, 5])
     paged = _paged(lengths.tolist(), 32, torch.float32, "vec")
-    q = torch.randn(1, 2, HEADS, 32, generator=torch.Generator().manual_seed(2))
-    keys = PagedKeys([paged.cache], paged.table, cpu_layout("vec", paged.cache))
-    whole = paged_statistics(q, keys, lengths, form, blocks_at_once=1000)
+    q = torch.randn(2, HEADS, 32, generator=torch.Generator().manual_seed(2))
+    whole = _measured(q, paged, lengths, form, blocks_at_once=1000)
     for blocks in (1, 2, 5):
-        part = paged_statistics(q, keys, lengths, form, blocks_at_once=blocks)
+        part = _measured(q, paged, lengths, form, blocks_at_once=blocks)
         torch.testing.assert_close(part.entropy, whole.entropy, atol=1e-5, rtol=0)
         torch.testing.assert_close(part.recent_mass, whole.recent_mass, atol=1e-6, rtol=0)
         torch.testing.assert_close(part.sink_mass, whole.sink_mass, atol=1e-6, rtol=0, equal_nan=True)
-    for chunk in (1, 7, 64):
-        gathered = statistics(q[0], paged.k, lengths, form, chunk_keys=chunk)
-        torch.testing.assert_close(gathered.entropy, whole.entropy[0], atol=1e-5, rtol=0)
 
 
 def test_layers_are_measured_together_as_one_by_one():
@@ -143,12 +143,29 @@ def test_layers_are_measured_together_as_one_by_one():
     layout = cpu_layout("vec", layers[0].cache)
     sinks = torch.randn(3, 1, HEADS, generator=torch.Generator().manual_seed(4))
     caches = [layer.cache for layer in layers]
-    together = paged_statistics(q, PagedKeys(caches, table, layout), lengths, Scoring(0.2, sinks=sinks))
+    request = torch.arange(2)
+    together = paged_statistics(
+        q, PagedKeys(caches, table, layout), request, lengths, Scoring(0.2, sinks=sinks)
+    )
     for i, cache in enumerate(caches):
-        alone = paged_statistics(
-            q[i : i + 1], PagedKeys([cache], table, layout), lengths, Scoring(0.2, sinks=sinks[i, 0])
-        )
+        keys = PagedKeys([cache], table, layout)
+        alone = paged_statistics(q[i : i + 1], keys, request, lengths, Scoring(0.2, sinks=sinks[i, 0]))
         torch.testing.assert_close(alone.entropy[0], together.entropy[i])
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_rows_of_a_request_are_measured_together_as_one_by_one(form):
+    paged = _paged([200, 40, 130], 32, torch.float32, "vec")
+    request = torch.tensor([2, 0, 1, 2, 0, 2])
+    lengths = torch.tensor([64, 199, 40, 65, 200, 130])  # before, at and after where a block or window ends
+    q = torch.randn(6, HEADS, 32, generator=torch.Generator().manual_seed(6))
+    keys = PagedKeys([paged.cache], paged.table, cpu_layout("vec", paged.cache))
+    together = paged_statistics([q], keys, request, lengths, form)
+    own = PagedKeys([paged.cache], paged.table[request], keys.layout)
+    alone = paged_statistics([q], own, torch.arange(6), lengths, form)
+    for name in ("entropy", "sink_mass", "recent_mass"):
+        found, expected = getattr(together, name), getattr(alone, name)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0, equal_nan=True, msg=name)
 
 
 @pytest.mark.parametrize(("isa", "dtype", "head_size"), PACKINGS)
@@ -219,30 +236,42 @@ def test_blocks_before_the_window_are_never_read():
     lengths = torch.tensor([200, 40])
     paged = _paged(lengths.tolist(), 32, torch.float32, "vec")
     form = Scoring(0.2, window=50)
-    q = torch.randn(1, 2, HEADS, 32)
-    layout = cpu_layout("vec", paged.cache)
-    before = paged_statistics(q, PagedKeys([paged.cache], paged.table, layout), lengths, form)
+    q = torch.randn(2, HEADS, 32)
+    before = _measured(q, paged, lengths, form)
     paged.cache[paged.table[0, :4].long()] = math.nan  # keys 0–127; the window begins at 150
-    after = paged_statistics(q, PagedKeys([paged.cache], paged.table, layout), lengths, form)
+    after = _measured(q, paged, lengths, form)
     torch.testing.assert_close(after.entropy, before.entropy, rtol=0, atol=0)
 
 
 def test_non_finite_keys_spoil_their_own_row_and_head_only():
     lengths = torch.tensor([40, 40])
     paged = _paged([40, 40], 32, torch.float32, "vec")
-    paged.k[0, 1, 3, 0] = math.nan
-    found = statistics(torch.randn(2, HEADS, 32), paged.k, lengths, Scoring(0.2))
-    spoilt = torch.zeros(2, HEADS, dtype=torch.bool)
-    spoilt[0, HEADS // 2 :] = True
+    paged.cache[paged.table[0, 0], 1, 0, 3] = math.nan  # transposed: dimension 0 of key 3
+    found = _measured(torch.randn(2, HEADS, 32), paged, lengths, Scoring(0.2))
+    spoilt = torch.zeros(1, 2, HEADS, dtype=torch.bool)
+    spoilt[0, 0, HEADS // 2 :] = True
     assert torch.equal(found.entropy.isnan(), spoilt)
     assert torch.equal(found.recent_mass.isnan(), spoilt)
 
 
 def test_a_single_key_has_no_entropy_and_all_the_mass():
-    found = statistics(torch.randn(1, 2, 32), torch.randn(1, 1, 1, 32), torch.tensor([1]), Scoring(1.0))
-    assert found.entropy.tolist() == [[0.0, 0.0]]
-    assert found.sink_mass.tolist() == [[1.0, 1.0]]
-    assert found.recent_mass.tolist() == [[1.0, 1.0]]
+    paged = _paged([1], 32, torch.float32, "vec")
+    found = _measured(torch.randn(1, HEADS, 32), paged, torch.tensor([1]), Scoring(1.0))
+    assert found.entropy.tolist() == [[[0.0] * HEADS]]
+    assert found.sink_mass.tolist() == [[[1.0] * HEADS]]
+    assert found.recent_mass.tolist() == [[[1.0] * HEADS]]
+
+
+def test_keys_that_no_row_has_reached_do_not_matter():
+    lengths = torch.tensor([40, 33])
+    paged = _paged([40, 40], 32, torch.float32, "vec")
+    q = torch.randn(2, HEADS, 32)
+    before = _measured(q, paged, lengths, Scoring(0.2))
+    keys = paged.cache.view(len(paged.cache), KV_HEADS, 2, 32, BLOCK)[:, :, 0]
+    keys[paged.table[:, 1].long(), :, :, 8:] = math.nan  # keys 40–63, which belonged to another request
+    keys[paged.table[1, 1].long(), :, :, 1:8] = math.nan
+    after = _measured(q, paged, lengths, Scoring(0.2))
+    torch.testing.assert_close(after.entropy, before.entropy, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +311,12 @@ def test_memory_does_not_grow_with_the_number_of_keys():
         keys = PagedKeys([cache], table, cpu_layout("vec", cache))
         with _LargestTensor(cache) as seen:
             paged_statistics(
-                torch.randn(1, 1, HEADS, 32), keys, torch.tensor([n]), Scoring(0.2), blocks_at_once=4
+                torch.randn(1, 1, HEADS, 32),
+                keys,
+                torch.tensor([0]),
+                torch.tensor([n]),
+                Scoring(0.2),
+                blocks_at_once=4,
             )
         largest.append(seen.byte_count)
     assert largest == [4 * KV_HEADS * 128 * 32 * 4] * 2

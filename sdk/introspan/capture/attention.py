@@ -1,11 +1,11 @@
 """Query rows and keys in, entropy and masses of each head's attention out; the weights never exist.
 
 One pass over the keys in chunks, with running maximum m, l = Σ e^(s−m) and t = Σ e^(s−m)(s−m):
-H = ln l − t/l. Memory is O(rows × heads × chunk), whatever the number of keys.
+H = ln l − t/l. Memory is O(rows × heads × chunk), whatever the number of keys. The rows of a request are computed
+together: reading its keys is most of the cost.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +17,11 @@ from introspan_wire.signals import RECENT_KEYS
 # Finite, so that a masked key adds 0 · (s − m) = 0 to t where −inf would add NaN.
 _MASKED = -1e30
 
-# K blocks gathered at a time, over all layers and rows.
-_BLOCKS_AT_ONCE = 32
+# K blocks of one layer gathered at a time: few enough to be in the core's cache still when they are used.
+_BLOCKS_AT_ONCE = 16
+
+# What is kept of a row and head while its keys pass: m, l, t, and the parts of l of key 0 and of the recent keys.
+_M, _L, _T, _SINK, _RECENT = range(5)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,94 +55,84 @@ class AttentionStatistics:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Partial:
-    """m, l, t over the keys seen so far and the part of l that belongs to the recent ones."""
-
-    m: Tensor
-    l: Tensor  # noqa: E741 - the name it has in the formula
-    t: Tensor
-    recent: Tensor
-
-    def merge(self, other: "_Partial") -> "_Partial":
-        m = torch.maximum(self.m, other.m)
-        ours, theirs = self.m - m, other.m - m
-        a, b = ours.exp(), theirs.exp()
-        return _Partial(
-            m,
-            self.l * a + other.l * b,
-            (self.t + self.l * ours) * a + (other.t + other.l * theirs) * b,
-            self.recent * a + other.recent * b,
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class PagedKeys:
-    """Where keys lie: the KV cache of each layer, block ids [rows, blocks] common to them, the packing."""
+    """Where keys lie: the KV cache of each layer, block ids [requests, blocks] common to them, the packing."""
 
     caches: Sequence[Tensor]
     block_table: Tensor
     layout: KvLayout
 
 
-def statistics(
-    q: Tensor, k: Tensor, lengths: Tensor, scoring: Scoring, chunk_keys: int = 2048
-) -> AttentionStatistics:
-    """Statistics of rows whose keys are already gathered.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Requests:
+    """Rows by the request whose keys they attend to, requests that attend to more blocks first.
 
-    q: [rows, heads, d]; k: [rows, kv_heads, keys, d], padded at the end; lengths: int [rows], keys of each
-    row before any window.
+    rows: int64 [requests, rows], one of them again where a request has fewer; lengths: their keys, shaped alike;
+    table: ids of the blocks from the first attended one on; first_key: the position at which that begins;
+    blocks: how many are attended.
     """
-    total: _Partial | None = None
-    first_score = torch.empty(0)
-    for start in range(0, k.shape[2], chunk_keys):
-        chunk = k[:, :, start : start + chunk_keys].to(torch.float32).transpose(-1, -2)
-        positions = torch.arange(start, start + chunk.shape[-1], device=k.device).view(1, 1, -1)
-        s = _scores(q.unsqueeze(0), chunk[None, :, None], positions, lengths, scoring)
-        part = _partial(s, positions, lengths)
-        total = part if total is None else total.merge(part)
-        if start == 0:
-            first_score = s[:, :, 0, :, 0]
-    assert total is not None
-    result = _finish(total, first_score, lengths, scoring)
-    return AttentionStatistics(result.entropy[0], result.sink_mass[0], result.recent_mass[0])
+
+    rows: Tensor
+    lengths: Tensor
+    table: Tensor
+    first_key: Tensor
+    blocks: list[int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sight:
+    """What rows see of some keys; all broadcast to scores [requests, blocks, kv_heads, rows, group, keys].
+
+    behind: float32, a key's position less its query's; recent: float32, 1 or 0.
+    """
+
+    behind: Tensor
+    hidden: Tensor
+    recent: Tensor
 
 
 def paged_statistics(
-    q: Tensor, keys: PagedKeys, lengths: Tensor, scoring: Scoring, blocks_at_once: int = _BLOCKS_AT_ONCE
+    q: Sequence[Tensor],
+    keys: PagedKeys,
+    request: Tensor,
+    lengths: Tensor,
+    scoring: Scoring,
+    blocks_at_once: int = _BLOCKS_AT_ONCE,
 ) -> AttentionStatistics:
-    """Statistics of rows whose keys lie in paged caches, for several layers of one form at once.
+    """Statistics [layers, rows, heads] of rows whose keys lie in paged caches, for layers of one form.
 
-    q: [layers, rows, heads, d]; lengths: int64 [rows] on the host, keys of each row before any window. Blocks
-    wholly before a window are not read: they may belong to another request by now.
+    q: of each layer [rows, heads, d]; request: int64 [rows], where in the block table each row's keys are; lengths:
+    int64 [rows], keys of each row before any window; both on the host. Blocks wholly before a window are not read:
+    they may belong to another request by now.
     """
-    layers, rows = q.shape[:2]
-    layout, heads = keys.layout, keys.caches[0].shape[1]
-    table, first_key, blocks = _attended_blocks(keys.block_table, lengths, scoring.window, layout.block_size)
-    step = min(blocks, max(1, blocks_at_once // (layers * rows)))
-    # One buffer for all chunks: a fresh one each time would cost more in page faults than the copy into it.
-    buffer = q.new_empty(
-        layers * rows * step * heads * layout.head_size * layout.block_size, dtype=torch.float32
-    )
-    total: _Partial | None = None
-    first_score = buffer
-    for start in range(0, blocks, step):
-        ids = table[:, start : start + step].reshape(-1)
-        shape = (layers, len(ids), heads, layout.head_size, layout.block_size)
-        k = buffer[: math.prod(shape)].view(shape)
-        for cache, layer_keys in zip(keys.caches, k.unbind(), strict=True):
-            layout.read_keys(cache, ids, layer_keys)
-        chunk = k.view(layers, rows, -1, *shape[2:])
-        span = torch.arange(start * layout.block_size, (start + chunk.shape[2]) * layout.block_size)
-        positions = (span if first_key is None else first_key + span).view(
-            -1, chunk.shape[2], layout.block_size
-        )
-        s = _scores(q, chunk, positions, lengths, scoring)
-        part = _partial(s, positions, lengths)
-        total = part if total is None else total.merge(part)
-        if start == 0:
-            first_score = s[:, :, 0, :, 0]
-    assert total is not None
-    return _finish(total, first_score, lengths, scoring)
+    layout = keys.layout
+    by = _by_request(request, lengths, keys.block_table, layout.block_size, scoring.window)
+    queries = _queries(q, by.rows, keys.caches[0].shape[1])
+    total = queries.new_empty(5, *queries.shape[:-1])
+    for some, start, step in _chunks(by.blocks, blocks_at_once):
+        ids = by.table[some, start : start + step]
+        left = int((by.lengths[some].amax(1) - by.first_key[some]).max()) - start * layout.block_size
+        # Keys that no row has reached yet are not worth reading; tiles are of 16.
+        width = layout.block_size if step > 1 else min(layout.block_size, -(-left // 16) * 16)
+        at = torch.arange(start, start + step).view(-1, 1) * layout.block_size + torch.arange(width)
+        sight = _sight(by.first_key[some].view(-1, 1, 1) + at, by.lengths[some], scoring.window)
+        # The first chunk needs no merging.
+        part = total[:, :, some] if start == 0 else torch.empty_like(total[:, :, some])
+        k = queries.new_empty(ids.numel(), queries.shape[2], layout.head_size, width)
+        s = queries.new_empty(*ids.shape, *queries.shape[2:-1], width)
+        e = torch.empty_like(s)
+        for layer, cache in enumerate(keys.caches):
+            layout.read_keys(cache, ids.flatten(), k)
+            _score(queries[layer, some], k, sight, scoring, s)
+            _reduce(s, e, sight, part[:, layer])
+        if start > 0:
+            part[_SINK] = 0.0
+            _merge(total[:, :, some], part)
+    # From requests back to rows, and from groups of heads to heads.
+    place = torch.empty_like(lengths)
+    place[by.rows.flatten()] = torch.arange(by.rows.numel())
+    total = total.transpose(3, 4).flatten(4).flatten(2, 3).index_select(2, place)
+    return _finish(total, lengths, scoring)
 
 
 def recompute_output(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scoring: Scoring) -> Tensor:
@@ -147,83 +140,132 @@ def recompute_output(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scoring: 
 
     q: [rows, heads, d]; k, v: [rows, kv_heads, keys, d]; lengths: int [rows] → float32 [rows, heads · d].
     """
-    positions = torch.arange(k.shape[2], device=k.device).view(1, 1, -1)
-    keys = k.to(torch.float32).transpose(-1, -2)
-    s = _scores(q.unsqueeze(0), keys[None, :, None], positions, lengths, scoring)[0, :, 0]
+    rows, kv_heads, count = k.shape[:3]
+    queries = _queries([q], torch.arange(rows).view(-1, 1), kv_heads)[0]
+    sight = _sight(torch.arange(count).view(1, 1, -1), lengths.view(-1, 1), scoring.window)
+    s = queries.new_empty(rows, 1, *queries.shape[1:-1], count)
+    _score(queries, k.to(torch.float32).transpose(-1, -2), sight, scoring, s)
+    s = s.view(rows, q.shape[1], count)
     if scoring.sinks is not None:
         s = torch.cat([s, scoring.sinks.to(torch.float32).view(1, -1, 1).expand(*s.shape[:2], 1)], dim=-1)
-    p = s.softmax(dim=-1)[..., : k.shape[2]]
-    grouped = p.view(p.shape[0], v.shape[1], -1, p.shape[-1])
-    return torch.matmul(grouped, v.to(torch.float32)).flatten(1)
+    p = s.softmax(dim=-1)[..., :count].view(rows, kv_heads, -1, count)
+    return torch.matmul(p, v.to(torch.float32)).flatten(1)
 
 
 def gather_blocks(
     cache: Tensor, block_table: Tensor, lengths: Tensor, layout: KvLayout
 ) -> tuple[Tensor, Tensor]:
     """Keys and values of rows, gathered whole from one layer's cache: two of [rows, kv_heads, keys, d]."""
-    table, _, blocks = _attended_blocks(block_table, lengths, None, layout.block_size)
-    ids = table[:, :blocks].reshape(-1)
+    blocks = -(-int(lengths.max()) // layout.block_size)
+    ids = block_table[:, :blocks].flatten()
     k = cache.new_empty(len(ids), cache.shape[1], layout.head_size, layout.block_size, dtype=torch.float32)
     v = torch.empty_like(k).view(*k.shape[:2], layout.block_size, layout.head_size)
     layout.read_keys(cache, ids, k)
     layout.read_values(cache, ids, v)
-    by_row = (len(table), blocks, *v.shape[1:])
+    by_row = (len(block_table), blocks, *v.shape[1:])
     k = k.transpose(-1, -2).reshape(by_row)
     return k.transpose(1, 2).flatten(2, 3), v.view(by_row).transpose(1, 2).flatten(2, 3)
 
 
-def _attended_blocks(
-    block_table: Tensor, lengths: Tensor, window: int | None, block_size: int
-) -> tuple[Tensor, Tensor | None, int]:
-    """Block ids from each row's first attended one on, the position of its first key (None = 0), the most blocks."""
-    longest = int(lengths.max())
-    if window is None or longest <= window:
-        return block_table, None, -(-longest // block_size)
-    first = (lengths - window).clamp(min=0) // block_size
-    blocks = int(((lengths - 1) // block_size - first).max()) + 1
-    columns = (first.unsqueeze(1) + torch.arange(blocks)).clamp(max=block_table.shape[1] - 1)
-    return block_table.gather(1, columns), first.unsqueeze(1) * block_size, blocks
-
-
-def _scores(q: Tensor, k: Tensor, positions: Tensor, lengths: Tensor, scoring: Scoring) -> Tensor:
-    """Scores of a chunk, masked where a row does not attend.
-
-    q: [layers, rows, heads, d]; k: [layers, rows, blocks, kv_heads, d, keys]; positions: [rows or 1, blocks,
-    keys] → [layers, rows, blocks, heads, keys].
-    """
-    layers, rows, heads, d = q.shape
-    grouped = (q.to(torch.float32) * scoring.scale).view(layers, rows, 1, k.shape[3], -1, d)
-    s = torch.matmul(grouped, k).flatten(3, 4)
-    n = lengths.view(-1, 1, 1)
-    if scoring.softcap is not None:
-        s = torch.tanh(s / scoring.softcap) * scoring.softcap
-    if scoring.alibi_slopes is not None:
-        distance = (positions - n + 1).to(torch.float32).unsqueeze(2)
-        s = s + scoring.alibi_slopes.view(1, 1, heads, 1) * distance
-    hidden = positions >= n
-    if scoring.window is not None:
-        hidden |= positions < n - scoring.window
-    return s.masked_fill_(hidden.unsqueeze(2), _MASKED)
-
-
-def _partial(s: Tensor, positions: Tensor, lengths: Tensor) -> _Partial:
-    m = s.amax(dim=(2, 4), keepdim=True)
-    x = s - m
-    e = x.exp()
-    is_recent = (positions >= lengths.view(-1, 1, 1) - RECENT_KEYS).unsqueeze(2)
-    return _Partial(
-        m[:, :, 0, :, 0], e.sum(dim=(2, 4)), (e * x).sum(dim=(2, 4)), (e * is_recent).sum(dim=(2, 4))
+def _by_request(
+    request: Tensor, lengths: Tensor, table: Tensor, block_size: int, window: int | None
+) -> _Requests:
+    counts = torch.bincount(request, minlength=len(table))
+    nth = torch.arange(int(counts.max())).minimum(counts.unsqueeze(1) - 1)
+    rows = request.argsort(stable=True)[(counts.cumsum(0) - counts).unsqueeze(1) + nth]
+    by_row = lengths[rows]
+    first = torch.zeros_like(counts)
+    if window is not None:
+        first = (by_row.amin(1) - window).clamp(min=0) // block_size
+    blocks, order = ((by_row.amax(1) - 1) // block_size - first + 1).sort(descending=True)
+    first = first[order]
+    columns = first.unsqueeze(1) + torch.arange(int(blocks[0]))
+    return _Requests(
+        rows[order],
+        by_row[order],
+        table[order].gather(1, columns.clamp(max=table.shape[1] - 1)).long(),
+        first * block_size,
+        blocks.tolist(),
     )
 
 
-def _finish(total: _Partial, first_score: Tensor, lengths: Tensor, scoring: Scoring) -> AttentionStatistics:
+def _queries(q: Sequence[Tensor], rows: Tensor, kv_heads: int) -> Tensor:
+    """Of each layer [rows, heads, d], by request and key head: float32 [layers, requests, kv_heads, rows, group, d]."""
+    heads, d = q[0].shape[1:]
+    shape = (len(q), len(rows), kv_heads, rows.shape[1], heads // kv_heads, d)
+    queries = q[0].new_empty(shape, dtype=torch.float32)
+    for layer, out in zip(q, queries.unbind(), strict=True):
+        picked = layer.index_select(0, rows.flatten())
+        out.copy_(picked.view(*rows.shape, kv_heads, -1, d).transpose(1, 2))
+    return queries
+
+
+def _chunks(blocks: list[int], at_once: int) -> Iterator[tuple[slice, int, int]]:
+    """Requests that are read together, from which of their blocks on, and how many; blocks are in falling order."""
+    for low in range(0, len(blocks), at_once):
+        start = 0
+        while active := sum(count > start for count in blocks[low : low + at_once]):
+            step = min(at_once // active, blocks[low] - start)
+            yield slice(low, low + active), start, step
+            start += step
+
+
+def _sight(positions: Tensor, lengths: Tensor, window: int | None) -> _Sight:
+    """positions: int64 [requests or 1, blocks, keys]; lengths: int64 [requests, rows]."""
+    behind = positions[:, :, None, None, None] - (lengths[:, None, None, :, None, None] - 1)
+    hidden = behind > 0
+    if window is not None:
+        hidden |= behind <= -window
+    return _Sight(behind.float(), hidden, (behind > -RECENT_KEYS).float())
+
+
+def _score(q: Tensor, k: Tensor, sight: _Sight, scoring: Scoring, out: Tensor) -> None:
+    """Scores, masked where a row does not attend, into out [requests, blocks, kv_heads, rows, group, keys].
+
+    q: [requests, kv_heads, rows, group, d]; k: [requests · blocks, kv_heads, d, keys].
+    """
+    requests, blocks, kv_heads, _, _, width = out.shape
+    by_block = q.flatten(2, 3).unsqueeze(1).expand(-1, blocks, -1, -1, -1).flatten(0, 2)
+    flat = out.view(requests * blocks * kv_heads, -1, width)
+    torch.baddbmm(flat, by_block, k.flatten(0, 1), beta=0, alpha=scoring.scale, out=flat)
+    if scoring.softcap is not None:
+        out.div_(scoring.softcap).tanh_().mul_(scoring.softcap)
+    if scoring.alibi_slopes is not None:
+        out += scoring.alibi_slopes.view(kv_heads, 1, -1, 1) * sight.behind
+    out.masked_fill_(sight.hidden, _MASKED)
+
+
+def _reduce(s: Tensor, e: Tensor, sight: _Sight, out: Tensor) -> None:
+    """Into out [5, requests, kv_heads, rows, group], key 0 being the first of s; s and e are overwritten."""
+    keys = (1, 5)
+    torch.amax(s, keys, out=out[_M])
+    s -= out[_M, :, None, ..., None]
+    torch.exp(s, out=e)
+    out[_SINK] = e[:, 0, ..., 0]
+    torch.sum(e, keys, out=out[_L])
+    torch.sum(s.mul_(e), keys, out=out[_T])
+    torch.sum(e.mul_(sight.recent), keys, out=out[_RECENT])
+
+
+def _merge(total: Tensor, part: Tensor) -> None:
+    """Adds what was kept of other keys to total; both [5, ...], part is overwritten."""
+    m = torch.maximum(total[_M], part[_M])
+    for sums in (total, part):
+        lower = sums[_M] - m
+        sums[_T] += sums[_L] * lower
+        sums[_L:].mul_(lower.exp())
+    total[_M] = m
+    total[_L:] += part[_L:]
+
+
+def _finish(total: Tensor, lengths: Tensor, scoring: Scoring) -> AttentionStatistics:
+    """total: [5, layers, rows, heads]."""
     if scoring.sinks is not None:
-        logits = scoring.sinks.to(torch.float32).expand_as(total.m)
-        total = total.merge(
-            _Partial(logits, torch.ones_like(logits), torch.zeros_like(logits), torch.zeros_like(logits))
-        )
-    entropy = (total.l.log() - total.t / total.l).clamp(min=0.0)
-    sink_mass = (first_score - total.m).exp() / total.l
+        logits = torch.zeros_like(total)
+        logits[_M], logits[_L] = scoring.sinks, 1.0
+        _merge(total, logits)
+    _, l, t, sink, recent = total.unbind()  # noqa: E741 - the name it has in the formula
+    entropy, sink_mass = (l.log() - t / l).clamp(min=0.0), sink / l
     if scoring.window is not None:
         sink_mass = sink_mass.masked_fill((lengths > scoring.window).view(-1, 1), float("nan"))
-    return AttentionStatistics(entropy, sink_mass, total.recent / total.l)
+    return AttentionStatistics(entropy, sink_mass, recent / l)

@@ -47,6 +47,7 @@ class AttentionProbe:
         self._arriving: NDArray[np.int64] = np.zeros(0, np.int64)
         self._groups: list[_Group] = []
         self._rows: list[int] = []
+        self._slots: list[int] = []
         self._lengths: list[int] = []
         # The blocks that a window has left are given to other requests while theirs goes on.
         self.can_wait = all(_window(tap.point.module.impl) is None for tap in taps)
@@ -100,6 +101,7 @@ class AttentionProbe:
         for group, table in zip(self._groups, tables, strict=True):
             group.tables.append(table)
         self._rows += (before + rows).tolist()
+        self._slots += selection.slot[rows].tolist()
         self._lengths += lengths.tolist()
         self._rows_seen += rows.size
 
@@ -108,6 +110,10 @@ class AttentionProbe:
         if not self._rows:
             return
         count, lengths = len(self._rows), torch.tensor(self._lengths)
+        # A slot keeps its request as long as rows of it wait; the table of its newest row has all its blocks.
+        slots, request = np.unique(self._slots, return_inverse=True)
+        newest = np.zeros(slots.size, np.int64)
+        np.maximum.at(newest, request, np.arange(count))
         if any(
             _cache(tap).dim() != 4 for tap in self._taps
         ):  # the engine is ending and has let go of its cache
@@ -119,9 +125,10 @@ class AttentionProbe:
         }
         for group in self._groups:
             taps = [self._taps[i] for i in group.members]
-            q = torch.stack([tap.q[:count] for tap in taps])
-            keys = PagedKeys([_cache(tap) for tap in taps], torch.cat(group.tables), group.layout)
-            statistics = paged_statistics(q, keys, lengths, group.scoring)
+            table = torch.cat(group.tables)[torch.from_numpy(newest)]
+            keys = PagedKeys([_cache(tap) for tap in taps], table, group.layout)
+            q = [tap.q[:count] for tap in taps]
+            statistics = paged_statistics(q, keys, torch.from_numpy(request), lengths, group.scoring)
             for name, block in result.items():
                 block[:, group.members] = getattr(statistics, name).transpose(0, 1).numpy()
         for name, block in result.items():
@@ -129,7 +136,7 @@ class AttentionProbe:
 
     def drop(self) -> None:
         """Forgets the rows that wait."""
-        self._rows, self._lengths = [], []
+        self._rows, self._slots, self._lengths = [], [], []
         for group in self._groups:
             group.tables.clear()
 

@@ -32,14 +32,18 @@ class KvLayout:
     head_size: int
 
     def read_keys(self, cache: Tensor, blocks: Tensor, out: Tensor) -> None:
-        """Keys of some blocks, transposed. blocks: int [n]; out: float32 [n, kv_heads, d, block_size]."""
+        """The first keys of some blocks, transposed. blocks: int [n]; out: float32 [n, kv_heads, d, keys].
+
+        keys: up to block_size, or a multiple of 16.
+        """
+        half, keys = self._half(cache, 0), out.shape[3]
         if self.packing is Packing.TRANSPOSED:
-            _copy_blocks(self._half(cache, 0), blocks, out.flatten(2))
+            transposed = half.view(*half.shape[:2], self.head_size, self.block_size)
+            _copy_blocks(transposed[..., :keys], blocks, out)
             return
-        packed = self._half(cache, 0).index_select(0, blocks)
-        tiles = packed.view(*out.shape[:2], self.block_size // 16, self.head_size // 2, 16, 2)
-        target = out.view(*out.shape[:2], self.head_size // 2, 2, self.block_size // 16, 16)
-        target.copy_(tiles.permute(0, 1, 3, 5, 2, 4))
+        tiles = half.view(*half.shape[:2], -1, self.head_size // 2, 16, 2)[:, :, : keys // 16]
+        target = out.view(*out.shape[:2], self.head_size // 2, 2, keys // 16, 16)
+        target.copy_(tiles.index_select(0, blocks).permute(0, 1, 3, 5, 2, 4))
 
     def read_values(self, cache: Tensor, blocks: Tensor, out: Tensor) -> None:
         """Values of some blocks. blocks: int [n]; out: float32 [n, kv_heads, block_size, d]."""
