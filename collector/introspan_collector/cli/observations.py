@@ -1,7 +1,6 @@
 """A question on the command line in, the observations that answer it out."""
 
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import structlog
 import typer
 
+from introspan_collector.duration import seconds
+
 if TYPE_CHECKING:
     from introspan_collector.archive.observations import Observations, Question
     from introspan_collector.archive.part import Segments
-
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 class Format(StrEnum):
@@ -156,10 +155,10 @@ def _log_tail(directory: Path, since_unix_nano: int, offset: int) -> Iterator["S
 
 
 def _duration_seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if match is None:
-        _refuse(f"--since {text} is not a duration: give a number and s, m, h or d, for example 10m")
-    return float(match[1]) * _SECONDS[match[2]]
+    try:
+        return seconds(text)
+    except ValueError as error:
+        _refuse(f"--since {error}")
 
 
 def _refuse(problem: str) -> NoReturn:

@@ -1,6 +1,5 @@
 """Canary rows in, one answer for each question asked out: what the API returned joined with the states inside."""
 
-import re
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -8,11 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from introspan_collector.model import Batch, Origin
+from introspan_wire import canary
 from introspan_wire.codec import SegmentTable
 from introspan_wire.signals import PROJECTION_COMPONENTS, TOP_TOKENS
-
-REQUEST_ID = re.compile(r"canary-(?P<suite>[0-9a-f]{8})-(?P<prompt>[a-z_]{1,32})-(?P<round>[0-9a-f]{16})")
-"""Where a request id says that it is a canary's, of which suite, prompt and round."""
 
 STATE_SIZE = PROJECTION_COMPONENTS + 1
 """Numbers that describe one state: its 32 projections, and √32 · ln rms."""
@@ -57,7 +54,6 @@ class Answer:
     suite: str
     prompt: str
     round: str
-    request_id: str
     received_unix_nano: int
     origin: Origin
     outputs: Outputs
@@ -81,7 +77,7 @@ class Join:
     """Halves of answers that wait for each other; bounded, the oldest are given up first."""
 
     def __init__(self) -> None:
-        self._parts: OrderedDict[str, _Parts] = OrderedDict()
+        self._parts: OrderedDict[canary.CanaryId, _Parts] = OrderedDict()
         self.given_up = 0
 
     def add(self, batch: Batch) -> list[Answer]:
@@ -90,12 +86,14 @@ class Join:
         for table in batch.canaries:
             for request_id in dict.fromkeys(table.request_id):
                 rows = np.array([i for i, name in enumerate(table.request_id) if name == request_id])
-                if not REQUEST_ID.search(request_id):
+                # The API and the worker put different things around the id.
+                found = canary.find(request_id)
+                if found is None:
                     continue
-                parts = self._parts.setdefault(request_id, _Parts(batch.received_unix_nano))
+                parts = self._parts.setdefault(found, _Parts(batch.received_unix_nano))
                 self._take(parts, batch.origin, table, rows)
                 if parts.is_complete():
-                    complete.append(_answer(request_id, self._parts.pop(request_id)))
+                    complete.append(_answer(found, self._parts.pop(found)))
         while len(self._parts) > _WAITING:
             self._parts.popitem(last=False)
             self.given_up += 1
@@ -105,12 +103,12 @@ class Join:
         """Answers whose states have not come since then: given without them. States without an answer are dropped."""
         late = [name for name, parts in self._parts.items() if parts.received_unix_nano < before_unix_nano]
         answers = []
-        for request_id in late:
-            parts = self._parts.pop(request_id)
+        for found in late:
+            parts = self._parts.pop(found)
             if parts.outputs is None:
                 self.given_up += 1
             else:
-                answers.append(_answer(request_id, parts))
+                answers.append(_answer(found, parts))
         return answers
 
     def _take(self, parts: _Parts, origin: Origin, table: SegmentTable, rows: NDArray[np.intp]) -> None:
@@ -123,19 +121,14 @@ class Join:
         parts.states = (origin, found)
 
 
-def _answer(request_id: str, parts: _Parts) -> Answer:
-    named = REQUEST_ID.search(request_id)
-    assert named is not None
+def _answer(found: canary.CanaryId, parts: _Parts) -> Answer:
     assert parts.outputs is not None
     origin, outputs = parts.outputs
     states = None
     if parts.states is not None:
         origin, states = parts.states
     return Answer(
-        named["suite"],
-        named["prompt"],
-        named["round"],
-        request_id,
+        *found,
         parts.received_unix_nano,
         origin,
         outputs,

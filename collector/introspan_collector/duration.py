@@ -1,0 +1,13 @@
+"""A duration as people write it in, seconds out."""
+
+import re
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def seconds(text: str) -> float:
+    """Seconds of a text such as 90s, 10m, 2h or 7d. Raises ValueError for others."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if match is None:
+        raise ValueError(f"{text} is not a duration: give a number and s, m, h or d, for example 10m")
+    return float(match[1]) * _SECONDS[match[2]]

@@ -1,0 +1,145 @@
+"""A question and a served model's address in, what its OpenAI-compatible API returned out."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from introspan_collector.suite import GENERATED_TOKENS, Question
+from introspan_wire.signals import TOP_TOKENS
+
+
+class ProbeError(Exception):
+    """A question that was not answered; the text says what was asked, what came back, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one question was answered. positions follow one another; the first is that of the first token's row.
+
+    request_id: as the API names the request; prompt, generated: token ids; likely: for each position from `first` on
+    the log-probabilities of tokens that the API gave, the own next token's among them.
+    """
+
+    request_id: str
+    prompt: tuple[int, ...]
+    generated: tuple[int, ...]
+    first: int
+    likely: tuple[dict[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How to ask: the model's name, an id and token that mark the canary, and a salt for the prefix cache."""
+
+    model: str
+    request_id: str
+    token: str | None
+    xarg: str
+    cache_salt: str
+
+
+class Conversation:
+    """A connection to one server. Raises ProbeError only."""
+
+    def __init__(self, url: str, api_key: str | None, timeout_seconds: float) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_seconds)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._client.close()
+
+    def models(self) -> list[str]:
+        """The names that the server serves models under, adapters left out."""
+        served = self._call("GET", "/v1/models", None, {})["data"]
+        return [model["id"] for model in served if not model.get("parent")]
+
+    def ask(self, question: Question, asking: Asking, before: dict[str, Reply]) -> Reply:
+        """The answer to a question. before: the answers to those asked earlier, by name."""
+        path, body = _request(question, before)
+        body |= {
+            "model": asking.model,
+            "temperature": 0,
+            "max_tokens": GENERATED_TOKENS,
+            "ignore_eos": True,
+            "cache_salt": asking.cache_salt,
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+        }
+        if asking.token is not None:
+            body["vllm_xargs"] = {asking.xarg: asking.token}
+        found = self._call("POST", path, body, {"X-Request-Id": asking.request_id})
+        try:
+            return _reply(found)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ProbeError(
+                f"{self.url}{path} answered {question.name!r} without what a canary compares ({error!r}): it must be "
+                "vLLM's own server, which returns prompt_logprobs and token ids"
+            ) from error
+
+    # Any: JSON.
+    def _call(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
+        try:
+            response = self._client.request(method, path, json=body, headers=headers)
+            response.raise_for_status()
+            return response.json()
+        except httpx.HTTPStatusError as error:
+            said = error.response.text[:200]
+            raise ProbeError(f"{self.url}{path} refused with {error.response.status_code}: {said}") from error
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise ProbeError(f"{self.url}{path} did not answer: {error!r}; is the server up?") from error
+
+
+# Any: JSON.
+def _request(question: Question, before: dict[str, Reply]) -> tuple[str, dict[str, Any]]:
+    likely = {"logprobs": TOP_TOKENS, "prompt_logprobs": TOP_TOKENS}
+    if question.source == "text":
+        return "/v1/completions", {"prompt": question.text, **likely}
+    if question.source == "chat":
+        messages = [{"role": role, "content": text} for role, text in json.loads(question.text)]
+        chat = {"messages": messages, "logprobs": True, "top_logprobs": TOP_TOKENS}
+        return "/v1/chat/completions", {**chat, "prompt_logprobs": TOP_TOKENS}
+    earlier = before[question.of]
+    if question.source == "repeat":
+        # Log-probabilities of the prompt would have the engine pass over its prefix cache.
+        return "/v1/completions", {"prompt": list(earlier.prompt), "logprobs": TOP_TOKENS}
+    # The last generated token has no row yet; the one before is the last that was computed.
+    return "/v1/completions", {"prompt": [*earlier.prompt, *earlier.generated[:-1]], **likely}
+
+
+def _reply(found: Any) -> Reply:
+    choice = found["choices"][0]
+    prompt = tuple(found.get("prompt_token_ids") or choice["prompt_token_ids"])
+    generated = tuple(choice["token_ids"])
+    given = choice.get("prompt_logprobs") or found.get("prompt_logprobs")
+    likely = [] if given is None else [_of_prompt(position) for position in given[1:]]
+    likely += _of_generated(choice["logprobs"])
+    first = len(prompt) - 1 if given is None else 0
+    if not generated or len(likely) != len(prompt) - 1 - first + len(generated):
+        raise ValueError(f"log-probabilities of {len(likely)} positions")
+    return Reply(found["id"], prompt, generated, first, tuple(likely))
+
+
+def _of_prompt(position: dict[str, dict[str, float]]) -> dict[int, float]:
+    return {int(token): one["logprob"] for token, one in position.items()}
+
+
+def _of_generated(logprobs: Any) -> list[dict[int, float]]:
+    if "content" in logprobs:
+        return [
+            {_id(one["token"]): one["logprob"] for one in (position, *position["top_logprobs"])}
+            for position in logprobs["content"]
+        ]
+    return [
+        {_id(name): value for name, value in {**top, token: own}.items()}
+        for top, token, own in zip(
+            logprobs["top_logprobs"], logprobs["tokens"], logprobs["token_logprobs"], strict=True
+        )
+    ]
+
+
+def _id(token: str) -> int:
+    return int(token.removeprefix("token_id:"))
