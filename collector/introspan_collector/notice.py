@@ -16,12 +16,13 @@ class Severity(StrEnum):
 class Notice:
     """One alert as it stands.
 
-    subject is what it is about, and has one alert at a time: a notice with other labels takes the place of the one
-    before it. labels are the alert's identity; annotations and details may change without it being another alert.
-    details is the whole incident as JSON, for receivers that are programs. ended is None while it lasts.
+    subject is what it is about, and has one incident at a time. labels are the alert's identity, of which an incident
+    has one at a time; annotations and details may change without it being another alert. details is the whole
+    incident as JSON, for receivers that are programs. ended is None while it lasts.
     """
 
     subject: str
+    incident: str
     severity: Severity
     labels: tuple[tuple[str, str], ...]
     annotations: tuple[tuple[str, str], ...]

@@ -53,9 +53,8 @@ class Acknowledgement:
 class Incident:
     """Everything that is known of one fault; one is open for a model and adapter at a time.
 
-    quiet_since and quiet_requests tell how far it is from being over; maintenance is the reason of the announced
-    deploy it began in, "" for none, and notified whether people have been told. replicas: those where it was seen;
-    singled_out: those that differ from the others.
+    maintenance is the reason of the announced deploy it began in, "" for none, and notified whether people are told.
+    replicas: those where it was seen; singled_out: those that differ from the others.
     """
 
     id: str
@@ -65,8 +64,6 @@ class Incident:
     state: State
     opened_unix_seconds: float
     updated_unix_seconds: float
-    quiet_since_unix_seconds: float
-    quiet_requests: int
     triage: Triage
     evidence: tuple[Clue, ...]
     exemplars: tuple[Exemplar, ...]
@@ -137,8 +134,6 @@ def opened(subject: Subject, finding: Finding, now_unix_seconds: float, maintena
         state=State.OPEN,
         opened_unix_seconds=now_unix_seconds,
         updated_unix_seconds=now_unix_seconds,
-        quiet_since_unix_seconds=now_unix_seconds,
-        quiet_requests=0,
         triage=Triage(Verdict.UNDETERMINED, ()),
         evidence=(),
         exemplars=(),

@@ -1,14 +1,12 @@
-"""When an incident is over, how many are kept, and how long a canary may take to answer."""
+"""How many incidents are kept, and how long a canary may take to answer."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentSettings:
-    """When an incident is over, how many are kept, and how long a canary may take to answer."""
+    """How many incidents are kept, and how long a canary may take to answer."""
 
-    quiet_seconds: float = 900.0
-    quiet_requests: int = 1000
     open_limit: int = 256
     history_limit: int = 200
     answer_seconds: float = 30.0

@@ -14,9 +14,6 @@ from introspan_collector.detect.maintenance import Window, announced, reason_at
 from introspan_collector.detect.reconsider import CanaryReport, reconsidered
 from introspan_collector.notice import Severity
 
-OVERFLOW = Subject("other", "other")
-"""Takes the findings of models and adapters beyond the number of incidents that may be open."""
-
 _MOST_REPORTS = 1024
 _LONGEST_NAME = 200
 _LONGEST_COMMENT = 2000
@@ -57,12 +54,23 @@ class Incidents:
         self._history: OrderedDict[str, Incident] = OrderedDict()
         self._reports: OrderedDict[Subject, CanaryReport] = OrderedDict()
         self._windows: tuple[Window, ...] = ()
+        self.refused_findings = 0
 
     def take(self, finding: Finding, now_unix_seconds: float) -> list[Event]:
-        """Opens an incident or adds to the one that is open."""
+        """Opens an incident or adds to the one that is open.
+
+        While as many are open as may be, a page takes the place of the ticket that opened first, and other findings
+        are refused and counted: their evidence gathers anew and comes again if it is still there.
+        """
         with self._lock:
-            subject = self._subject(Subject(finding.alarm.model, finding.alarm.adapter))
+            subject = Subject(finding.alarm.model, finding.alarm.adapter)
             before = self._open.get(subject)
+            events = []
+            if before is None and len(self._open) >= self._settings.open_limit:
+                events = self._make_room(finding, now_unix_seconds)
+                if not events:
+                    self.refused_findings += 1
+                    return []
             incident = before or self._new(subject, finding, now_unix_seconds)
             escalated = finding.copy is Copy.PAGE and incident.severity is not Severity.CRITICAL
             incident = replace(
@@ -71,34 +79,15 @@ class Incidents:
                 # What was acknowledged was less than this.
                 state=State.OPEN if escalated else incident.state,
                 updated_unix_seconds=now_unix_seconds,
-                quiet_since_unix_seconds=now_unix_seconds,
-                quiet_requests=0,
             )
             change = Change.OPENED if before is None else Change.ESCALATED if escalated else Change.UPDATED
-            return [self._reconsider(incident, now_unix_seconds, change)]
+            return [*events, self._reconsider(incident, now_unix_seconds, change)]
 
-    def follow(self, subject: Subject, level: float, requests: int, now_unix_seconds: float) -> list[Event]:
-        """Takes how a subject does since its alarm, tick by tick; ends its incident once it was quiet for long enough.
-
-        level: log₁₀ of the evidence of a copy that began anew at the alarm over the ticket's threshold; requests:
-        how many of the tick's it has counted.
-        """
-        with self._lock:
-            incident = self._open.get(self._subject(subject))
-            if incident is None:
-                return []
-            if level >= 0:
-                changed = replace(incident, quiet_since_unix_seconds=now_unix_seconds, quiet_requests=0)
-                self._open[incident.subject] = changed
-                return []
-            incident = replace(incident, quiet_requests=incident.quiet_requests + requests)
-            self._open[incident.subject] = incident
-            quiet_seconds = now_unix_seconds - incident.quiet_since_unix_seconds
-            settings = self._settings
-            if quiet_seconds < settings.quiet_seconds or incident.quiet_requests < settings.quiet_requests:
-                return []
-            why = f"Quiet for {quiet_seconds / 60:.0f} minutes and {incident.quiet_requests} requests."
-            return [self._end(incident, why, now_unix_seconds)]
+    def recovered(self, subject: Subject, now_unix_seconds: float) -> list[Event]:
+        """Ends the incident of a subject whose `Recovery`, begun anew at its last finding, says that it is over."""
+        return self._close(
+            subject, "Quiet since the last finding for as long as was asked for.", now_unix_seconds
+        )
 
     def hear(self, report: CanaryReport, now_unix_seconds: float) -> list[Event]:
         """Takes a canary's report and reconsiders the incidents of its model."""
@@ -127,12 +116,7 @@ class Incidents:
 
     def promote(self, subject: Subject, reference: str, now_unix_seconds: float) -> list[Event]:
         """Ends the incident of a model and adapter that has a new reference, given by its content hash."""
-        with self._lock:
-            incident = self._open.get(subject)
-            if incident is None:
-                return []
-            why = f"A new reference was promoted: {reference}."
-            return [self._end(incident, why, now_unix_seconds)]
+        return self._close(subject, f"A new reference was promoted: {reference}.", now_unix_seconds)
 
     def acknowledge(self, id_: str, acknowledgement: Acknowledgement) -> Event:
         """Records who looks after an incident; the caller hands accept_as_class to whoever builds references.
@@ -207,10 +191,17 @@ class Incidents:
             self._windows = book.windows
             self._reports = OrderedDict((one.subject, one) for one in book.reports)
 
-    def _subject(self, subject: Subject) -> Subject:
-        if subject in self._open or len(self._open) < self._settings.open_limit:
-            return subject
-        return OVERFLOW
+    def _make_room(self, finding: Finding, now_unix_seconds: float) -> list[Event]:
+        tickets = (one for one in self._open.values() if one.severity is Severity.WARNING)
+        oldest = next(tickets, None)
+        if finding.copy is not Copy.PAGE or oldest is None:
+            return []
+        return [self._end(oldest, "Gave way to a page: too many incidents are open.", now_unix_seconds)]
+
+    def _close(self, subject: Subject, why: str, now_unix_seconds: float) -> list[Event]:
+        with self._lock:
+            incident = self._open.get(subject)
+            return [] if incident is None else [self._end(incident, why, now_unix_seconds)]
 
     def _new(self, subject: Subject, finding: Finding, now_unix_seconds: float) -> Incident:
         maintenance = reason_at(self._windows, subject.model, now_unix_seconds)
