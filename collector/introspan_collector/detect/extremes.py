@@ -1,0 +1,53 @@
+"""Requests and a reference in, evidence out: requests more unusual than every healthy one the reference scored.
+
+The score of a request is its largest robust z over features, median and spread from the half of the reference that was
+fitted. p = (1 + #{n calibrated scores ≥ score}) / (n + 1), X = 1{p ≤ 1/(n + 1)}: the score exceeds all n.
+Given the calibrated scores, that chance is Beta(1, n), so m = 1 − chance^(1/n) (ties only lower it).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from introspan_collector.detect.alignment import aligned
+from introspan_collector.detect.evidence import Evidence, Stream
+from introspan_collector.detect.placement import Placement
+from introspan_collector.detect.reference import Reference
+from introspan_collector.detect.sample import Feature, Sample
+from introspan_collector.detect.scores import largest
+from introspan_collector.detect.tolerance import tail_bound
+
+
+class Extremes:
+    """One stream for each kind, about no single signal: signal "", layer −1, side "high". Has no state."""
+
+    def __init__(self, reference: Reference) -> None:
+        self._reference = reference
+        self._bounds = {
+            kind: tail_bound(1, len(population.scores), reference.chance) if len(population.scores) else 1.0
+            for kind, population in reference.populations.items()
+        }
+
+    def evidence(self, sample: Sample, placement: Placement) -> Evidence:
+        """X of each request for one stream; sample must be of a kind that the reference has."""
+        identity = self._reference.identity
+        scores = self._reference.populations[sample.kind].scores
+        score, _ = self._scored(sample, placement)
+        x = (
+            np.where(np.isnan(score), np.nan, score > scores[-1])
+            if len(scores)
+            else np.full(len(score), np.nan)
+        )
+        stream = Stream(identity.model, "", identity.adapter, "extremes", sample.kind.value, "", -1, "high")
+        bound = np.array([self._bounds[sample.kind]])
+        return Evidence((stream,), bound, x[:, None].astype(np.float64), sample.cluster)
+
+    def worst(self, sample: Sample, placement: Placement) -> tuple[NDArray[np.float32], tuple[Feature, ...]]:
+        """Score of each request, float32 [n], and the feature behind it: what to show of an exemplar."""
+        score, place = self._scored(sample, placement)
+        names = self._reference.populations[sample.kind].names
+        return score, tuple(names[i] for i in place.tolist())
+
+    def _scored(self, sample: Sample, placement: Placement) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        population = self._reference.populations[sample.kind]
+        features = aligned(sample.features, sample.names, population.names)
+        return largest(features, population.centre[placement.cell], population.spread[placement.cell])
