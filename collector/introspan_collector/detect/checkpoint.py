@@ -32,8 +32,11 @@ def load(what: str, version: int, data: bytes) -> tuple[dict[str, Any], dict[str
     with np.load(io.BytesIO(body), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     header: dict[str, Any] = json.loads(arrays.pop("header").tobytes())
-    if (header.pop("what"), found := header.pop("version")) != (what, version):
-        raise ValueError(f"checkpoint of {what} has version {found}, not {version}: delete it to start anew")
+    found = header.pop("what"), header.pop("version")
+    if found != (what, version):
+        raise ValueError(
+            f"checkpoint of {what} is one of {found[0]}, version {found[1]}: delete it to start anew"
+        )
     return header, arrays
 
 

@@ -52,7 +52,7 @@ class Recovery:
         mine = [streams[row] for row in self._rows.tolist()]
         live = (bound[self._rows] > 0) & (bound[self._rows] < 1)
         carried = np.array([self._carried.get(stream, 0.0) for stream in mine]) * live
-        weight: NDArray[np.float64] = carried + live / max(1, np.count_nonzero(live))
+        weight: NDArray[np.float64] = carried + live / max(1, int(live.sum()))
         share = weight / max(1.0, float(weight.sum()))
         self._copy.follow(mine, bound[self._rows], share)
 
