@@ -39,7 +39,7 @@ class Journal:
     def seen(self, _producer, _sequence) -> bool:
         return False
 
-    def append(self, received_unix_nano, _producer, _sequence, payload, done) -> None:
+    def append(self, received_unix_nano, _producer, _sequence, payload, done, _decoded) -> None:
         self.batches.append(decode(payload, received_unix_nano))
         done(None)
 
