@@ -1,8 +1,6 @@
 """A folder in; the addresses of a collector of its own, running on loopback, out."""
 
 import contextlib
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,19 +10,20 @@ from pathlib import Path
 
 import httpx
 
+from demo.processes import Program, start
 from introspan_collector.testing import free_address
 
 _START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A collector that answers; grpc and http are host:port, data is its folder."""
+    """A collector that answers; grpc and http are host:port."""
 
     pid: int
     grpc: str
     http: str
-    data: Path
 
     def get(self, path: str, accept: str = "text/plain", **parameters: str) -> httpx.Response:
         """What it answers on HTTP."""
@@ -33,30 +32,24 @@ class Running:
 
 
 @contextmanager
-def collector(folder: Path, log: Path | None = None) -> Iterator[Running]:
-    """A collector that keeps its data in the folder, drained and ended on leaving; log takes what it prints."""
+def collector(folder: Path) -> Iterator[Running]:
+    """A collector that keeps its data and its log in the folder, drained and ended on leaving."""
     grpc, http = free_address(), free_address()
-    program = Path(sys.executable).with_name("introspan")
-    command: list[str | Path] = [program, "collector", "--data", folder, "--grpc", grpc, "--http", http]
-    with Path(log or os.devnull).open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    try:
-        running = Running(process.pid, grpc, http, folder)
-        _wait_until_ready(running, process, log)
+    where = ("--data", folder / "data", "--grpc", grpc, "--http", http)
+    command = (Path(sys.executable).with_name("introspan"), "collector", *where)
+    with start("collector", command, {}, folder, _STOP_SECONDS) as program:
+        running = Running(program.process.pid, grpc, http)
+        _wait_until_ready(running, program)
         yield running
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
-def _wait_until_ready(running: Running, process: subprocess.Popen[bytes], log: Path | None) -> None:
+def _wait_until_ready(running: Running, program: Program) -> None:
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:
-        if process.poll() is not None:
-            where = "" if log is None else f": see {log}"
-            raise ChildProcessError(f"the collector ended with status {process.returncode}{where}")
+        if program.ended():
+            raise ChildProcessError(f"the collector ended:\n{program.log_tail(20)}")
         with contextlib.suppress(httpx.TransportError):  # not listening yet
             if running.get("/readyz").is_success:
                 return
         time.sleep(0.05)
-    raise TimeoutError(f"the collector was not ready within {_START_SECONDS:g} s")
+    raise TimeoutError(f"the collector was not ready within {_START_SECONDS:g} s:\n{program.log_tail(20)}")
