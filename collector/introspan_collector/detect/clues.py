@@ -62,7 +62,7 @@ def _sentence(carrier: Carrier) -> str:
     rows = f" of {stream.kind} rows" if stream.kind else ""
     replica = f" on {stream.replica}" if stream.replica else ""
     side = f", side {stream.side}" if stream.side else ""
-    what = f"{stream.signal}{where}{rows}{replica}{side}"
+    what = f"{stream.signal or 'the most unusual requests'}{where}{rows}{replica}{side}"
     return f"{what}: {carrier.share:.0%} of the evidence, by detector {stream.detector}."
 
 

@@ -10,7 +10,7 @@ from introspan_collector.detect.triage import Triage, Verdict
 from introspan_collector.notice import Severity
 
 DAY_SECONDS = 86_400.0
-_NEVER_IN_HEALTH = frozenset({"sampler.greedy_mismatch", "output.nonfinite"})
+_NEVER_IN_HEALTH = frozenset({"output.nonfinite", "residual.nonfinite", "sampler.greedy_mismatch"})
 
 
 class State(StrEnum):
@@ -97,24 +97,21 @@ class Incident:
 
 
 _ALERTNAMES = {
-    "sampler": "IntrospanSamplerDeviates",
     "canary": "IntrospanCanaryDeviates",
     "classes": "IntrospanTrafficShifted",
+    "consistency": "IntrospanConsistencyFails",
+    "nonfinite": "IntrospanOutputNotFinite",
     "replicas": "IntrospanReplicaDeviates",
-}
-_ALERTNAMES_BY_SIGNAL = {
-    "output.nonfinite": "IntrospanOutputNotFinite",
-    "consistency.reprefill": "IntrospanConsistencyFails",
+    "sampler": "IntrospanSamplerDeviates",
 }
 _OTHER_ALERTNAME = "IntrospanInternalsShifted"
-ALERTNAMES = (*_ALERTNAMES.values(), *_ALERTNAMES_BY_SIGNAL.values(), _OTHER_ALERTNAME)
+ALERTNAMES = (*_ALERTNAMES.values(), _OTHER_ALERTNAME)
 """Every name an alert can have; the runbook has a heading for each."""
 
 
 def alertname(stream: Stream) -> str:
     """The name of an alert that this stream opened: what was seen, not what is the matter."""
-    by_detector = _ALERTNAMES.get(stream.detector, _OTHER_ALERTNAME)
-    return _ALERTNAMES_BY_SIGNAL.get(stream.signal, by_detector)
+    return _ALERTNAMES.get(stream.detector, _OTHER_ALERTNAME)
 
 
 def _incident_id(subject: Subject, opened_unix_seconds: float) -> str:

@@ -52,7 +52,7 @@ class Incidents:
         self._lock = threading.RLock()
         self._open: dict[Subject, Incident] = {}
         self._history: OrderedDict[str, Incident] = OrderedDict()
-        self._reports: OrderedDict[Subject, CanaryReport] = OrderedDict()
+        self._reports: OrderedDict[tuple[str, str, str], CanaryReport] = OrderedDict()
         self._windows: tuple[Window, ...] = ()
         self.refused_findings = 0
 
@@ -92,11 +92,12 @@ class Incidents:
     def hear(self, report: CanaryReport, now_unix_seconds: float) -> list[Event]:
         """Takes a canary's report and reconsiders the incidents of its model."""
         with self._lock:
-            self._reports[report.subject] = report
-            self._reports.move_to_end(report.subject)
+            about = (report.model, report.adapter, report.replica)
+            self._reports[about] = report
+            self._reports.move_to_end(about)
             while len(self._reports) > _MOST_REPORTS:
                 self._reports.popitem(last=False)
-            concerned = [one for one in self._open.values() if one.subject.model == report.subject.model]
+            concerned = [one for one in self._open.values() if one.subject.model == report.model]
             return self._changed(concerned, now_unix_seconds)
 
     def tick(self, now_unix_seconds: float) -> list[Event]:
@@ -189,7 +190,7 @@ class Incidents:
             self._open = {one.subject: one for one in book.open}
             self._history = OrderedDict((one.id, one) for one in book.history)
             self._windows = book.windows
-            self._reports = OrderedDict((one.subject, one) for one in book.reports)
+            self._reports = OrderedDict(((one.model, one.adapter, one.replica), one) for one in book.reports)
 
     def _make_room(self, finding: Finding, now_unix_seconds: float) -> list[Event]:
         tickets = (one for one in self._open.values() if one.severity is Severity.WARNING)
@@ -208,11 +209,10 @@ class Incidents:
         return opened(subject, finding, now_unix_seconds, maintenance)
 
     def _reconsider(self, incident: Incident, now_unix_seconds: float, change: Change) -> Event:
-        base = self._reports.get(Subject(incident.subject.model, ""))
-        report = self._reports.get(incident.subject, base)
+        reports = (one for one in self._reports.values() if one.model == incident.subject.model)
         settings = self._settings
         incident = reconsidered(
-            incident, report, settings.answer_seconds, settings.canary_fresh_seconds, now_unix_seconds
+            incident, reports, settings.answer_seconds, settings.canary_fresh_seconds, now_unix_seconds
         )
         ask = incident.triage.ask_canary
         if ask:
@@ -221,9 +221,13 @@ class Incidents:
         return Event(change, incident, ask)
 
     def _changed(self, incidents: list[Incident], now_unix_seconds: float) -> list[Event]:
-        events = [self._reconsider(one, now_unix_seconds, Change.UPDATED) for one in incidents]
-        before = {one.id: one.triage for one in incidents}
-        return [event for event in events if event.incident.triage != before[event.incident.id]]
+        events = []
+        for before in incidents:
+            event = self._reconsider(before, now_unix_seconds, Change.UPDATED)
+            after = event.incident.triage
+            if (after.verdict, after.reasons) != (before.triage.verdict, before.triage.reasons):
+                events.append(event)
+        return events
 
     def _end(self, incident: Incident, why: str, now_unix_seconds: float) -> Event:
         ended = replace(

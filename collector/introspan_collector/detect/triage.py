@@ -45,14 +45,13 @@ class Canary(StrEnum):
 class Situation:
     """What is known when somebody asks what is the matter.
 
-    first_deviating: index of the first residual stream that left its floor, where stream ℓ enters layer ℓ; None
-    where none did. outputs_moved: the canary's log-probabilities left theirs. replicas: those singled out.
+    place: the part of the model where what the canary saw begins, "" where none can be named. replicas: those
+    singled out.
     """
 
     moved: frozenset[Moved]
     canary: Canary
-    first_deviating: int | None = None
-    outputs_moved: bool = False
+    place: str = ""
     replicas: tuple[str, ...] = ()
 
 
@@ -65,25 +64,12 @@ class Triage:
     ask_canary: bool = False
 
 
-def layer_name(first_deviating: int | None, *, outputs_moved: bool) -> str:
-    """The part of the model at fault, "" where none can be named.
-
-    Stream ℓ enters layer ℓ, so what first shows there was done by layer ℓ - 1; stream 0 is the embedding's, and
-    outputs that move while every stream is still are the doing of what comes after the last layer.
-    """
-    if first_deviating is None:
-        return "head" if outputs_moved else ""
-    return "embedding" if first_deviating == 0 else f"layer {first_deviating - 1}"
-
-
 _BY_DETECTOR = {
     "sampler": Moved.SAMPLER,
     "canary": Moved.CANARY,
+    "consistency": Moved.CONSISTENCY,
+    "nonfinite": Moved.NONFINITE,
     "replicas": Moved.REPLICA,
-}
-_BY_SIGNAL = {
-    "output.nonfinite": Moved.NONFINITE,
-    "consistency.reprefill": Moved.CONSISTENCY,
 }
 
 
@@ -93,41 +79,48 @@ def moved_in(streams: Iterable[Stream]) -> frozenset[Moved]:
 
 
 def _moved(stream: Stream) -> Moved:
-    if stream.signal in _BY_SIGNAL:
-        return _BY_SIGNAL[stream.signal]
     if stream.detector == "classes":
         return Moved.OUTSIDE if stream.side == "outside" else Moved.CLASSES
     by_kind = Moved.PROMPT if stream.kind == "prompt" else Moved.DECODED
     return _BY_DETECTOR.get(stream.detector, by_kind)
 
 
+_Decided = tuple[Verdict, tuple[str, ...]]
+_BY_CANARY = {
+    Canary.STILL: Verdict.TRAFFIC,
+    Canary.UNKNOWN: Verdict.PENDING,
+    Canary.ASKED: Verdict.PENDING,
+    Canary.SILENT: Verdict.UNDETERMINED,
+}
 _CANARY_WORDS = {
     Canary.STILL: "the canary, asked since, is still",
-    Canary.UNKNOWN: "the canary has not been asked since",
-    Canary.ASKED: "the canary has been asked and has not answered yet",
+    Canary.UNKNOWN: "the canary is being asked",
+    Canary.ASKED: "the canary is being asked",
     Canary.SILENT: "no canary answered",
 }
-_ENGINE = frozenset({Moved.CANARY, Moved.NONFINITE, Moved.CONSISTENCY})
 _WITHIN = frozenset({Moved.PROMPT, Moved.DECODED})
 
 
 def triage(situation: Situation) -> Triage:
-    """Where to look first, and why."""
-    decided = _faulty(situation) or _sampler(situation) or _by_traffic(situation) or _undetermined(situation)
-    singled_out = situation.replicas
-    if not singled_out:
-        return decided
-    named = f"Only {_listed(singled_out)} {'is' if len(singled_out) == 1 else 'are'} affected"
-    reason = f"{named}: look at the machine, its driver and what was deployed there before the model itself."
-    return Triage(decided.verdict, (*decided.reasons, reason), decided.ask_canary)
+    """Where to look first, and why. The canary is asked whenever it could confirm or refute that."""
+    faulty = _faulty(situation)
+    decided = faulty or _sampler(situation) or _by_traffic(situation) or _undetermined(situation)
+    verdict, reasons = decided
+    if situation.replicas:
+        reasons = (*reasons, _about_replicas(situation.replicas))
+    return Triage(verdict, reasons, ask_canary=faulty is None and situation.canary is Canary.UNKNOWN)
 
 
-def _faulty(situation: Situation) -> Triage | None:
+def _about_replicas(replicas: tuple[str, ...]) -> str:
+    named = f"Only {_listed(replicas)} {'is' if len(replicas) == 1 else 'are'} affected"
+    return f"{named}: look at the machine, its driver and what was deployed there before the model itself."
+
+
+def _faulty(situation: Situation) -> _Decided | None:
     """What cannot come from traffic."""
     reasons = []
     if situation.canary is Canary.MOVED or Moved.CANARY in situation.moved:
-        where = layer_name(situation.first_deviating, outputs_moved=situation.outputs_moved)
-        named = f"; what deviates first is the doing of the {where}" if where else ""
+        named = f", beginning with: {situation.place}" if situation.place else ""
         reasons.append(f"The canary moved: the same input no longer gives the same numbers{named}.")
     if Moved.NONFINITE in situation.moved:
         reasons.append("The model computed values that are not finite.")
@@ -135,25 +128,24 @@ def _faulty(situation: Situation) -> Triage | None:
         reasons.append("The same request computed twice differs: suspect the cache of keys and values first.")
     if reasons and Moved.SAMPLER in situation.moved:
         reasons.append("The sampler's own test moved as well: it may be a second fault.")
-    return Triage(Verdict.MODEL, tuple(reasons)) if reasons else None
+    return (Verdict.MODEL, tuple(reasons)) if reasons else None
 
 
-def _sampler(situation: Situation) -> Triage | None:
+def _sampler(situation: Situation) -> _Decided | None:
     if Moved.SAMPLER not in situation.moved or Moved.PROMPT in situation.moved:
         return None
     reasons = (
         "Drawn tokens do not follow the distribution that the sampler was given, whatever the traffic is.",
         f"Prompt rows are still, and {_CANARY_WORDS[situation.canary]}.",
     )
-    return Triage(Verdict.SAMPLER, reasons)
+    return Verdict.SAMPLER, reasons
 
 
-def _by_traffic(situation: Situation) -> Triage | None:
+def _by_traffic(situation: Situation) -> _Decided | None:
     moved = situation.moved
     within, outside = sorted(_WITHIN & moved), Moved.OUTSIDE in moved
     if not within and not outside and Moved.CLASSES not in moved:
         return None
-    mixed = outside or Moved.CLASSES in moved
     reasons = []
     if outside:
         reasons.append("Requests fall outside every class of the reference: novel traffic, or a fault.")
@@ -163,21 +155,16 @@ def _by_traffic(situation: Situation) -> Triage | None:
         reasons.append(f"Requests differ from healthy ones of the same class ({_listed(within)}).")
     if Moved.SAMPLER in moved:
         reasons.append("The sampler's own test moved as well: it may be a second fault.")
-    if mixed and situation.canary in (Canary.UNKNOWN, Canary.ASKED):
-        reasons.append("The canary is asked whether the model has changed.")
-        return Triage(Verdict.PENDING, tuple(reasons), ask_canary=situation.canary is Canary.UNKNOWN)
     reasons.append(f"{_CANARY_WORDS[situation.canary].capitalize()}.")
-    if not mixed:
-        return Triage(Verdict.MODEL, tuple(reasons))
-    return Triage(
-        Verdict.TRAFFIC if situation.canary is Canary.STILL else Verdict.UNDETERMINED, tuple(reasons)
-    )
+    if not outside and Moved.CLASSES not in moved:
+        return Verdict.MODEL, tuple(reasons)
+    return _BY_CANARY[situation.canary], tuple(reasons)
 
 
-def _undetermined(situation: Situation) -> Triage:
+def _undetermined(situation: Situation) -> _Decided:
     what = _listed(sorted(situation.moved)) or "nothing that is known"
     reason = f"What moved ({what}) fits no single cause; {_CANARY_WORDS[situation.canary]}."
-    return Triage(Verdict.UNDETERMINED, (reason,), ask_canary=situation.canary is Canary.UNKNOWN)
+    return Verdict.UNDETERMINED, (reason,)
 
 
 def _listed(names: Iterable[str]) -> str:
