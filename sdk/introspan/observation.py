@@ -33,6 +33,8 @@ class Observation:
     time_unix_nano: int
     sampling_probability: float
     values: NDArray[np.float32]
+    model_fingerprint: str = ""
+    """Of the weights it was measured on; empty where they are those of its producer's Resource."""
 
 
 @dataclass(frozen=True, slots=True)

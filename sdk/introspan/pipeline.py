@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from introspan.admission import Admission
 from introspan.config import Settings
@@ -32,6 +33,7 @@ class Pipeline:
         self._admission = admission
         self._switch_off = switch_off
         self._wall_clock = wall_clock
+        self._fingerprint = resource.model_fingerprint
         self._exporter = Exporter(settings, resource, status, self._obey)
         # The collector learns of this worker, and of what it cannot measure, before the first request.
         self._exporter.start()
@@ -44,6 +46,11 @@ class Pipeline:
         """Sends what a request's last segment holds."""
         self._send(self._segments.finish(request, last_position, self._wall_clock()))
 
+    def model_changed(self, fingerprint: str) -> None:
+        """What comes after is of other weights; every request measured on the former ones must have finished."""
+        self._fingerprint = fingerprint
+        self._exporter.model_changed(fingerprint)
+
     def close(self) -> None:
         """Sends what open segments hold and what waits, within two seconds."""
         self._send(self._segments.close(self._wall_clock()))
@@ -52,7 +59,8 @@ class Pipeline:
     def _send(self, observations: list[Observation]) -> None:
         self._admission.emitted(len(observations))
         for observation in observations:
-            self._exporter.offer(observation)
+            # An observation that waits longer than its weights live keeps their name.
+            self._exporter.offer(replace(observation, model_fingerprint=self._fingerprint))
 
     def _obey(self, most: float | None, off: bool) -> None:  # noqa: FBT001 - the exporter's callback
         if most is not None:

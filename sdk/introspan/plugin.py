@@ -127,23 +127,23 @@ def _follow_worker(wrapper: Any, _: None) -> None:
     settings = _settings(wrapper.vllm_config)
     if settings.off_because is not None:
         return
-    runner = wrapper.worker.model_runner
-    original = runner.load_model
+    worker = wrapper.worker
+    original = worker.model_runner.load_model
 
     @functools.wraps(original)
     def load_model(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
-        _guarded("following the model", _follow_model, runner, wrapper.vllm_config, settings)
+        _guarded("following the model", _follow_model, worker, wrapper.vllm_config, settings)
         return result
 
-    runner.load_model = load_model
+    worker.model_runner.load_model = load_model
 
 
-def _follow_model(runner: Any, config: Any, settings: Settings) -> None:
+def _follow_model(worker: Any, config: Any, settings: Settings) -> None:
     from introspan.capture.worker import follow  # noqa: PLC0415 - torch is there only in a worker
     from introspan.pipeline import Pipeline  # noqa: PLC0415
 
-    follow(runner, config, settings, _state["pipeline"] or Pipeline)
+    follow(worker, config, settings, _state["pipeline"] or Pipeline)
 
 
 def _settings(config: Any) -> Settings:

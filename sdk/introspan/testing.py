@@ -35,6 +35,8 @@ class RowLog:
         self.switch_off = switch_off
         self.kept: list[Rows] = []
         self.ended: dict[str, tuple[Request, int]] = {}
+        self.fingerprints: list[tuple[int, str]] = []
+        """Each change of the model: how many times rows had been kept before it, and the new fingerprint."""
         RowLog.opened.append(self)
 
     def rows(self, rows: Rows) -> None:
@@ -44,6 +46,10 @@ class RowLog:
     def finished(self, request: Request, last_position: int) -> None:
         """Keeps the end of a request."""
         self.ended[request.key] = (request, last_position)
+
+    def model_changed(self, fingerprint: str) -> None:
+        """Keeps the fingerprint."""
+        self.fingerprints.append((len(self.kept), fingerprint))
 
     def close(self) -> None:
         """Does nothing: all is kept."""

@@ -36,18 +36,25 @@ EVERYTHING = {
 
 @dataclass
 class Call:
-    """One request: prompt token ids, sampling parameters, the step it arrives at and the one it is aborted at."""
+    """One request: prompt token ids, sampling parameters, the step it arrives at and the one it is aborted at.
+
+    adapter is the folder of a LoRA adapter, whose name is the folder's.
+    """
 
     id: str
     prompt: list[int]
     params: dict[str, Any] = field(default_factory=dict)
     at: int = 0
     abort_at: int | None = None
+    adapter: str = ""
 
 
 @dataclass
 class Run:
-    """What one engine is to do. before is a line of Python that is executed before vLLM is imported."""
+    """What one engine is to do. before is a line of Python that is executed before vLLM is imported.
+
+    rpcs: before which step what method of the worker is called, with which arguments by name.
+    """
 
     model: str
     calls: list[Call]
@@ -57,11 +64,15 @@ class Run:
         "rows"  # rows: keep in memory; real: export to INTROSPAN_ENDPOINT; none: plugin not loaded
     )
     before: str = ""
+    rpcs: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
 
 
 @dataclass
 class Result:
-    """Answers by request id (one list a sample), and the measured rows: who, where, values [rows, columns]."""
+    """Answers by request id (one list a sample), and the measured rows: who, where, values [rows, columns].
+
+    row_models: how often the model had changed before each row; fingerprints: what it then was.
+    """
 
     tokens: dict[str, list[list[int]]]
     logprobs: dict[str, list[list[dict[str, float]]]]
@@ -72,6 +83,9 @@ class Result:
     values: np.ndarray
     hashes: dict[str, int]
     ended: dict[str, int]
+    adapters: dict[str, str]
+    fingerprints: list[str]
+    row_models: list[int]
     preemptions: int
     status: dict[str, Any]
     resource: dict[str, Any]
@@ -134,7 +148,7 @@ def main(given: Path, out: Path) -> None:
     if task.pipeline == "rows":
         log = RowLog.opened[0]
     counted = _count_preemptions()
-    tokens, logprobs, cached = _drive(engine, calls)
+    tokens, logprobs, cached = _drive(engine, calls, task.rpcs)
     kept = log.kept if log is not None else []
     meta = {
         "tokens": tokens,
@@ -146,6 +160,13 @@ def main(given: Path, out: Path) -> None:
         "ended": {request.request_id: last for request, last in log.ended.values()}
         if log is not None
         else {},
+        "adapters": {request.request_id: request.adapter for rows in kept for request in rows.requests},
+        "fingerprints": [name for _, name in log.fingerprints] if log is not None else [],
+        "row_models": [
+            sum(before <= i for before, _ in log.fingerprints)
+            for i, rows in enumerate(kept)
+            for _ in rows.requests
+        ],
         "preemptions": counted[0],
         "status": asdict(log.status()) if log is not None else {},
         "resource": asdict(log.resource) if log is not None else {},
@@ -173,16 +194,27 @@ def _count_preemptions() -> list[int]:
     return counted
 
 
-def _drive(engine: Any, calls: list[Call]) -> tuple[dict, dict, dict]:
+def _drive(
+    engine: Any, calls: list[Call], rpcs: list[tuple[int, str, dict[str, Any]]]
+) -> tuple[dict, dict, dict]:
     from vllm import SamplingParams
 
     tokens, logprobs, cached = {}, {}, {}
     waiting, step = list(calls), 0
-    while waiting or engine.has_unfinished_requests():
+    numbers = {name: i for i, name in enumerate(sorted({call.adapter for call in calls} - {""}), start=1)}
+    while waiting or engine.has_unfinished_requests() or any(at >= step for at, _, _ in rpcs):
+        for at, method, kwargs in rpcs:
+            if at == step:
+                engine.collective_rpc(method, kwargs=kwargs)
         for call in [call for call in waiting if call.at <= step]:
             bias = call.params.get("logit_bias")  # its keys have become text in JSON
             given = call.params | ({"logit_bias": {int(k): v for k, v in bias.items()}} if bias else {})
-            engine.add_request(call.id, {"prompt_token_ids": call.prompt}, SamplingParams(**given))
+            engine.add_request(
+                call.id,
+                {"prompt_token_ids": call.prompt},
+                SamplingParams(**given),
+                lora_request=_lora(call.adapter, numbers),
+            )
             waiting.remove(call)
         engine.abort_request([call.id for call in calls if call.abort_at == step])
         for output in engine.step():
@@ -200,6 +232,12 @@ def _drive(engine: Any, calls: list[Call]) -> tuple[dict, dict, dict]:
         engine.step()
     in_order = lambda found: {key: [found[key][i] for i in sorted(found[key])] for key in found}  # noqa: E731
     return in_order(tokens), in_order(logprobs), cached
+
+
+def _lora(adapter: str, numbers: dict[str, int]) -> Any:
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest(Path(adapter).name, numbers[adapter], adapter) if adapter else None
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ The only place where the parts of capture are put together.
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ from introspan.capture.checkpoint import fingerprint_of
 from introspan.capture.columns import Layout, lay_out
 from introspan.capture.health import Health
 from introspan.capture.identity import Identity
+from introspan.capture.loaded import loaded_fingerprint
 from introspan.capture.output_probe import OutputProbe
 from introspan.capture.recorder import TOGETHER_ROWS, Probes, Recorder, Sinks
 from introspan.capture.rows import Table
 from introspan.capture.stream_probe import StreamProbe
 from introspan.capture.taps import Taps
 from introspan.capture.v1_runner import V1Runner, foreign_processor, refusal
+from introspan.capture.weights import Weights
 from introspan.config import Settings
 from introspan.observation import Disabled, Resource
 
@@ -61,10 +64,10 @@ def choose(settings: Settings, anatomy: Anatomy) -> Depths:
     return Depths(residual, projection, attention)
 
 
-# Any throughout: vLLM's runner and configuration; `pipeline` is introspan.pipeline.Pipeline, which no stage imports.
-def follow(runner: Any, config: Any, settings: Settings, pipeline: Callable[..., Any]) -> None:
+# Any throughout: vLLM's worker and configuration; `pipeline` is introspan.pipeline.Pipeline, which no stage imports.
+def follow(worker: Any, config: Any, settings: Settings, pipeline: Callable[..., Any]) -> None:
     """Measures this worker's model from now on, or says why not, in the log and to the collector."""
-    health = Health()
+    runner, health = worker.model_runner, Health()
     admission = Admission(settings.request_rate, settings.row_budget)
     capacity = 2 * config.scheduler_config.max_num_seqs
     tensor_rank, heads = _heads(config.model_config, config.parallel_config)
@@ -84,7 +87,12 @@ def follow(runner: Any, config: Any, settings: Settings, pipeline: Callable[...,
     sinks = Sinks(opened.rows, opened.finished)
     with _told(health):
         recorder = _recorder(runner, config, settings, anatomy, layout, capacity, health, sinks)
-        V1Runner(runner, recorder, health, Identity(settings.salt or os.urandom(16), admission).of)
+        weights = Weights(
+            health, lambda: _leave(runner, recorder), lambda files: _rename(runner, config, opened, files)
+        )
+        weights.follow(worker, runner)
+        identity = Identity(settings.salt or os.urandom(16), admission)
+        V1Runner(runner, recorder, health, weights.measured(identity.of))
         # Before the exporter's own, whose priority is 100: what waits here becomes observations there.
         Finalize(None, _close, (recorder, opened), exitpriority=110)
     for line in describe(anatomy):
@@ -121,10 +129,33 @@ def _told(health: Health) -> Iterator[None]:
         raise
 
 
+def _leave(runner: Any, recorder: Recorder) -> None:
+    """Before weights change: what waits is computed, and requests in flight end."""
+    recorder.flush()
+    for key in list(runner.requests):
+        recorder.finish(key)
+
+
+def _rename(runner: Any, config: Any, opened: Any, from_files: bool) -> None:  # noqa: FBT001 - a callback's argument
+    """After weights have changed: the fingerprint is taken again, and goes with what is measured from now on."""
+    began = time.monotonic()
+    if from_files:
+        fingerprint = fingerprint_of(config.model_config, config.load_config.download_dir)
+    else:
+        fingerprint = loaded_fingerprint(runner.get_model())
+    opened.model_changed(fingerprint)
+    took = time.monotonic() - began
+    _log.info(
+        "introspan: weights were changed; the model is now %s, which took %.2f s to tell", fingerprint, took
+    )
+
+
 def _close(recorder: Recorder, opened: Any) -> None:
     """At the end of the process: what waits is computed and sent."""
     try:
-        recorder.flush()
+        # Rows that wait were made in this mode, and may only be written to in it.
+        with torch.inference_mode():
+            recorder.flush()
         opened.close()
     except Exception:  # noqa: BLE001 - the edge of the host, which is ending
         _log.warning("introspan: the last rows were lost", exc_info=True)

@@ -52,6 +52,7 @@ class Exporter:
     ) -> None:
         self._settings = settings
         self._resource = resource
+        self._fingerprint = resource.model_fingerprint
         self._status = status
         self._on_directives = on_directives
         self._clock = clock
@@ -107,6 +108,10 @@ class Exporter:
             self.start()
         if self._backlog.put(observation) >= FRAME_BYTES and not self._wake.is_set():
             self._wake.set()
+
+    def model_changed(self, fingerprint: str) -> None:
+        """The weights have changed: a status without observations is of the new model. For the model's thread."""
+        self._fingerprint = fingerprint
 
     def start(self) -> None:
         """Starts the thread, so that the status is sent even before anything is offered."""
@@ -177,6 +182,8 @@ class Exporter:
         observations = self._framer.collect(self._backlog.take, message.ByteSize())
         if not observations and now < self._heartbeat_at and status.disabled == self._told_disabled:
             return False
+        if not observations:
+            self._framer.rename(self._fingerprint)
         self._in_hand = len(observations)
         frame = self._framer.frame(observations, message)
         self._told_disabled = status.disabled

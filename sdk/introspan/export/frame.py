@@ -57,13 +57,21 @@ class Framer:
             cost = _row_bytes(observation)
             if id(observation.schema) not in seen:
                 cost += self._schema_bytes(observation.schema)
-            if chosen and cost > room:
+            is_of_others = self._is_of_other_weights(observation.model_fingerprint)
+            if chosen and (cost > room or is_of_others):
                 self._held = observation
                 break
+            if is_of_others:
+                self.rename(observation.model_fingerprint)
             room -= cost
             seen.add(id(observation.schema))
             chosen.append(observation)
         return chosen
+
+    def rename(self, fingerprint: str) -> None:
+        """From the next frame on, the resource is the model of this fingerprint; "" leaves it as it is."""
+        if self._is_of_other_weights(fingerprint):
+            self._resource.model_fingerprint = texts.name(fingerprint)
 
     def frame(self, observations: Sequence[Observation], status: pb.ProducerStatus) -> Frame:
         """The next frame, which may hold no observations."""
@@ -77,6 +85,9 @@ class Framer:
         )
         widest = max((len(one.schema.columns) for one in observations), default=0)
         return Frame(request.SerializeToString(), len(observations), max(0, widest - COLUMNS))
+
+    def _is_of_other_weights(self, fingerprint: str) -> bool:
+        return bool(fingerprint) and texts.name(fingerprint) != self._resource.model_fingerprint
 
     def _schema_bytes(self, schema: Schema) -> int:
         """Size of the columns' meaning. By identity, since hashing a schema visits every column."""
