@@ -16,6 +16,8 @@ from pydantic_settings import (
 
 from introspan_collector.aggregate.settings import AggregateSettings
 from introspan_collector.archive.settings import ArchiveSettings
+from introspan_collector.detect.settings import DetectSettings
+from introspan_collector.notify.settings import NotifySettings
 
 ENVIRONMENT_PREFIX = "INTROSPAN_COLLECTOR_"
 _MIB = 2**20
@@ -90,6 +92,8 @@ class Settings(BaseSettings):
     checkpoint: CheckpointSettings = CheckpointSettings()
     aggregate: AggregateSettings = AggregateSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    detect: DetectSettings = DetectSettings()
+    notify: NotifySettings = NotifySettings()
 
     @field_validator("grpc", "http")
     @classmethod

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -40,7 +40,7 @@ class Feed:
         *,
         log_end: Callable[[], int],
         grown: threading.Event,
-        upkeep: Callable[[], None],
+        upkeep: Mapping[str, Callable[[], None]],
         save: Callable[[int], None],
         save_seconds: float,
         clock: Callable[[], float] = time.time,
@@ -99,7 +99,8 @@ class Feed:
                 break
             if self._grown.wait(min(_IDLE_SECONDS, self._save_seconds)):
                 self._stopping.wait(_GATHER_SECONDS)
-            self._attempt("archive_error", self._upkeep)
+            for name, operation in self._upkeep.items():
+                self._attempt(f"{name}_error", operation)
             self._save_if_due()
         self._attempt("checkpoint_error", lambda: self._save(self._reader.offset))
 

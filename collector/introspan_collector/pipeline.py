@@ -14,24 +14,25 @@ from introspan_collector.accept.pressure import Pressure
 from introspan_collector.accept.server import AcceptServer
 from introspan_collector.aggregate.aggregator import Aggregator
 from introspan_collector.archive.archive import Archive
+from introspan_collector.checkpoint import Checkpoint
 from introspan_collector.config import ConfigurationError, Settings
+from introspan_collector.detect.detector import Detector
 from introspan_collector.expose.app import build
 from introspan_collector.feed import Branch, Feed
 from introspan_collector.log.appender import Appender
 from introspan_collector.log.committer import Committer
-from introspan_collector.log.cursor import Cursor, DamagedCursorError, load_cursor, save_cursor
 from introspan_collector.log.files import Disk
 from introspan_collector.log.reader import Reader
 from introspan_collector.log.recent import Recent
 from introspan_collector.log.retention import Retention
 from introspan_collector.log.sequences import Sequences
-from introspan_collector.model import Stats
+from introspan_collector.model import Checkpointed, Stats
+from introspan_collector.notify.notifier import Notifier
 from introspan_collector.serving import HttpThread
 from introspan_wire.v1 import observation_service_pb2 as pb
 
 _log = structlog.get_logger(__name__)
 
-_AGGREGATE_CURSOR = "aggregate"
 _REMEMBERED_PRODUCERS = 100_000
 _GRACE_SECONDS = 2.0
 _DRAIN_SECONDS = 4.0
@@ -40,7 +41,7 @@ _RECENT_BYTES = 32 * 2**20
 
 
 class Pipeline:
-    """accept → log → aggregate, archive → expose. Built from settings, started and drained once.
+    """accept → log → aggregate, archive, detect → expose, notify. Built from settings, started and drained once.
 
     Raises ConfigurationError for an address or a file that cannot be used.
     """
@@ -51,11 +52,10 @@ class Pipeline:
         self._cursor_files = Disk(settings.data / "cursors")
         self._aggregator = Aggregator(settings.aggregate)
         self._archive = Archive(settings.data / "archive", settings.archive)
-        self._aggregate_start = self._restore()
-        branches = (
-            Branch("aggregate", self._aggregator, self._aggregate_start),
-            Branch("archive", self._archive, self._archive.cursor()),
-        )
+        branches = [Branch("archive", self._archive, self._archive.cursor())]
+        self._checkpoints = [self._checkpoint("aggregate", self._aggregator, 0.0)]
+        self._open_detection()
+        branches += [Branch(one.name, one.consumer, one.start) for one in self._checkpoints]
         self._recent = Recent(_RECENT_BYTES)
         self._open_log(not_before=max(branch.start for branch in branches))
         self._reader = Reader(
@@ -66,12 +66,12 @@ class Pipeline:
             branches,
             log_end=lambda: self._appender.end,
             grown=self._committer.grown,
-            upkeep=self._archive.flush_due,
+            upkeep={"archive": self._archive.flush_due, "detect": self._detector.advance},
             save=self._save,
             save_seconds=settings.checkpoint.interval_seconds,
         )
         self._open_intake()
-        self._serving = False
+        self._serving = self._draining = False
         self._http = HttpThread(
             build(
                 aggregates=self._aggregator,
@@ -82,6 +82,21 @@ class Pipeline:
             settings.http,
         )
         self._server: AcceptServer | None = None
+
+    def _open_detection(self) -> None:
+        settings = self._settings
+        try:
+            self._notifier = Notifier(settings.data / "notify", settings.notify)
+        except (ValueError, OSError) as error:
+            raise ConfigurationError(f"notify cannot be used: {error}") from error
+        self._detector = Detector(settings.detect, self._notifier.put, settings.notify.runbook_url)
+        if settings.detect.enabled:
+            checkpoint = self._checkpoint("detect", self._detector, settings.detect.checkpoint_seconds)
+            self._checkpoints.append(checkpoint)
+        self._notifier.retain(self._detector.subjects())
+
+    def _checkpoint(self, name: str, consumer: Checkpointed, interval_seconds: float) -> Checkpoint:
+        return Checkpoint(name, consumer, self._cursor_files, interval_seconds)
 
     def _open_log(self, not_before: int) -> None:
         log = self._settings.log
@@ -138,6 +153,7 @@ class Pipeline:
             raise ConfigurationError(
                 f"grpc = {self._settings.grpc} cannot be bound: {error}; choose a free address"
             ) from error
+        self._notifier.start()
         self._feed.start()
         self._http.start()
         await self._server.start()
@@ -150,7 +166,9 @@ class Pipeline:
         if self._server is not None:
             await self._server.drain(_GRACE_SECONDS)
         await asyncio.to_thread(self._committer.close)
+        self._draining = True
         await asyncio.to_thread(self._feed.stop, _DRAIN_SECONDS)
+        await asyncio.to_thread(self._notifier.stop, _GRACE_SECONDS)
         await asyncio.to_thread(self._archive.flush)
         await asyncio.to_thread(self._http.stop)
         self._lock.close()
@@ -189,22 +207,9 @@ class Pipeline:
         # Without the one thread no batch is answered, without the other none is processed.
         return self._serving and self._committer.alive and self._feed.alive
 
-    def _restore(self) -> int:
-        try:
-            cursor = load_cursor(self._cursor_files, _AGGREGATE_CURSOR)
-            if cursor is None:
-                return 0
-            self._aggregator.restore(cursor.state)
-        except (DamagedCursorError, ValueError) as error:
-            # The log still holds what retention kept of it: start over from its beginning.
-            _log.error("aggregates start over from the beginning of the log", error=str(error))
-            return 0
-        return cursor.offset
-
     def _save(self, offset: int) -> None:
-        # While the archive catches up, the feed is at an offset that the aggregates have long passed.
-        reached = max(offset, self._aggregate_start)
-        save_cursor(self._cursor_files, _AGGREGATE_CURSOR, Cursor(reached, self._aggregator.snapshot()))
+        for checkpoint in self._checkpoints:
+            checkpoint.save(offset, at_once=self._draining)
 
 
 def _lock(settings: Settings) -> IO[str]:

@@ -120,7 +120,7 @@ def a_feed(disk, log, consumer):
         [Branch("aggregate", consumer, 0)],
         log_end=lambda: log.end,
         grown=threading.Event(),
-        upkeep=lambda: None,
+        upkeep={},
         save=lambda _offset: None,
         save_seconds=60.0,
     )

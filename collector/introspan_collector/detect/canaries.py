@@ -6,9 +6,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from introspan_collector.detect import checkpoint
 from introspan_collector.detect.canary import Comparison, compare
 from introspan_collector.detect.canary_answer import Answer, Join
 from introspan_collector.detect.canary_baseline import FEWEST_ROUNDS, Baseline, build
+from introspan_collector.detect.canary_record import (
+    Arrays,
+    dump_baseline,
+    dump_rounds,
+    load_baseline,
+    load_rounds,
+)
 from introspan_collector.detect.evidence import Evidence, Stream
 from introspan_collector.detect.tolerance import tail_bound
 from introspan_collector.model import Batch, Origin
@@ -17,6 +25,8 @@ from introspan_collector.suite import NAMES
 DISTANCE = "canary.distance"
 """What the stream of canary evidence is about."""
 
+_WHAT = "canaries"
+_VERSION = 1
 _STATES_WAIT_NANO = 5_000_000_000
 _ROUND_WAIT_NANO = 30_000_000_000
 _OPEN_ROUNDS = 1024
@@ -58,6 +68,7 @@ class _Model:
     baseline: Baseline | None = None
     gathered: list[Mapping[str, Answer]] = field(default_factory=list)
     last: dict[str, Round] = field(default_factory=dict)
+    before: dict[str, int] = field(default_factory=dict)  # rounds in a row that deviate, by replica
     problem: str = ""
 
 
@@ -104,7 +115,7 @@ class Canaries:
     def wanted(self, model: str) -> bool:
         """Whether the canary should be asked again at once: a first round deviates and waits for a second."""
         found = self._models.get(model)
-        return found is not None and any(last.in_a_row == 1 for last in found.last.values())
+        return found is not None and 1 in found.before.values()
 
     def last(self) -> Iterator[Round]:
         """The last round of every replica."""
@@ -131,6 +142,28 @@ class Canaries:
         found.baseline = build(found.gathered)
         found.gathered = []
         found.last.clear()
+        found.before.clear()
+
+    def snapshot(self) -> bytes:
+        """Baselines and the rounds that are to become one; rounds under way are asked again anyway."""
+        arrays: Arrays = {}
+        header = []
+        for i, (name, model) in enumerate(self._models.items()):
+            known = None if model.baseline is None else dump_baseline(model.baseline, f"{i}_", arrays)
+            rounds = dump_rounds(model.gathered, f"{i}_rounds_", arrays)
+            header.append([name, known, rounds, model.before])
+        return checkpoint.dump(_WHAT, _VERSION, {"models": header}, arrays)
+
+    def restore(self, data: bytes) -> None:
+        """Puts a snapshot's state in place of this one. Raises ValueError for one that it cannot read."""
+        header, arrays = checkpoint.load(_WHAT, _VERSION, data)
+        self._models = {}
+        for i, (name, known, rounds, in_a_row) in enumerate(header["models"]):
+            self._models[name] = _Model(
+                baseline=None if known is None else load_baseline(known, f"{i}_", arrays),
+                gathered=load_rounds(rounds, f"{i}_rounds_", arrays),
+                before=in_a_row,
+            )
 
     def _put(self, answer: Answer) -> None:
         key = (answer.origin.model, answer.origin.replica, answer.round)
@@ -148,13 +181,12 @@ class Canaries:
         comparison, in_a_row = None, 0
         if model.baseline is not None and model.baseline.questions.keys() & found.answers.keys():
             comparison = compare(model.baseline, found.answers)
-            before = model.last.get(replica)
-            in_a_row = (1 + (before.in_a_row if before else 0)) if comparison.deviates else 0
+            in_a_row = (1 + model.before.get(replica, 0)) if comparison.deviates else 0
         last = Round(
             name, replica, number, origin, found.since_unix_nano, found.answers, comparison, in_a_row
         )
         if len(model.last) < self._limits[1] or replica in model.last:
-            model.last[replica] = last
+            model.last[replica], model.before[replica] = last, in_a_row
         self._gather(model, last)
         return last
 

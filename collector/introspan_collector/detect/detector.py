@@ -1,0 +1,311 @@
+"""Batches of the log in; alarms, incidents and what people are told out: the order of everything in detection."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from introspan_collector.detect import checkpoint
+from introspan_collector.detect.alarm import Alarm, Carrier
+from introspan_collector.detect.announcement import notice
+from introspan_collector.detect.budget import shared_out
+from introspan_collector.detect.builder import Limits
+from introspan_collector.detect.canaries import DISTANCE, Canaries, Round
+from introspan_collector.detect.canary import PAGE_RATIO, Comparison
+from introspan_collector.detect.e_detector import EDetector
+from introspan_collector.detect.evidence import Evidence, Stream
+from introspan_collector.detect.finding import Copy, Exemplar, Finding, Subject
+from introspan_collector.detect.incidents import Event, Incidents
+from introspan_collector.detect.nulls import impossible, uniformity
+from introspan_collector.detect.reconsider import CanaryReport
+from introspan_collector.detect.recovery import Recovery, RecoverySettings
+from introspan_collector.detect.reference import Identity, State
+from introspan_collector.detect.reference_file import content_hash
+from introspan_collector.detect.roster import Roster
+from introspan_collector.detect.sample import Sample, samples
+from introspan_collector.detect.settings import DetectSettings
+from introspan_collector.detect.tick import Ticks, TickSettings
+from introspan_collector.detect.triage import Canary
+from introspan_collector.detect.watch import Watch
+from introspan_collector.model import Batch, Origin
+from introspan_collector.notice import Notice
+from introspan_wire.signals import Kind
+
+_WHAT = "the detector"
+_VERSION = 1
+_DAY_SECONDS = 86_400.0
+_EXEMPLARS = 5
+_GROW_SECONDS = 10.0
+
+
+class _Piece(Protocol):
+    """A part whose state is saved."""
+
+    def snapshot(self) -> bytes: ...
+    def restore(self, data: bytes, /) -> None: ...
+
+
+class _Pieces(NamedTuple):
+    """The parts that there is one of."""
+
+    ticks: Ticks
+    ticket: EDetector
+    page: EDetector
+    incidents: Incidents
+    canaries: Canaries
+    roster: Roster
+
+    def named(self) -> dict[str, _Piece]:
+        """Each by its name."""
+        return self._asdict()
+
+
+class Detector:
+    """Follows every model and adapter. Safe to read, and to be told decisions of people, from other threads.
+
+    tell takes what people are to be told. Time is the collector's own: a producer's wrong clock moves nothing.
+    """
+
+    def __init__(
+        self,
+        settings: DetectSettings | None = None,
+        tell: Callable[[Notice], None] = lambda _: None,
+        runbook_url: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings or DetectSettings()
+        self._tell = tell
+        self._runbook_url = runbook_url
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._grown_unix_seconds = 0.0
+        self._start_empty()
+
+    def consume(self, batch: Batch) -> None:
+        """Takes one batch, in log order."""
+        with self._lock:
+            self._pieces.canaries.consume(batch)
+            # A request's prompt row says which class its decoded rows belong to.
+            tables = sorted(batch.tables, key=lambda table: table.schema.kind is not Kind.PROMPT)
+            for table in tables:
+                for adapter, sample in samples(table):
+                    self._see(batch.origin, adapter, sample)
+
+    def advance(self) -> None:
+        """Does what is due by now: closes ticks and rounds, raises and ends incidents, builds references."""
+        with self._lock:
+            now = self._clock()
+            for finished in self._pieces.canaries.advance(int(now * 1e9)):
+                self._judge(finished, now)
+            tick = self._pieces.ticks.close(now)
+            if tick is not None:
+                self._update(tick.x, now)
+            self._announce(self._pieces.incidents.tick(now))
+            if now - self._grown_unix_seconds >= _GROW_SECONDS:
+                self._grown_unix_seconds = now
+                self._grow(now)
+
+    @property
+    def incidents(self) -> Incidents:
+        """The book of incidents."""
+        return self._pieces.incidents
+
+    def wanted(self, model: str) -> bool:
+        """Whether the canary of a model should be asked at once."""
+        with self._lock:
+            return model in self._asked or self._pieces.canaries.wanted(model)
+
+    def subjects(self) -> list[str]:
+        """Whom people are being told of: the subjects of notices of open incidents."""
+        return [notice(incident, self._runbook_url).subject for incident in self.incidents.open()]
+
+    def snapshot(self) -> bytes:
+        """The whole state."""
+        with self._lock:
+            parts = {name: piece.snapshot() for name, piece in self._pieces.named().items()}
+            parts |= {f"watch_{i}": watch.snapshot() for i, watch in enumerate(self._watches.values())}
+            parts |= {f"recovery_{i}": one.snapshot() for i, one in enumerate(self._recoveries.values())}
+            header = {"watches": list(self._watches), "recoveries": list(self._recoveries)}
+            arrays = {name: np.frombuffer(data, np.uint8) for name, data in parts.items()}
+            return checkpoint.dump(_WHAT, _VERSION, header, arrays)
+
+    def restore(self, state: bytes) -> None:
+        """Puts a snapshot's state in place of this one. Raises ValueError for one that it cannot read."""
+        header, arrays = checkpoint.load(_WHAT, _VERSION, state)
+        with self._lock:
+            self._start_empty()
+            for name, piece in self._pieces.named().items():
+                piece.restore(arrays[name].tobytes())
+            self._followed = self._pieces.roster.version
+            for i, subject in enumerate(header["watches"]):
+                self._watches[Subject(*subject)] = watch = Watch(self._limits)
+                watch.restore(arrays[f"watch_{i}"].tobytes())
+            for i, subject in enumerate(header["recoveries"]):
+                recovery = Recovery(_placeholder(Subject(*subject)), self._recovery)
+                recovery.restore(arrays[f"recovery_{i}"].tobytes())
+                recovery.follow(self._pieces.roster.streams, self._pieces.roster.bound)
+                self._recoveries[Subject(*subject)] = recovery
+
+    def _start_empty(self) -> None:
+        settings = self._settings
+        self._limits = Limits(settings.provisional_clusters, settings.frozen_clusters, settings.frozen_hours)
+        self._recovery = RecoverySettings(
+            settings.quiet_seconds, settings.quiet_requests, settings.ticket_days * _DAY_SECONDS
+        )
+        self._pieces = _Pieces(
+            Ticks(TickSettings(settings.tick_seconds, max(600.0, settings.tick_seconds))),
+            EDetector(settings.ticket_days * _DAY_SECONDS),
+            EDetector(settings.page_days * _DAY_SECONDS),
+            Incidents(),
+            Canaries(settings.canary_rounds),
+            Roster(),
+        )
+        self._followed = 0
+        self._watches: dict[Subject, Watch] = {}
+        self._recoveries: dict[Subject, Recovery] = {}
+        self._requests: dict[Subject, int] = {}
+        self._exemplars: dict[Subject, list[Exemplar]] = {}
+        self._asked: dict[str, float] = {}
+        self.unwatched_requests = 0
+        """Requests of models and adapters beyond subject_limit."""
+
+    def _see(self, origin: Origin, adapter: str, sample: Sample) -> None:
+        subject = Subject(origin.model, adapter)
+        watch = self._watches.get(subject)
+        if watch is None:
+            if len(self._watches) >= self._settings.subject_limit:
+                self.unwatched_requests += len(sample)
+                return
+            watch = self._watches[subject] = Watch(self._limits)
+        if sample.kind is Kind.PROMPT:
+            self._requests[subject] = self._requests.get(subject, 0) + len(sample)
+        for stream, row in impossible(sample, origin.model, origin.replica, adapter):
+            self._take(_impossible(stream, sample, row, self._clock()))
+        if sample.kind is Kind.DECODED:
+            self._add(uniformity(sample, origin.model, origin.replica, adapter))
+        is_healthy = subject not in self._recoveries
+        seen = watch.see(Identity.of(origin, adapter), sample, origin.replica, is_healthy=is_healthy)
+        reference = watch.reference
+        for evidence in seen.evidence:
+            self._add(evidence, tickets_only=reference is not None and reference.state is State.PROVISIONAL)
+        if seen.exemplar is not None:
+            kept = [*self._exemplars.get(subject, ()), seen.exemplar]
+            self._exemplars[subject] = sorted(kept, key=lambda one: -one.score)[:_EXEMPLARS]
+
+    def _add(self, evidence: Evidence, *, tickets_only: bool = False) -> None:
+        rows = self._pieces.roster.rows(evidence, tickets_only=tickets_only)
+        self._follow()
+        self._pieces.ticks.add(rows, evidence.cluster[:, None], evidence.x)
+
+    def _follow(self) -> None:
+        """Has all parts follow the streams that there are now."""
+        if self._followed == self._pieces.roster.version:
+            return
+        self._followed = self._pieces.roster.version
+        streams, bound, page_bound = (
+            self._pieces.roster.streams,
+            self._pieces.roster.bound,
+            self._pieces.roster.page_bound,
+        )
+        self._pieces.ticks.follow(streams, self._pieces.roster.fewest_clusters)
+        self._pieces.ticket.follow(streams, bound, shared_out(streams, bound))
+        self._pieces.page.follow(streams, page_bound, shared_out(streams, page_bound))
+        for recovery in self._recoveries.values():
+            recovery.follow(streams, bound)
+
+    def _update(self, x: NDArray[np.float64], now: float) -> None:
+        for subject, recovery in list(self._recoveries.items()):
+            if recovery.update(x, self._requests.pop(subject, 0), now):
+                del self._recoveries[subject]
+                self._announce(self._pieces.incidents.recovered(subject, now))
+        for copy, detector in ((Copy.TICKET, self._pieces.ticket), (Copy.PAGE, self._pieces.page)):
+            for alarm in detector.update(x, now):
+                self._take(self._finding(alarm, copy))
+        self._requests.clear()
+        self._exemplars.clear()
+
+    def _finding(self, alarm: Alarm, copy: Copy) -> Finding:
+        subject = Subject(alarm.model, alarm.adapter)
+        watch = self._watches.get(subject)
+        reference = None if watch is None else watch.reference
+        return Finding(
+            alarm,
+            copy,
+            reference="" if reference is None else content_hash(reference),
+            exemplars=tuple(self._exemplars.get(subject, ())),
+        )
+
+    def _take(self, finding: Finding) -> None:
+        subject = Subject(finding.alarm.model, finding.alarm.adapter)
+        recovery = self._recoveries[subject] = Recovery(finding.alarm, self._recovery)
+        recovery.follow(self._pieces.roster.streams, self._pieces.roster.bound)
+        self._announce(self._pieces.incidents.take(finding, finding.alarm.time_seconds))
+
+    def _judge(self, finished: Round, now: float) -> None:
+        self._asked.pop(finished.model, None)
+        found = finished.comparison
+        if found is None:
+            return
+        evidence = self._pieces.canaries.evidence(finished)
+        if evidence is not None:
+            self._add(evidence)
+        moved = found.deviates and not found.equivalent
+        state = Canary.MOVED if moved else Canary.STILL
+        report = CanaryReport(finished.model, finished.replica, state, now, found.place if moved else "")
+        self._announce(self._pieces.incidents.hear(report, now))
+        if finished.pages:
+            self._take(_canary_finding(finished, found, now))
+
+    def _grow(self, now: float) -> None:
+        last = {finished.model: finished for finished in self._pieces.canaries.last()}
+        for subject, watch in self._watches.items():
+            if subject in self._recoveries:
+                continue
+            finished = last.get(subject.model)
+            found = None if finished is None else finished.comparison
+            reference = watch.grow(
+                now,
+                canaries_clean=found is None or not found.deviates,
+                may_succeed=found is None or not found.deviates or found.equivalent,
+            )
+            if reference is not None:
+                self._pieces.roster.drop(*subject, ("bank", "extremes", "drift", "classes"))
+                self._follow()
+
+    def _announce(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if event.ask_canary:
+                self._asked[event.incident.subject.model] = self._clock()
+            if event.incident.notified:
+                self._tell(notice(event.incident, self._runbook_url))
+
+
+def _impossible(stream: Stream, sample: Sample, row: int, now: float) -> Finding:
+    alarm = Alarm(stream.model, stream.adapter, now, math.inf, math.inf, (Carrier(stream, 1.0),))
+    where = f" at layer {stream.layer}" if stream.layer >= 0 else ""
+    sentence = f"{stream.signal}{where} is not zero on {stream.replica}: a healthy server never shows this."
+    trace = sample.trace_id[row].tobytes().hex() if sample.trace_id[row].any() else ""
+    exemplar = Exemplar(sample.request_id[row], trace, stream.replica, stream.signal, 0.0, "p")
+    return Finding(alarm, Copy.PAGE, sentence, replicas=(stream.replica,), exemplars=(exemplar,))
+
+
+def _canary_finding(finished: Round, found: Comparison, now: float) -> Finding:
+    stream = Stream(finished.model, finished.replica, "", "canary", "", DISTANCE, -1, "high")
+    level = math.log10(max(found.ratio / PAGE_RATIO, 1.0))
+    alarm = Alarm(finished.model, "", now, level, math.inf, (Carrier(stream, 1.0),))
+    place = f", beginning at {found.place}" if found.place else ""
+    flipped = f"{found.flipped} greedy tokens flipped, " if found.flipped else ""
+    sentence = (
+        f"The canary on {finished.replica} is {found.ratio:.1f} times as far off as chance explains, in "
+        f"{finished.in_a_row} rounds in a row{place}: {flipped}divergence of the output {found.kl_nats:.2g} nats, "
+        f"same likeliest token at {found.top1:.1%} of positions."
+    )
+    return Finding(alarm, Copy.PAGE, sentence, layer=found.place, replicas=(finished.replica,))
+
+
+def _placeholder(subject: Subject) -> Alarm:
+    return Alarm(subject.model, subject.adapter, 0.0, 0.0, math.inf, ())

@@ -1,0 +1,93 @@
+"""Blocks of evidence in, one numbering of all streams out: the tick and every copy of the test follow the same rows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from introspan_collector.detect import checkpoint
+from introspan_collector.detect.evidence import Evidence, Stream
+from introspan_collector.detect.tick import FEWEST_CLUSTERS
+
+_WHAT = "the roster"
+_VERSION = 1
+_AT_ONCE = frozenset({"canary"})
+"""Detectors whose every piece of evidence is a tick of its own."""
+
+
+class Roster:
+    """Every stream that evidence was given for, in blocks that come and go together; version counts the changes."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._blocks: dict[tuple[Stream, ...], tuple[NDArray[np.float64], bool]] = {}
+        self._first: dict[tuple[Stream, ...], int] = {}
+
+    def rows(self, evidence: Evidence, *, tickets_only: bool = False) -> NDArray[np.intp]:
+        """Rows of a block's streams; one that is new, or whose bounds have changed, is taken up.
+
+        tickets_only: it must not page, as nothing that a provisional reference says may.
+        """
+        known = self._blocks.get(evidence.streams)
+        if known is None or known[1] != tickets_only or not np.array_equal(known[0], evidence.bound):
+            self._blocks[evidence.streams] = (evidence.bound, tickets_only)
+            self._renumber()
+        first = self._first[evidence.streams]
+        return np.arange(first, first + len(evidence.streams))
+
+    def drop(self, model: str, adapter: str, detectors: Sequence[str]) -> None:
+        """Forgets the streams of these detectors: their reference is another one now."""
+        gone = [
+            block
+            for block in self._blocks
+            if (block[0].model, block[0].adapter) == (model, adapter) and block[0].detector in detectors
+        ]
+        for block in gone:
+            del self._blocks[block]
+        if gone:
+            self._renumber()
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """All streams, in the order of their rows."""
+        return tuple(stream for block in self._blocks for stream in block)
+
+    @property
+    def bound(self) -> NDArray[np.float64]:
+        """The bound m of every stream, float64 [S]."""
+        return np.concatenate([np.zeros(0), *(bound for bound, _ in self._blocks.values())])
+
+    @property
+    def page_bound(self) -> NDArray[np.float64]:
+        """The same for the copy that pages: 1, which nothing can exceed, where tickets are all that is allowed."""
+        bounds = [np.ones_like(bound) if tickets else bound for bound, tickets in self._blocks.values()]
+        return np.concatenate([np.zeros(0), *bounds])
+
+    @property
+    def fewest_clusters(self) -> NDArray[np.int64]:
+        """Clusters that a stream waits for, int64 [S]."""
+        fewest = [1 if stream.detector in _AT_ONCE else FEWEST_CLUSTERS for stream in self.streams]
+        return np.array(fewest, np.int64)
+
+    def snapshot(self) -> bytes:
+        """The whole state."""
+        blocks = [[block, tickets_only] for block, (_, tickets_only) in self._blocks.items()]
+        return checkpoint.dump(_WHAT, _VERSION, {"blocks": blocks}, {"bound": self.bound})
+
+    def restore(self, data: bytes) -> None:
+        """Puts a snapshot's state in place of this one. Raises ValueError for one that it cannot read."""
+        header, arrays = checkpoint.load(_WHAT, _VERSION, data)
+        self._blocks, first = {}, 0
+        for block, tickets_only in header["blocks"]:
+            streams = tuple(Stream(*fields) for fields in block)
+            self._blocks[streams] = (arrays["bound"][first : first + len(streams)], tickets_only)
+            first += len(streams)
+        self._renumber()
+
+    def _renumber(self) -> None:
+        self.version += 1
+        row = 0
+        for block in self._blocks:
+            self._first[block] = row
+            row += len(block)
+        self._first = {block: self._first[block] for block in self._blocks}

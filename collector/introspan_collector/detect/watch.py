@@ -1,0 +1,179 @@
+"""Requests of one model and adapter in; evidence against its reference, and the reference itself, out."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from introspan_collector.detect import checkpoint
+from introspan_collector.detect.bank import Bank
+from introspan_collector.detect.builder import Builder, Limits, Progress
+from introspan_collector.detect.evidence import Evidence
+from introspan_collector.detect.extremes import Extremes
+from introspan_collector.detect.finding import Exemplar
+from introspan_collector.detect.placement import Placement, Placer
+from introspan_collector.detect.reference import Identity, Reference, State
+from introspan_collector.detect.reference_file import from_bytes, to_bytes
+from introspan_collector.detect.sample import Feature, Sample
+
+_WHAT = "a watch"
+_VERSION = 1
+
+_BUILDERS = 3
+_REFIT = 2.0
+"""A provisional reference is fitted anew when so many times its clusters have come."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What one sample gave: blocks of evidence, and the request that is least like healthy ones, if any is known."""
+
+    evidence: tuple[Evidence, ...]
+    exemplar: Exemplar | None
+
+
+class _Comparison:
+    """Everything that is derived from one reference."""
+
+    def __init__(self, reference: Reference) -> None:
+        self.reference = reference
+        self.placer = Placer(reference)
+        self._bank = Bank(reference)
+        self._extremes = Extremes(reference)
+
+    def see(self, sample: Sample, replica: str) -> Seen:
+        placement = self.placer.place(sample)
+        evidence = (self._bank.evidence(sample, placement), self._extremes.evidence(sample, placement))
+        return Seen(evidence, self._exemplar(sample, placement, replica))
+
+    def _exemplar(self, sample: Sample, placement: Placement, replica: str) -> Exemplar | None:
+        score, features = self._extremes.worst(sample, placement)
+        if not np.isfinite(score).any():
+            return None
+        row = int(np.nanargmax(score))
+        return Exemplar(
+            sample.request_id[row],
+            sample.trace_id[row].tobytes().hex() if sample.trace_id[row].any() else "",
+            replica,
+            _said(features[row], sample),
+            float(score[row]),
+            "z",
+        )
+
+
+class Watch:
+    """Compares with at most one reference, and builds the next from traffic in which nothing is the matter."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._builders: dict[Identity, Builder] = {}
+        self._comparison: _Comparison | None = None
+
+    @property
+    def reference(self) -> Reference | None:
+        """What requests are compared with."""
+        return None if self._comparison is None else self._comparison.reference
+
+    def see(self, identity: Identity, sample: Sample, replica: str, *, is_healthy: bool) -> Seen:
+        """Takes requests of one kind. is_healthy: nothing is the matter, so that they may enter a reference."""
+        reference = self.reference
+        if is_healthy and (reference is None or self._is_wanted(identity, reference)):
+            self._builder(identity).add(sample)
+        comparison = self._comparison
+        if (
+            comparison is None
+            or comparison.reference.identity != identity
+            or sample.kind not in comparison.reference.populations
+        ):
+            return Seen((), None)
+        return comparison.see(sample, replica)
+
+    def progress(self) -> dict[Identity, Progress]:
+        """How far the references are that are being built."""
+        return {identity: builder.progress() for identity, builder in self._builders.items()}
+
+    def grow(self, now_unix_seconds: float, *, canaries_clean: bool, may_succeed: bool) -> Reference | None:
+        """A reference that has become possible, taken up; None where there is none. May take a second.
+
+        may_succeed: a reference of another identity may take the place of the present one, because the canary found
+        the two equivalent.
+        """
+        for identity, builder in self._builders.items():
+            progress = builder.progress()
+            present = self.reference
+            if progress.reached is None:
+                continue
+            if present is not None and present.identity != identity and not may_succeed:
+                continue
+            state = progress.reached
+            if state is State.FROZEN and builder.objections(canaries_clean=canaries_clean):
+                state = State.PROVISIONAL
+            is_better = (
+                present is None
+                or present.identity != identity
+                or state is not present.state
+                or progress.counts.clusters >= _REFIT * present.counts.clusters
+            )
+            if is_better and canaries_clean:
+                return self._take(builder.reference(state, int(now_unix_seconds)))
+        return None
+
+    def promote(self, now_unix_seconds: float) -> Reference:
+        """Makes what was collected last the frozen reference, whatever speaks against it but too little of it.
+
+        Raises ValueError where too little was collected.
+        """
+        newest = next(reversed(self._builders.values()), None)
+        if newest is None or newest.progress().reached is None:
+            fewest = self._limits.provisional_clusters
+            raise ValueError(
+                f"a reference needs >= {fewest} clusters of healthy requests: let more come first"
+            )
+        return self._take(newest.reference(State.FROZEN, int(now_unix_seconds)))
+
+    def adopt(self, reference: Reference) -> None:
+        """Compares with this reference from now on."""
+        self._take(reference)
+
+    def snapshot(self) -> bytes:
+        """The whole state."""
+        arrays = {f"builder_{i}": builder.snapshot() for i, builder in enumerate(self._builders.values())}
+        if self._comparison is not None:
+            arrays["reference"] = to_bytes(self._comparison.reference)
+            arrays["placer"] = self._comparison.placer.snapshot()
+        header = {"identities": [asdict(identity) for identity in self._builders]}
+        return checkpoint.dump(
+            _WHAT, _VERSION, header, {name: np.frombuffer(data, np.uint8) for name, data in arrays.items()}
+        )
+
+    def restore(self, data: bytes) -> None:
+        """Puts a snapshot's state in place of this one. Raises ValueError for one that it cannot read."""
+        header, arrays = checkpoint.load(_WHAT, _VERSION, data)
+        self._builders = {}
+        for i, fields in enumerate(header["identities"]):
+            builder = self._builders[Identity(**fields)] = Builder(Identity(**fields), self._limits)
+            builder.restore(arrays[f"builder_{i}"].tobytes())
+        self._comparison = None
+        if "reference" in arrays:
+            self._comparison = _Comparison(from_bytes(arrays["reference"].tobytes()))
+            self._comparison.placer.restore(arrays["placer"].tobytes())
+
+    def _take(self, reference: Reference) -> Reference:
+        self._comparison = _Comparison(reference)
+        if reference.state is State.FROZEN:
+            self._builders.clear()
+        return reference
+
+    def _is_wanted(self, identity: Identity, reference: Reference) -> bool:
+        return reference.identity != identity or reference.state is State.PROVISIONAL
+
+    def _builder(self, identity: Identity) -> Builder:
+        builder = self._builders.pop(identity, None) or Builder(identity, self._limits)
+        self._builders[identity] = builder  # the one fed last is the last
+        while len(self._builders) > _BUILDERS:
+            self._builders.pop(next(iter(self._builders)))
+        return builder
+
+
+def _said(feature: Feature, sample: Sample) -> str:
+    where = f" at layer {feature.layer}" if feature.layer >= 0 else ""
+    return f"{feature.signal}{where} of its {sample.kind.value} row"
