@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from introspan.capture.loaded import BLOCK_BYTES, LOADED, loaded_fingerprint
+from introspan.capture.loaded import BLOCK_BYTES, LOADED, loaded_fingerprint, unread_fingerprint
 
 WORDS = BLOCK_BYTES // 4
 
@@ -72,3 +72,9 @@ def test_half_a_gibibyte_takes_less_than_two_seconds():
     began = time.process_time()
     loaded_fingerprint(large)
     assert time.process_time() - began < 2
+
+
+def test_weights_that_nobody_read_are_like_no_others():
+    names = {unread_fingerprint() for _ in range(100)}
+    assert len(names) == 100
+    assert all(name.startswith(LOADED) for name in names)

@@ -9,13 +9,25 @@ from introspan.capture.health import Health
 from introspan.capture.weights import Weights
 
 
+class Model:
+    def load_weights(self, weights):
+        return set(weights)
+
+
 class Runner:
     """As GPUModelRunner: weights from an iterator, else from files."""
+
+    def __init__(self):
+        self.model = Model()
+
+    def get_model(self):
+        return self.model
 
     def reload_weights(self, weights_iterator=None, weights_path=None):
         if weights_path == "absent":
             raise FileNotFoundError(weights_path)
-        return list(weights_iterator or [])
+        self.model.load_weights(weights_iterator or [])
+        return "reloaded"
 
 
 class Worker:
@@ -51,11 +63,11 @@ class Served:
         weights.follow(self.worker, self.runner)
         self.identify = weights.measured(lambda new: new)
 
-    def arrive(self, from_files):
+    def arrive(self, source):
         assert torch.is_inference_mode_enabled()
         if self.fails:
             raise ValueError("no fingerprint")
-        self.told.append("files" if from_files else "memory")
+        self.told.append(source.value)
 
     @property
     def measures(self):
@@ -64,10 +76,10 @@ class Served:
 
 def test_a_reload_from_files_and_one_from_memory_are_told_apart():
     served = Served()
-    assert served.runner.reload_weights() == []
-    assert served.runner.reload_weights(weights_path="other") == []
-    assert served.runner.reload_weights(iter([1])) == [1]
-    assert served.runner.reload_weights(weights_iterator=iter([1])) == [1]
+    assert served.runner.reload_weights() == "reloaded"
+    assert served.runner.reload_weights(weights_path="other") == "reloaded"
+    assert served.runner.reload_weights(iter([1])) == "reloaded"
+    assert served.runner.reload_weights(weights_iterator=iter([1])) == "reloaded"
     assert served.told == ["leave", "files"] * 2 + ["leave", "memory"] * 2
     assert served.measures
 
@@ -83,6 +95,33 @@ def test_while_an_update_is_under_way_nothing_is_measured_and_it_is_counted():
     assert served.worker.finish_weight_update() == "finished"
     assert served.measures
     assert served.told == ["leave", "memory"]
+
+
+def test_weights_that_somebody_writes_into_the_model_are_another_model_at_the_next_request():
+    served = Served()
+    load = served.runner.model.load_weights
+    assert [load([name]) for name in "abc"] == [{"a"}, {"b"}, {"c"}]
+    assert served.told == ["leave"]
+    assert served.measures
+    assert served.measures
+    assert served.told == ["leave", "unannounced"]
+    load(["a"])
+    assert served.measures
+    assert served.told == ["leave", "unannounced"] * 2
+    assert not served.health.drops
+
+
+def test_a_reload_after_an_unannounced_change_is_announced_again():
+    served = Served()
+    served.runner.model.load_weights(["a"])
+    served.runner.reload_weights()
+    assert served.measures
+    served.runner.model.load_weights(["a"])
+    served.worker.start_weight_update()
+    assert not served.measures
+    served.worker.finish_weight_update()
+    assert served.measures
+    assert served.told == ["leave", "files", "leave", "memory"]
 
 
 def test_a_sleep_that_keeps_the_weights_changes_nothing():
@@ -124,7 +163,7 @@ def test_a_reload_that_fails_raises_in_the_host_and_nothing_is_measured_until_on
 
 def test_a_model_that_cannot_be_named_is_not_measured_and_the_reason_is_told():
     served = Served(fails=True)
-    assert served.runner.reload_weights() == []
+    assert served.runner.reload_weights() == "reloaded"
     assert not served.measures
     assert served.health.disabled["capture"].reason == "weights_unknown"
     assert "no fingerprint" in served.health.disabled["capture"].detail

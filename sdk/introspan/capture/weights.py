@@ -2,7 +2,9 @@
 
 Four ways lead to new weights in vLLM 0.32.0: `reload_weights` of the runner; `start_weight_update`, `update_weights`
 and `finish_weight_update` of the worker; a sleep of level 2 or a `discard`, which lets the weights go, until `wake_up`
-makes room for others. A sleep of level 1 gives the same weights back, and changes nothing here.
+makes room for others. A sleep of level 1 gives the same weights back, and changes nothing here. Trainers that bring an
+extension of the worker call the model's `load_weights` themselves, as often as they please, and tell nobody when they
+are done: the next new request is then of a model without a name that anything else could have.
 
 Requests in flight when weights change are followed no further, since the keys they read are of the old ones; and no
 new one until the change is complete, since no fingerprint would be true of it.
@@ -10,6 +12,7 @@ new one until the change is complete, since no fingerprint would be true of it.
 
 import logging
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 import torch
@@ -21,24 +24,35 @@ from introspan.patches import Patches
 _log = logging.getLogger("introspan")
 
 
+class Source(Enum):
+    """Where weights came from, which says how to name them."""
+
+    FILES = "files"
+    MEMORY = "memory"
+    UNANNOUNCED = "unannounced"
+    """Nobody said that they are complete, and between two steps there is no time to look."""
+
+
 class Weights:
     """Follows the weights of one worker's model.
 
-    leave is called before they change and arrive after, with whether they were read from the model's files; both on
-    the model's thread, outside of any step.
+    leave is called before they change and arrive after, both on the model's thread and between two steps; after an
+    unannounced change arrive must be quick.
     """
 
-    def __init__(self, health: Health, leave: Callable[[], None], arrive: Callable[[bool], None]) -> None:
+    def __init__(self, health: Health, leave: Callable[[], None], arrive: Callable[[Source], None]) -> None:
         self._health = health
         self._leave = leave
         self._arrive = arrive
         self._settled = True
+        self._is_announced = True
         self._patches = Patches()
 
     # Any throughout: vLLM's worker and runner, and what their methods take.
     def follow(self, worker: Any, runner: Any) -> None:
         """Wraps the methods by which weights change, as far as worker and runner have them."""
         around = {
+            "load_weights": (runner.get_model(), self._loading),
             "reload_weights": (runner, self._reloading),
             "start_weight_update": (worker, self._before),
             "update_weights": (worker, self._before),
@@ -56,6 +70,8 @@ class Weights:
 
         def settled(new: Any) -> Request | None:
             request = identify(new)
+            if request is not None and not self._is_announced:
+                self._settle(Source.UNANNOUNCED)
             if request is not None and not self._settled:
                 self._health.drops["weights_changing"] += 1
                 return None
@@ -63,12 +79,21 @@ class Weights:
 
         return settled
 
+    def _loading(self, original: Any) -> Any:
+        def load_weights(*args: Any, **kwargs: Any) -> Any:
+            if self._settled:
+                self._change()
+                self._is_announced = False
+            return original(*args, **kwargs)
+
+        return load_weights
+
     def _reloading(self, original: Any) -> Any:
         def reload_weights(*args: Any, **kwargs: Any) -> Any:
             self._change()
             result = original(*args, **kwargs)
             given = args[0] if args else kwargs.get("weights_iterator")
-            self._settle(from_files=given is None)
+            self._settle(Source.FILES if given is None else Source.MEMORY)
             return result
 
         return reload_weights
@@ -83,7 +108,7 @@ class Weights:
     def _finishing(self, original: Any) -> Any:
         def finish_weight_update(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
-            self._settle(from_files=False)
+            self._settle(Source.MEMORY)
             return result
 
         return finish_weight_update
@@ -92,7 +117,7 @@ class Weights:
         def wake_up(tags: Any = None, *args: Any, **kwargs: Any) -> Any:
             result = original(tags, *args, **kwargs)
             if not self._settled and (tags is None or "weights" in tags):
-                self._settle(from_files=False)
+                self._settle(Source.MEMORY)
             return result
 
         return wake_up
@@ -114,13 +139,14 @@ class Weights:
         return discard
 
     def _change(self) -> None:
+        self._is_announced = True
         if self._settled:
             self._settled = False
             self._guarded(self._leave)
 
-    def _settle(self, *, from_files: bool) -> None:
-        if self._guarded(lambda: self._arrive(from_files)):
-            self._settled = True
+    def _settle(self, source: Source) -> None:
+        if self._guarded(lambda: self._arrive(source)):
+            self._settled = self._is_announced = True
 
     def _guarded(self, action: Callable[[], None]) -> bool:
         """Whether an action of ours succeeded; where not, capture ends rather than name a wrong model."""

@@ -24,14 +24,14 @@ from introspan.capture.checkpoint import fingerprint_of
 from introspan.capture.columns import Layout, lay_out
 from introspan.capture.health import Health
 from introspan.capture.identity import Identity
-from introspan.capture.loaded import loaded_fingerprint
+from introspan.capture.loaded import loaded_fingerprint, unread_fingerprint
 from introspan.capture.output_probe import OutputProbe
 from introspan.capture.recorder import TOGETHER_ROWS, Probes, Recorder, Sinks
 from introspan.capture.rows import Table
 from introspan.capture.stream_probe import StreamProbe
 from introspan.capture.taps import Taps
 from introspan.capture.v1_runner import V1Runner, foreign_processor, refusal
-from introspan.capture.weights import Weights
+from introspan.capture.weights import Source, Weights
 from introspan.config import Settings
 from introspan.observation import Disabled, Resource
 
@@ -88,7 +88,7 @@ def follow(worker: Any, config: Any, settings: Settings, pipeline: Callable[...,
     with _told(health):
         recorder = _recorder(runner, config, settings, anatomy, layout, capacity, health, sinks)
         weights = Weights(
-            health, lambda: _leave(runner, recorder), lambda files: _rename(runner, config, opened, files)
+            health, lambda: _leave(runner, recorder), lambda source: _rename(runner, config, opened, source)
         )
         weights.follow(worker, runner)
         identity = Identity(settings.salt or os.urandom(16), admission)
@@ -136,11 +136,13 @@ def _leave(runner: Any, recorder: Recorder) -> None:
         recorder.finish(key)
 
 
-def _rename(runner: Any, config: Any, opened: Any, from_files: bool) -> None:  # noqa: FBT001 - a callback's argument
+def _rename(runner: Any, config: Any, opened: Any, source: Source) -> None:
     """After weights have changed: the fingerprint is taken again, and goes with what is measured from now on."""
     began = time.monotonic()
-    if from_files:
+    if source is Source.FILES:
         fingerprint = fingerprint_of(config.model_config, config.load_config.download_dir)
+    elif source is Source.UNANNOUNCED:
+        fingerprint = unread_fingerprint()
     else:
         fingerprint = loaded_fingerprint(runner.get_model())
     opened.model_changed(fingerprint)
