@@ -1,11 +1,13 @@
 """Options in, a collector that runs until SIGTERM out."""
 
 import asyncio
+import contextlib
 import gc
+import io
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO, cast
 
 import structlog
 import typer
@@ -31,13 +33,37 @@ def collector(
     # Imported here: the other commands should not pay for gRPC and DuckDB.
     from introspan_collector.config import ConfigurationError, load_settings  # noqa: PLC0415 as above
 
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    _log_to_stderr()
     try:
         settings = load_settings(config, {"data": data, "grpc": grpc, "http": http})
         asyncio.run(_serve(settings))
     except ConfigurationError as error:
         typer.echo(f"introspan collector: {error}", err=True)
         raise typer.Exit(2) from error
+
+
+def _log_to_stderr() -> None:
+    # Plain: the local variables of a traceback are observations, which do not belong into a log.
+    plain = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    processors = [*structlog.get_config()["processors"][:-1], plain]
+    structlog.configure(
+        processors=processors, logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr()))
+    )
+
+
+class _Stderr(io.TextIOBase):
+    """Standard error as long as it takes anything: a full disk must not end the thread that logs it."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 async def _serve(settings: "Settings") -> None:
