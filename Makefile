@@ -91,7 +91,7 @@ test-all: install components ## Every test.
 
 .PHONY: components
 components: install
-	requirements/debian.sh $(VENV) libnuma1 g++ openssl python3-dev prometheus
+	requirements/debian.sh $(VENV) libnuma1 g++ openssl python3-dev prometheus prometheus-alertmanager
 
 .PHONY: bench
 bench: install ## Measures cost and throughput and writes docs/benchmarks.md. ONLY=ingest runs one part.

@@ -25,13 +25,13 @@ fi
 apt-get update -qq
 for package in "${missing[@]}"; do
   echo "installing the Debian package $package"
-  if [ "$package" = prometheus ]; then
-    # Only its two programs, into .venv: installing the package would start a service on port 9090.
+  if [[ $package = prometheus* ]]; then
+    # Only its programs, into .venv: installing the package would start a service on its usual port.
     folder=$(mktemp -d)
     # apt downloads as an unprivileged user, which has to be able to write here.
     chmod 777 "$folder"
-    (cd "$folder" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb files)
-    install "$folder/files/usr/bin/prometheus" "$folder/files/usr/bin/promtool" "$venv/bin/"
+    (cd "$folder" && apt-get download -qq "$package" && dpkg-deb -x "$package"_*.deb files)
+    install "$folder"/files/usr/bin/* "$venv/bin/"
     rm -rf "$folder"
   else
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null

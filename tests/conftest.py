@@ -48,6 +48,13 @@ def promtool_program() -> Path:
     return _program("promtool", "run make test as root, or apt-get install prometheus")
 
 
+@pytest.fixture(scope="session")
+def alertmanager_program() -> Path:
+    return _program(
+        "prometheus-alertmanager", "run make test as root, or apt-get install prometheus-alertmanager"
+    )
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread_for_small_tensors(request: pytest.FixtureRequest) -> Iterator[None]:
     """Unit and property tests compute with tensors so small that a second thread only waits."""

@@ -91,7 +91,9 @@ class Notifier:
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 spreads retries, guards nothing
         self._targets = _targets(settings)
-        self._trust = {target.url: _trust(target, settings) for target in self._targets}
+        # Here, not in the loop: it takes as long as many calls do.
+        public = httpx.create_ssl_context() if self._targets else None
+        self._trust = {target.url: _trust(target, settings) or public for target in self._targets}
         self._storage = Storage(directory / "outbox.sqlite")
         keys = {target.url: target.key for target in self._targets}
         self._outbox = Outbox(self._storage, keys, settings.queue_limit, settings.max_age_seconds)
@@ -169,7 +171,7 @@ class Notifier:
 
     async def _serve(self, target: Target) -> None:
         wake, failures, retry = self._wake[target.url], 0, 0.0
-        trust = self._trust[target.url]
+        trust = self._trust[target.url] or True
         async with httpx.AsyncClient(verify=trust, timeout=self._settings.timeout_seconds) as client:
             while True:
                 last = self._stopping
@@ -239,11 +241,11 @@ def _targets(settings: NotifySettings) -> tuple[Target, ...]:
     )
 
 
-def _trust(target: Target, settings: NotifySettings) -> ssl.SSLContext | bool:
+def _trust(target: Target, settings: NotifySettings) -> ssl.SSLContext | None:
     webhook = isinstance(target, Webhook)
     path = settings.webhook_ca_file if webhook else settings.alertmanager_ca_file
     if path is None:
-        return True
+        return None
     key = "webhook_ca_file" if webhook else "alertmanager_ca_file"
     try:
         return ssl.create_default_context(cafile=path)
