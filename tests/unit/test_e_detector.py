@@ -178,6 +178,14 @@ def test_streams_that_come_and_go_leave_the_others_evidence_and_never_count_time
     np.testing.assert_allclose(10 ** detector.evidence(), [0, 200 / 1e6])
 
 
+def test_time_that_waits_for_evidence_outlasts_a_change_of_streams():
+    detector = following([stream(1)], [0.5], seconds=1e6)
+    detector.update(np.array([NONE]), 100.0)
+    detector.follow([stream(2), stream(1)], np.array([0.5, 0.5]), np.array([0.5, 0.5]))
+    detector.update(np.array([0.5, 0.5]), 200.0)
+    np.testing.assert_allclose(10 ** detector.evidence(), [50 / 1e6, 150 / 1e6])
+
+
 def test_years_of_extreme_evidence_stay_finite():
     streams = [stream(number, f"m{number}") for number in range(4)]
     detector = following(streams, [1e-300, 0.05, 0.5, 0.999])
