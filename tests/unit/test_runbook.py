@@ -1,0 +1,44 @@
+"""Whoever is called at night finds the page they are sent to, and the page holds what it should."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from introspan_collector.detect.announcement import notice
+from introspan_collector.detect.evidence import SHARES
+from introspan_collector.detect.incident import ALERTNAMES
+from introspan_collector.detect.incidents import Incidents
+from introspan_collector.notify.settings import NotifySettings
+from tests.incidents import finding, stream
+
+_PAGE = (Path(__file__).parents[2] / "docs" / "runbook.md").read_text()
+_SECTIONS = {
+    name: text for name, text in re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", _PAGE, re.MULTILINE | re.DOTALL)
+}
+
+
+def test_every_alert_has_a_heading_and_every_heading_is_an_alert():
+    assert sorted(_SECTIONS) == sorted(ALERTNAMES)
+
+
+@pytest.mark.parametrize("name", ALERTNAMES)
+def test_a_section_says_what_it_means_three_things_to_check_and_how_to_close_it(name):
+    section = _SECTIONS[name]
+    assert re.findall(r"\*\*(.+?)\.?\*\*", section) == [
+        "What it means",
+        "First three things to check",
+        "How to close it",
+    ]
+    assert re.findall(r"^(\d)\. ", section, re.MULTILINE) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("detector", [*SHARES, "nonfinite", "consistency"])
+def test_every_notice_leads_to_its_heading(detector):
+    (event,) = Incidents().take(finding(stream(detector)), 0.0)
+    one = notice(event.incident, NotifySettings().runbook_url)
+    address, _, anchor = dict(one.annotations)["runbook_url"].partition("#")
+    assert address == "docs/runbook.md"
+    # Headings become anchors in lower case, as on every forge.
+    assert anchor in {name.lower() for name in _SECTIONS}
+    assert dict(one.labels)["alertname"].lower() == anchor
