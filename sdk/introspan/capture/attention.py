@@ -8,14 +8,19 @@ together: reading its keys is most of the cost.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from introspan.capture.kv_layout import KvLayout
 from introspan_wire.signals import RECENT_KEYS
 
-# Finite, so that a masked key adds 0 · (s − m) = 0 to t where −inf would add NaN.
+# Finite, so that a row that attends to none of a chunk's keys has a maximum to merge.
 _MASKED = -1e30
+
+# e^x of less is no longer a normal float32, with which a core computes many times as long.
+_NEGLIGIBLE = -80.0
 
 # K blocks of one layer gathered at a time: few enough to be in the core's cache still when they are used.
 _BLOCKS_AT_ONCE = 16
@@ -46,7 +51,7 @@ class AttentionStatistics:
 
     entropy in nats, [0, ln n] (Zhai et al. 2303.06296); sink_mass: weight on key 0, NaN where a sliding
     window has left it behind (Xiao et al. 2309.17453); recent_mass: weight on the last 64 attended keys. A
-    row with a score that is not finite gives NaN.
+    score of −Inf has no weight; any other that is not finite gives its row and head NaN.
     """
 
     entropy: Tensor
@@ -56,7 +61,7 @@ class AttentionStatistics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PagedKeys:
-    """Where keys lie: the KV cache of each layer, block ids [requests, blocks] common to them, the packing."""
+    """Where keys lie: the KV cache of each layer, block ids [rows, blocks] common to them, the packing."""
 
     caches: Sequence[Tensor]
     block_table: Tensor
@@ -67,9 +72,9 @@ class PagedKeys:
 class _Requests:
     """Rows by the request whose keys they attend to, requests that attend to more blocks first.
 
-    rows: int64 [requests, rows], one of them again where a request has fewer; lengths: their keys, shaped alike;
-    table: ids of the blocks from the first attended one on; first_key: the position at which that begins;
-    blocks: how many are attended.
+    rows: int64 [requests, rows], the one with most keys first, the last again where a request has fewer; lengths:
+    their keys, shaped alike; table: block ids from the first attended one on; first_key: the position at which that
+    begins; blocks: how many are attended.
     """
 
     rows: Tensor
@@ -94,16 +99,16 @@ class _Sight:
 def paged_statistics(
     q: Sequence[Tensor],
     keys: PagedKeys,
-    request: Tensor,
-    lengths: Tensor,
+    request: NDArray[np.int64],
+    lengths: NDArray[np.int64],
     scoring: Scoring,
     blocks_at_once: int = _BLOCKS_AT_ONCE,
 ) -> AttentionStatistics:
     """Statistics [layers, rows, heads] of rows whose keys lie in paged caches, for layers of one form.
 
-    q: of each layer [rows, heads, d]; request: int64 [rows], where in the block table each row's keys are; lengths:
-    int64 [rows], keys of each row before any window; both on the host. Blocks wholly before a window are not read:
-    they may belong to another request by now.
+    q: of each layer [rows, heads, d]; request: [rows], a number for each request, which has its keys in the blocks
+    of its row with most of them; lengths: [rows], keys of each row before any window. Blocks wholly before a window
+    are not read: they may belong to another request by now.
     """
     layout = keys.layout
     by = _by_request(request, lengths, keys.block_table, layout.block_size, scoring.window)
@@ -111,7 +116,7 @@ def paged_statistics(
     total = queries.new_empty(5, *queries.shape[:-1])
     for some, start, step in _chunks(by.blocks, blocks_at_once):
         ids = by.table[some, start : start + step]
-        left = int((by.lengths[some].amax(1) - by.first_key[some]).max()) - start * layout.block_size
+        left = int((by.lengths[some, 0] - by.first_key[some]).max()) - start * layout.block_size
         # Keys that no row has reached yet are not worth reading; tiles are of 16.
         width = layout.block_size if step > 1 else min(layout.block_size, -(-left // 16) * 16)
         at = torch.arange(start, start + step).view(-1, 1) * layout.block_size + torch.arange(width)
@@ -129,10 +134,10 @@ def paged_statistics(
             part[_SINK] = 0.0
             _merge(total[:, :, some], part)
     # From requests back to rows, and from groups of heads to heads.
-    place = torch.empty_like(lengths)
-    place[by.rows.flatten()] = torch.arange(by.rows.numel())
-    total = total.transpose(3, 4).flatten(4).flatten(2, 3).index_select(2, place)
-    return _finish(total, lengths, scoring)
+    place = np.empty_like(lengths)
+    place[by.rows.flatten().numpy()] = np.arange(by.rows.numel())
+    total = total.transpose(3, 4).flatten(4).flatten(2, 3).index_select(2, torch.from_numpy(place))
+    return _finish(total, torch.from_numpy(lengths), scoring)
 
 
 def recompute_output(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scoring: Scoring) -> Tensor:
@@ -168,24 +173,28 @@ def gather_blocks(
 
 
 def _by_request(
-    request: Tensor, lengths: Tensor, table: Tensor, block_size: int, window: int | None
+    request: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    table: Tensor,
+    block_size: int,
+    window: int | None,
 ) -> _Requests:
-    counts = torch.bincount(request, minlength=len(table))
-    nth = torch.arange(int(counts.max())).minimum(counts.unsqueeze(1) - 1)
-    rows = request.argsort(stable=True)[(counts.cumsum(0) - counts).unsqueeze(1) + nth]
-    by_row = lengths[rows]
-    first = torch.zeros_like(counts)
-    if window is not None:
-        first = (by_row.amin(1) - window).clamp(min=0) // block_size
-    blocks, order = ((by_row.amax(1) - 1) // block_size - first + 1).sort(descending=True)
-    first = first[order]
-    columns = first.unsqueeze(1) + torch.arange(int(blocks[0]))
+    order = np.lexsort((lengths, request))
+    counts = np.unique(request, return_counts=True)[1][:, None]
+    nth = np.minimum(np.arange(counts.max()), counts - 1)
+    rows = order[counts.cumsum()[:, None] - 1 - nth]
+    most, least = lengths[rows[:, 0]], lengths[rows[:, -1]]
+    first = np.zeros_like(most) if window is None else np.maximum(least - window, 0) // block_size
+    blocks = (most - 1) // block_size - first + 1
+    falling = np.argsort(-blocks)
+    rows, first, blocks = rows[falling], first[falling], blocks[falling]
+    columns = torch.from_numpy(np.minimum(first[:, None] + np.arange(blocks[0]), table.shape[1] - 1))
     return _Requests(
-        rows[order],
-        by_row[order],
-        table[order].gather(1, columns.clamp(max=table.shape[1] - 1)).long(),
-        first * block_size,
-        blocks.tolist(),
+        rows=torch.from_numpy(rows),
+        lengths=torch.from_numpy(lengths[rows]),
+        table=table.index_select(0, torch.from_numpy(rows[:, 0].copy())).gather(1, columns).long(),
+        first_key=torch.from_numpy(first * block_size),
+        blocks=blocks.tolist(),
     )
 
 
@@ -240,7 +249,7 @@ def _reduce(s: Tensor, e: Tensor, sight: _Sight, out: Tensor) -> None:
     keys = (1, 5)
     torch.amax(s, keys, out=out[_M])
     s -= out[_M, :, None, ..., None]
-    torch.exp(s, out=e)
+    torch.exp(s.clamp_(min=_NEGLIGIBLE), out=e)
     out[_SINK] = e[:, 0, ..., 0]
     torch.sum(e, keys, out=out[_L])
     torch.sum(s.mul_(e), keys, out=out[_T])

@@ -55,18 +55,20 @@ class AttentionProbe:
 
     def is_too_much(self, selection: Selection) -> bool:
         """Whether the rows that wait must be computed before these, lest more is read at once than the budget."""
-        waiting = sum(self._lengths) * self._bytes_per_key
-        coming = int((selection.position[selection.attention] + 1).sum()) * self._bytes_per_key
-        return bool(waiting > 0 and waiting + coming > self._byte_budget)
+        if not self._rows:
+            return False
+        coming = self._within_budget(selection)
+        # Rows of a request are computed from one reading of its keys, as far as the newest of them needs.
+        slots = self._slots + selection.slot[coming].tolist()
+        lengths = self._lengths + (selection.position[coming] + 1).tolist()
+        keys = sum(dict(zip(slots, lengths, strict=True)).values())
+        return bool(keys * self._bytes_per_key > self._byte_budget)
 
     def select(self, selection: Selection) -> None:
         """Asks the taps for the rows of the coming forward that the byte budget allows."""
-        rows = np.flatnonzero(selection.attention)
-        if not rows.size:
-            return
-        within = np.cumsum((selection.position[rows] + 1) * self._bytes_per_key) <= self._byte_budget
-        self._health.attention_rows_skipped += int(np.count_nonzero(~within))
-        self._arriving = rows[within]
+        self._arriving = self._within_budget(selection)
+        skipped = np.count_nonzero(selection.attention) - self._arriving.size
+        self._health.attention_rows_skipped += int(skipped)
         if not self._arriving.size:
             return
         index = torch.from_numpy(selection.token[self._arriving])
@@ -109,26 +111,23 @@ class AttentionProbe:
         """Writes the attention signals of the rows that wait into values [rows, columns]."""
         if not self._rows:
             return
-        count, lengths = len(self._rows), torch.tensor(self._lengths)
-        # A slot keeps its request as long as rows of it wait; the table of its newest row has all its blocks.
-        slots, request = np.unique(self._slots, return_inverse=True)
-        newest = np.zeros(slots.size, np.int64)
-        np.maximum.at(newest, request, np.arange(count))
+        count = len(self._rows)
         if any(
             _cache(tap).dim() != 4 for tap in self._taps
         ):  # the engine is ending and has let go of its cache
             self._health.attention_rows_skipped += count
             return
+        # A slot keeps its request as long as rows of it wait.
+        request, lengths = np.array(self._slots), np.array(self._lengths)
         shape = (count, len(self._layers), self._heads)
         result = {
             name: np.full(shape, np.nan, np.float32) for name in ("entropy", "sink_mass", "recent_mass")
         }
         for group in self._groups:
             taps = [self._taps[i] for i in group.members]
-            table = torch.cat(group.tables)[torch.from_numpy(newest)]
-            keys = PagedKeys([_cache(tap) for tap in taps], table, group.layout)
+            keys = PagedKeys([_cache(tap) for tap in taps], torch.cat(group.tables), group.layout)
             q = [tap.q[:count] for tap in taps]
-            statistics = paged_statistics(q, keys, torch.from_numpy(request), lengths, group.scoring)
+            statistics = paged_statistics(q, keys, request, lengths, group.scoring)
             for name, block in result.items():
                 block[:, group.members] = getattr(statistics, name).transpose(0, 1).numpy()
         for name, block in result.items():
@@ -139,6 +138,11 @@ class AttentionProbe:
         self._rows, self._slots, self._lengths = [], [], []
         for group in self._groups:
             group.tables.clear()
+
+    def _within_budget(self, selection: Selection) -> NDArray[np.int64]:
+        """Rows of a step whose keys, taken in order, the budget allows to be read."""
+        rows = np.flatnonzero(selection.attention)
+        return rows[np.cumsum((selection.position[rows] + 1) * self._bytes_per_key) <= self._byte_budget]
 
     def _check(self, tables: list[torch.Tensor], lengths: torch.Tensor) -> bool:
         """Whether the backend's own outputs follow from the keys and values as they are read here."""
