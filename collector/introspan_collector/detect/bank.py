@@ -64,20 +64,20 @@ class Bank:
         return Evidence(self._streams[sample.kind], bound.ravel(), scaled, sample.cluster)
 
 
-def _weights(sizes: NDArray[np.int64], chance: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Factor of X, float64 [cells, 4, F], and m, float64 [4, F], from N₀ of cells and features."""
-    found, place = np.unique(sizes, return_inverse=True)
-    pairs = np.array([_bounds(int(size), chance) for size in found])
-    tail, rank = pairs[place.reshape(sizes.shape)].transpose(2, 0, 1)
-    bounds = np.stack([tail, tail, rank, rank], axis=1)
-    bound = bounds.min(axis=0)
-    return bound / bounds, bound
-
-
 @lru_cache(maxsize=4096)
-def _bounds(size: int, chance: float) -> tuple[float, float]:
+def bounds(size: int, chance: float) -> tuple[float, float]:
     """M of a tail and of a rank in a cell of so many rows."""
     if not size:
         return 1.0, 1.0
     below = math.ceil(TAIL * size)
     return tail_bound(below + 1, size, chance / math.e), mean_bound(size, chance)
+
+
+def _weights(sizes: NDArray[np.int64], chance: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Factor of X, float64 [cells, 4, F], and m, float64 [4, F], from N₀ of cells and features."""
+    found, place = np.unique(sizes, return_inverse=True)
+    pairs = np.array([bounds(int(size), chance) for size in found])
+    tail, rank = pairs[place.reshape(sizes.shape)].transpose(2, 0, 1)
+    by_cell = np.stack([tail, tail, rank, rank], axis=1)
+    bound = by_cell.min(axis=0)
+    return bound / by_cell, bound

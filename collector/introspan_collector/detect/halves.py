@@ -15,14 +15,19 @@ from introspan_collector.detect.classes import Classes, fit_classes, no_classes
 from introspan_collector.detect.distance import cdf_distance
 from introspan_collector.detect.reservoir import Gathered
 from introspan_collector.detect.sample import Feature
-from introspan_wire.signals import Kind
+from introspan_wire.signals import PROJECTION_COMPONENTS, Kind
+
+_PROJECTION = "residual.projection"
 
 LEVEL = 0.01
 """How often halves of traffic that does not change are told apart, over all kinds, cells and features together."""
 
 
 class Difference(NamedTuple):
-    """A feature that differs between the halves; distance: the largest between its distributions in a cell."""
+    """A feature, or the projection at a layer, that differs between the halves.
+
+    distance: the largest between its distributions in a cell.
+    """
 
     kind: Kind
     feature: Feature
@@ -60,12 +65,12 @@ def _compared(
     bins = length_bin(part.rows.length)
     cells = fit_cells(class_id[early], bins[early], classes)
     cell = cells[class_id, bins]
+    values = np.concatenate([part.rows.features, part.rows.projection], axis=1)
+    projected = [Feature(_PROJECTION, layer) for layer in part.layers for _ in range(PROJECTION_COMPONENTS)]
     for i in np.unique(cell[early]).tolist():
         inside = cell == i
-        distance, chance = cdf_distance(
-            part.rows.features[early & inside], part.rows.features[~early & inside]
-        )
-        yield part.kind, part.names, distance, chance
+        distance, chance = cdf_distance(values[early & inside], values[~early & inside])
+        yield part.kind, (*part.names, *projected), distance, chance
 
 
 def _early(time_unix_nano: NDArray[np.uint64]) -> NDArray[np.bool_]:

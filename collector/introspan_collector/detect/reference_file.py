@@ -115,7 +115,7 @@ def _manifest(reference: Reference) -> dict[str, Any]:
 
 
 def _summary(population: Population, classes: int) -> dict[str, Any]:
-    features = population.features
+    features = np.where(np.isfinite(population.features), population.features, np.nan)
     some = ~np.all(np.isnan(features), axis=0)
     quantiles = np.full((features.shape[1], len(_QUANTILES)), np.nan)
     if some.any():
@@ -141,8 +141,11 @@ def _arrays(reference: Reference) -> dict[str, NDArray[Any]]:
     classes = reference.classes
     arrays: dict[str, NDArray[Any]] = {
         "classes/centroids": classes.centroids,
-        "classes/limit": np.array(classes.limit),
+        "classes/limit": np.array([classes.limit]),
+        "classes/axes": classes.axes,
+        "classes/means": classes.means,
         **_space("classes", classes.space),
+        **_space("classes/within", classes.within),
     }
     for kind, population in reference.populations.items():
         for field in fields(Population):
@@ -186,9 +189,16 @@ def _reference(manifest: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Ref
         State(manifest["state"]),
         Counts(**manifest["counts"]),
         manifest["created_unix_seconds"],
-        Classes(_space_of("classes", arrays), arrays["classes/centroids"], float(arrays["classes/limit"])),
+        _classes(arrays),
         populations,
     )
+
+
+def _classes(arrays: dict[str, NDArray[Any]]) -> Classes:
+    axes, centroids, means = (arrays[f"classes/{name}"] for name in ("axes", "centroids", "means"))
+    within = _space_of("classes/within", arrays)
+    limit = float(arrays["classes/limit"][0])
+    return Classes(_space_of("classes", arrays), axes, centroids, means, within, limit)
 
 
 def _population(kind: str, described: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Population:
