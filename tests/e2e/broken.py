@@ -10,7 +10,7 @@ BROKEN = {
         "original = t.Taps.select\n"
         "def select(*args, **kwargs):\n"
         "    original(*args, **kwargs)\n"
-        "    t._selection.into = Broken()\n"
+        "    t._selection.rows = Broken()\n"
         "t.Taps.select = select"
     ),
     "attention tap": (

@@ -31,3 +31,9 @@ def deployment(tmp_path_factory, model_directory, free_port, prometheus_program)
         tmp_path_factory.mktemp("deployment"), model_directory, free_port, prometheus_program
     ) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def collector(deployment):
+    """The collector of the deployment."""
+    return deployment.collector

@@ -1,19 +1,18 @@
 """Request ids in, what `introspan observations` says of them out, once it does."""
 
-from deployment import eventually
-
 from introspan.context import request_hash
+from tests.patience import eventually
 
 STRIDE, BURST = 24, 3
 """Of 24 decoded tokens, three in a row are measured; where they lie depends on the request's id."""
 
 
-def observed(deployment, *request_ids, last=()):
+def observed(collector, *request_ids, last=()):
     """Observations by request id, once each request has one; last: the token positions that they must reach."""
 
     def complete():
         found = {}
-        for one in deployment.observations("--signal", "output.entropy"):
+        for one in collector.observations("--signal", "output.entropy"):
             found.setdefault(one["request_id"], []).append(one)
         assert set(request_ids) <= set(found), f"only {sorted(found)}"
         ends = [max(one["token_start"] + one["token_count"] - 1 for one in found[id_]) for id_ in request_ids]
@@ -23,8 +22,8 @@ def observed(deployment, *request_ids, last=()):
     return eventually(complete)
 
 
-def kinds(deployment, request_id):
-    return {one["kind"] for one in deployment.observations("--request-id", request_id)}
+def kinds(collector, request_id):
+    return {one["kind"] for one in collector.observations("--request-id", request_id)}
 
 
 def traces_of(observations):

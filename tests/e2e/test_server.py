@@ -8,13 +8,15 @@ import duckdb
 import httpx
 import pytest
 from client import COMPLETION, RESPONSE, SENTENCE, Ask, name, talk, trace
-from deployment import MODEL, eventually
+from deployment import MODEL
 from observed import last_of_a_burst, measured_among, observed, traces_of
+
+from tests.patience import eventually
 
 pytestmark = pytest.mark.xdist_group("server")  # one process: they share what takes long to start
 
 
-def test_eight_requests_at_once_keep_their_own_trace_and_the_id_that_their_client_sees(deployment):
+def test_eight_requests_at_once_keep_their_own_trace_and_the_id_that_their_client_sees(deployment, collector):
     asks = [
         *(Ask(f"Tell me about number {i}.", trace=trace(), id=name(), stream=i % 2 == 0) for i in range(4)),
         *(
@@ -32,41 +34,41 @@ def test_eight_requests_at_once_keep_their_own_trace_and_the_id_that_their_clien
         for one, answer in zip(asks, answers, strict=True)
     ]
     assert [id_.removesuffix("-0").split("-", 1)[1] for id_ in seen] == [one.id for one in asks]
-    found = observed(deployment, *seen)
+    found = observed(collector, *seen)
     for id_, one in zip(seen, asks, strict=True):
         assert traces_of(found[id_]) == {one.trace or (None, None)}, one
 
 
-def test_a_streamed_response_of_the_newest_api_keeps_its_trace(deployment):
+def test_a_streamed_response_of_the_newest_api_keeps_its_trace(deployment, collector):
     one = Ask("Hello.", RESPONSE, trace=trace(), stream=True)
     (answer,) = talk(deployment.vllm, one)
     # A response may take the model several turns; the engine knows each by its place.
-    assert traces_of(observed(deployment, f"{answer.id}_0")[f"{answer.id}_0"]) == {one.trace}
+    assert traces_of(observed(collector, f"{answer.id}_0")[f"{answer.id}_0"]) == {one.trace}
 
 
-def test_an_invalid_traceparent_is_no_trace_and_the_request_is_answered(deployment):
+def test_an_invalid_traceparent_is_no_trace_and_the_request_is_answered(deployment, collector):
     one = Ask("Hello.", id=name(), headers={"traceparent": "00-zero-one-01"})
     (answer,) = talk(deployment.vllm, one)
     assert answer.status == 200
-    assert traces_of(observed(deployment, answer.id)[answer.id]) == {(None, None)}
+    assert traces_of(observed(collector, answer.id)[answer.id]) == {(None, None)}
 
 
-def test_each_of_two_samples_has_its_number_in_front_and_the_trace_of_both(deployment):
+def test_each_of_two_samples_has_its_number_in_front_and_the_trace_of_both(deployment, collector):
     one = Ask("Say something.", trace=trace(), id=name(), body={"n": 2})
     (answer,) = talk(deployment.vllm, one)
-    found = observed(deployment, f"0_{answer.id}", f"1_{answer.id}")
+    found = observed(collector, f"0_{answer.id}", f"1_{answer.id}")
     assert all(traces_of(of) == {one.trace} for of in found.values())
-    assert answer.id not in {of["request_id"] for of in deployment.observations()}
+    assert answer.id not in {of["request_id"] for of in collector.observations()}
 
 
-def test_a_client_that_chooses_a_long_id_gets_256_characters_of_it(deployment):
+def test_a_client_that_chooses_a_long_id_gets_256_characters_of_it(deployment, collector):
     (answer,) = talk(deployment.vllm, Ask("Hello.", id=name() + "x" * 1_000))
     assert answer.status == 200
     assert len(answer.id) > 1_000
-    observed(deployment, answer.id[:256])
+    observed(collector, answer.id[:256])
 
 
-def test_callers_are_told_apart_by_key_user_or_prompt_and_nothing_of_them_is_kept(deployment):
+def test_callers_are_told_apart_by_key_user_or_prompt_and_nothing_of_them_is_kept(deployment, collector):
     def called(text, key=None, user=None):
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         return Ask(text, id=name(), headers=headers, body={} if user is None else {"user": user}, tokens=2)
@@ -84,19 +86,19 @@ def test_callers_are_told_apart_by_key_user_or_prompt_and_nothing_of_them_is_kep
         called("What is a heron?"),
     ]
     answers = talk(deployment.vllm, *asks)
-    clusters = eventually(lambda: archived_clusters(deployment, [answer.id for answer in answers]))
+    clusters = eventually(lambda: archived_clusters(collector, [answer.id for answer in answers]))
     a, a_again, b, c, c_again, d, e, e_again, f = clusters
     assert (a, c, e) == (a_again, c_again, e_again)
     assert len({a, b, c, d, e, f}) == 6
-    written = b"".join(file.read_bytes() for file in (deployment.data / "log").iterdir())
+    written = b"".join(file.read_bytes() for file in (collector.data / "log").iterdir())
     for secret in (*keys, *users[:1], "heron"):
         assert secret.encode() not in written
     assert answers[0].id.encode() in written, "the log is where the secrets would be"
 
 
-def archived_clusters(deployment, request_ids):
+def archived_clusters(collector, request_ids):
     """The cluster key of each request, or nothing while one of them is not in the archive."""
-    parts = deployment.data / "archive" / "observations" / "**" / "*.parquet"
+    parts = collector.data / "archive" / "observations" / "**" / "*.parquet"
     try:
         rows = duckdb.sql(f"SELECT DISTINCT request_id, cluster_key FROM read_parquet('{parts}')").fetchall()
     except duckdb.IOException:
@@ -105,14 +107,14 @@ def archived_clusters(deployment, request_ids):
     return [dict(rows)[id_] for id_ in request_ids] if set(request_ids) <= set(dict(rows)) else []
 
 
-def test_positions_and_measured_rows_are_those_of_the_request(deployment):
+def test_positions_and_measured_rows_are_those_of_the_request(deployment, collector):
     id_ = name()
     tokens = last_of_a_burst(f"chatcmpl-{id_}", least=90)
     (answer,) = talk(deployment.vllm, Ask(SENTENCE, trace=trace(), id=id_, tokens=tokens))
     prompt_tokens = answer.usage["prompt_tokens"]
     assert answer.usage["completion_tokens"] == tokens
     # The last token is delivered and never fed back, so it has no row.
-    prompt, *decoded = observed(deployment, answer.id, last=[prompt_tokens + tokens - 2])[answer.id]
+    prompt, *decoded = observed(collector, answer.id, last=[prompt_tokens + tokens - 2])[answer.id]
     assert (prompt["kind"], prompt["token_start"], prompt["token_count"]) == ("prompt", prompt_tokens - 1, 1)
     assert {(one["prompt_tokens"], one["cached_tokens"]) for one in (prompt, *decoded)} == {
         (prompt_tokens, 0)
@@ -126,11 +128,11 @@ def test_positions_and_measured_rows_are_those_of_the_request(deployment):
     assert prompt["measured_count"] == 1
 
 
-def test_a_prompt_that_was_served_before_is_reported_as_cached(deployment):
+def test_a_prompt_that_was_served_before_is_reported_as_cached(deployment, collector):
     text = f"{name()} " + SENTENCE * 20
     first, second = (talk(deployment.vllm, Ask(text, COMPLETION, tokens=2))[0] for _ in range(2))
     prompt_tokens = first.usage["prompt_tokens"]
-    found = observed(deployment, f"{first.id}-0", f"{second.id}-0")
+    found = observed(collector, f"{first.id}-0", f"{second.id}-0")
     assert {one["cached_tokens"] for one in found[f"{first.id}-0"]} == {0}
     # Whole blocks of 128 tokens, and never the last token: its logits are needed.
     cached = (prompt_tokens - 1) // 128 * 128
@@ -139,7 +141,7 @@ def test_a_prompt_that_was_served_before_is_reported_as_cached(deployment):
     assert found[f"{second.id}-0"][0]["token_start"] == prompt_tokens - 1
 
 
-def test_a_trace_is_found_as_an_exemplar_in_prometheus_and_by_its_request_id(deployment):
+def test_a_trace_is_found_as_an_exemplar_in_prometheus_and_by_its_request_id(deployment, collector):
     one = Ask("Which of my layers is at work?", trace=trace(), id=name(), tokens=40)
     began = time.time()
     (answer,) = talk(deployment.vllm, one)
@@ -163,7 +165,7 @@ def test_a_trace_is_found_as_an_exemplar_in_prometheus_and_by_its_request_id(dep
     assert {"introspan_output_entropy_nats_bucket", "introspan_attention_entropy_nats_bucket"} <= {
         of["__name__"] for of in labels
     }
-    found = deployment.observations("--request-id", answer.id)
+    found = collector.observations("--request-id", answer.id)
     assert {of["request_id"] for of in found} == {answer.id}
     assert traces_of(found) == {one.trace}
     assert all(of["values"] for of in found)
@@ -183,26 +185,28 @@ def test_prometheus_has_the_layers_of_the_served_model(deployment):
     assert (len(attention), attention[0], attention[-1]) == (4, 0, 29)
 
 
-def test_every_signal_is_on_and_promtool_finds_nothing_wrong_with_the_metrics(deployment, promtool_program):
+def test_every_signal_is_on_and_promtool_finds_nothing_wrong_with_the_metrics(
+    deployment, collector, promtool_program
+):
     talk(deployment.vllm, Ask("Hello.", tokens=30))
-    assert eventually(lambda: deployment.samples("introspan_sdk_measured_rows_total"))
-    assert deployment.samples("introspan_capture_disabled") == {}
-    assert deployment.samples("introspan_sdk_dropped_segments_total") == {}
-    assert set(deployment.samples("introspan_sdk_probe_errors_total").values()) == {0}
+    assert eventually(lambda: collector.samples("introspan_sdk_measured_rows_total"))
+    assert collector.samples("introspan_capture_disabled") == {}
+    assert collector.samples("introspan_sdk_dropped_segments_total") == {}
+    assert set(collector.samples("introspan_sdk_probe_errors_total").values()) == {0}
     done = subprocess.run(
         [promtool_program, "check", "metrics"],
-        input=deployment.metrics().encode(),
+        input=collector.get("/metrics").content,
         capture_output=True,
         check=False,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
-def test_a_wrong_request_is_refused_as_ever_and_leaves_nothing(deployment):
+def test_a_wrong_request_is_refused_as_ever_and_leaves_nothing(deployment, collector):
     wrong = Ask("Hello.", id=name(), trace=trace(), body={"model": "another"})
     (refused,) = talk(deployment.vllm, wrong)
     (good,) = talk(deployment.vllm, Ask("Hello.", id=name()))
     assert refused.status == httpx.codes.NOT_FOUND
-    found = observed(deployment, good.id)
+    found = observed(collector, good.id)
     assert traces_of(found[good.id]) == {(None, None)}
-    assert not any(wrong.id in one["request_id"] for one in deployment.observations())
+    assert not any(wrong.id in one["request_id"] for one in collector.observations())

@@ -1,0 +1,72 @@
+"""A real vLLM server whose probes raise answers over HTTP, bit for bit, what one without Introspan does; it says so."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import httpx
+import pytest
+from broken import write_plugin
+from client import CHAT, COMPLETION, SENTENCE, Ask
+from deployment import serving
+from engine import EVERYTHING
+
+from tests.collector import Collector
+from tests.patience import eventually
+
+PROBES = {"stream probe": "residual", "attention probe": "attention", "output probe": "output"}
+"""What is broken, and the signals it is switched off for."""
+
+ASKS = (
+    Ask(
+        "Why is the sky blue?",
+        CHAT,
+        tokens=40,
+        body={"temperature": 0.0, "logprobs": True, "top_logprobs": 5},
+    ),
+    Ask(SENTENCE * 12, COMPLETION, tokens=24, body={"temperature": 0.0, "logprobs": 5}),
+    Ask(SENTENCE * 12, COMPLETION, tokens=24, body={"seed": 7, "top_p": 0.9, "logprobs": 5}),
+    Ask("Once upon", COMPLETION, tokens=24, body={"seed": 8, "logprobs": 5, "presence_penalty": 0.5}),
+    Ask("Count to ten.", CHAT, tokens=40, body={"seed": 9, "logprobs": True, "top_logprobs": 5}),
+)
+"""One sample at a time: which ones share a step, and with it the last bit, is then not up to the clock."""
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory, model_directory, free_port):
+    """Addresses of a server that never loads Introspan and of one whose probes raise, and the latter's collector."""
+    folder = tmp_path_factory.mktemp("servers")
+    with Collector(folder, free_port) as collector, ExitStack() as stack, ThreadPoolExecutor() as pool:
+        environments = {
+            "without": {"VLLM_PLUGINS": "none"},
+            "broken": EVERYTHING
+            | {"INTROSPAN_ENDPOINT": collector.grpc}
+            | write_plugin(folder / "plugin", *PROBES),
+        }
+        starting = [
+            pool.submit(
+                stack.enter_context,
+                serving(model_directory, folder, free_port(), environment, f"vllm-{name}"),
+            )
+            for name, environment in environments.items()
+        ]
+        without, broken = (each.result() for each in starting)
+        yield without, broken, collector
+
+
+def _choices(address):
+    with httpx.Client(base_url=f"http://{address}/v1/", timeout=300) as client:
+        return [
+            client.post(one.path, json=one.payload()).raise_for_status().json()["choices"] for one in ASKS
+        ]
+
+
+def test_a_server_whose_probes_raise_answers_the_same_bits_and_reports_them_switched_off(servers):
+    without, broken, collector = servers
+    assert _choices(broken) == _choices(without)
+    disabled = eventually(lambda: collector.samples("introspan_capture_disabled"))
+    for signal in PROBES.values():
+        assert [
+            text for text in disabled if f'signal="{signal}"' in text and 'reason="probe_error"' in text
+        ], disabled
+    assert collector.metric("introspan_sdk_probe_errors_total") >= 3 * len(PROBES)
+    assert collector.metric("introspan_sdk_measured_rows_total") > 0
