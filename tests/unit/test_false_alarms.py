@@ -267,3 +267,22 @@ def test_a_step_for_every_request_alarms_too_often_under_bursts(kind):
     kept = live(np.random.default_rng(15), *of, **traffic)
     print(f"{broken.mean():.2f} alarms by request, {kept.mean():.2f} by tick, {60 / MEAN_TICKS} allowed")
     assert interval(kept)[1] <= 60 / MEAN_TICKS < 10 * 60 / MEAN_TICKS < interval(broken)[0]
+
+
+def test_tenants_who_repeat_themselves_for_many_ticks_are_beyond_the_bound():
+    """The limit of what is proven: X̄ of a tick must not be foreseeable from the ticks before it.
+
+    Ten tenants, each with one value for twenty ticks on average: what classes by tenant are there to take out.
+    """
+    random = np.random.default_rng(18)
+    references = References(random, 2_000)
+    value = random.random((FLEETS, 10))
+    evidence = []
+    for _ in range(TICKS):
+        value = np.where(random.random(value.shape) < 1 / 20, random.random(value.shape), value)
+        fleet = np.repeat(np.arange(FLEETS), 10)
+        high = references.ranks(fleet, value.ravel()) > 0.95
+        evidence.append((fleet, np.arange(value.size), high.astype(float)))
+    alarms = by_tick(KINDS["high"][1](2_000), evidence)
+    print(f"{alarms.mean():.2f} alarms of {ALLOWED} allowed")
+    assert interval(alarms)[0] > ALLOWED

@@ -23,10 +23,11 @@ Why the bound holds.
   cutting Δt makes the bound stricter, never looser. Clock jumps forward are cut alike and time never runs backward.
 - m = 0: X > 0 cannot happen while all is well, so M becomes infinite. m ≥ 1: no X is evidence.
 
-What it needs: X̄ of one tick must not be predictable from earlier ticks beyond m. Exact nulls (sampler.pit) have that
-by construction; live traffic compared with a frozen reference has it as far as requests of one tick are no worse than
-the reference *given the ticks before*, which is why clusters, classes and a tolerance in m are needed, and m must
-bound the mean given the reference that was drawn, for ranks as well. (Shin, Ramdas & Rinaldo, arXiv 2203.03532)
+What it needs: X̄ of a tick must not be foreseeable from earlier ticks beyond m. An exact null (sampler.pit) has that by
+construction. Live traffic compared with a frozen reference has it given that reference, so m must bound the mean for
+the reference that was drawn (tolerance.py), for ranks as well; and as far as requests of one tick are no odder than the
+reference given the ticks before: tenants who repeat one odd thing for many ticks break it, unless classes take out what is
+theirs. tests/unit/test_false_alarms.py shows both sides. (Shin, Ramdas & Rinaldo, arXiv 2203.03532)
 """
 
 from collections.abc import Sequence
