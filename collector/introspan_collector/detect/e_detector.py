@@ -20,14 +20,14 @@ Why the bound holds.
   only the sum above uses it, and what M holds already is not touched. A new stream starts with M = 0.
 - A tick without evidence on a stream leaves its M and keeps its π·Δt for the next evidence: the same
   sum of Δt. Were it added at once, silence alone would raise an alarm after T. What is kept is cut at LONGEST_SECONDS:
-  cutting Δt makes the bound stricter, never looser. Clock jumps forward are cut alike and time never runs backward.
+  cutting Δt makes the bound stricter, never looser. Jumps of the clock are cut alike, and backward is no time.
 - m = 0: X > 0 cannot happen while all is well, so M becomes infinite. m ≥ 1: no X is evidence.
 
 What it needs: X̄ of a tick must not be foreseeable from earlier ticks beyond m. An exact null (sampler.pit) has that by
 construction. Live traffic compared with a frozen reference has it given that reference, so m must bound the mean for
-the reference that was drawn (tolerance.py), for ranks as well; and as far as requests of one tick are no odder than the
-reference given the ticks before: tenants who repeat one odd thing for many ticks break it, unless classes take out what is
-theirs. tests/unit/test_false_alarms.py shows both sides. (Shin, Ramdas & Rinaldo, arXiv 2203.03532)
+the reference that was drawn (tolerance.py), for ranks as well; and as far as requests of one tick are no odder than
+the reference given the ticks before: tenants who repeat one odd thing for many ticks break it, unless classes take
+out what is theirs. tests/unit/test_false_alarms.py shows both sides. (Shin, Ramdas & Rinaldo, arXiv 2203.03532)
 """
 
 from collections.abc import Sequence
