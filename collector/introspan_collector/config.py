@@ -18,6 +18,7 @@ from introspan_collector.aggregate.settings import AggregateSettings
 from introspan_collector.archive.settings import ArchiveSettings
 from introspan_collector.detect.settings import DetectSettings
 from introspan_collector.notify.settings import NotifySettings
+from introspan_collector.probe.settings import ProbeSettings
 
 ENVIRONMENT_PREFIX = "INTROSPAN_COLLECTOR_"
 _MIB = 2**20
@@ -94,6 +95,7 @@ class Settings(BaseSettings):
     archive: ArchiveSettings = ArchiveSettings()
     detect: DetectSettings = DetectSettings()
     notify: NotifySettings = NotifySettings()
+    canary: ProbeSettings = ProbeSettings()
 
     @field_validator("grpc", "http")
     @classmethod

@@ -11,6 +11,7 @@ from introspan_collector.accept.credentials import load_tls, load_token
 from introspan_collector.accept.intake import Intake
 from introspan_collector.accept.limits import ProducerLimits
 from introspan_collector.accept.pressure import Pressure
+from introspan_collector.accept.refusal import RefusalError
 from introspan_collector.accept.server import AcceptServer
 from introspan_collector.aggregate.aggregator import Aggregator
 from introspan_collector.archive.archive import Archive
@@ -28,6 +29,8 @@ from introspan_collector.log.retention import Retention
 from introspan_collector.log.sequences import Sequences
 from introspan_collector.model import Checkpointed, Stats
 from introspan_collector.notify.notifier import Notifier
+from introspan_collector.probe.job import ProbeJob
+from introspan_collector.probe.report import ReportError, check
 from introspan_collector.serving import HttpThread
 from introspan_wire.v1 import observation_service_pb2 as pb
 
@@ -36,6 +39,7 @@ _log = structlog.get_logger(__name__)
 _REMEMBERED_PRODUCERS = 100_000
 _GRACE_SECONDS = 2.0
 _DRAIN_SECONDS = 4.0
+_DELIVERY_SECONDS = 10.0
 # A second or so at full load: while a part of the archive is written, nothing is read.
 _RECENT_BYTES = 32 * 2**20
 
@@ -71,6 +75,8 @@ class Pipeline:
             save_seconds=settings.checkpoint.interval_seconds,
         )
         self._open_intake()
+        self._open_probe()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._serving = self._draining = False
         self._http = HttpThread(
             build(
@@ -94,6 +100,20 @@ class Pipeline:
             checkpoint = self._checkpoint("detect", self._detector, settings.detect.checkpoint_seconds)
             self._checkpoints.append(checkpoint)
         self._notifier.retain(self._detector.subjects())
+
+    def _open_probe(self) -> None:
+        def deliver(frame: bytes) -> None:
+            assert self._loop is not None, "asked only after the start"
+            answer = asyncio.run_coroutine_threadsafe(self._intake.accept(frame), self._loop)
+            try:
+                check(answer.result(_DELIVERY_SECONDS))
+            except (RefusalError, TimeoutError) as error:
+                raise ReportError(f"the collector did not take a canary's answer: {error}") from error
+
+        try:
+            self._probe = ProbeJob(self._settings.canary, self._detector.wanted, deliver)
+        except ValueError as error:
+            raise ConfigurationError(f"canary: {error}") from error
 
     def _checkpoint(self, name: str, consumer: Checkpointed, interval_seconds: float) -> Checkpoint:
         return Checkpoint(name, consumer, self._cursor_files, interval_seconds)
@@ -157,12 +177,15 @@ class Pipeline:
         self._feed.start()
         self._http.start()
         await self._server.start()
+        self._loop = asyncio.get_running_loop()
+        self._probe.start()
         self._serving = True
         return self._server.port, self._http.port
 
     async def drain(self) -> None:
         """Stops accepting, answers what is under way, processes what is in the log and saves."""
         self._serving = False
+        await asyncio.to_thread(self._probe.stop, _GRACE_SECONDS)
         if self._server is not None:
             await self._server.drain(_GRACE_SECONDS)
         await asyncio.to_thread(self._committer.close)

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from introspan_collector.probe.canary import Target
     from introspan_collector.probe.report import Report
 
-_SHORTEST_KEY = 16
-
 
 def register(app: typer.Typer) -> None:
     """Adds `introspan canary`."""
@@ -36,19 +34,20 @@ def canary(
     """Asks a served model known questions, so that the collector can tell whether it still answers the same."""
     from introspan_collector.probe.canary import Target  # noqa: PLC0415 other commands should not pay for gRPC
     from introspan_collector.probe.report import Report  # noqa: PLC0415 as above
+    from introspan_collector.probe.secret import canary_key, secret  # noqa: PLC0415 as above
 
     interval_seconds = _seconds(interval)
-    key = _secret("--key-file", key_file)
-    if key is not None and len(key) < _SHORTEST_KEY:
-        _refuse(f"--key-file {key_file} must hold at least {_SHORTEST_KEY} characters, got {len(key)}")
+    try:
+        key, api_key, token = canary_key(key_file), secret(api_key_file), secret(token_file)
+    except ValueError as error:
+        _refuse(str(error))
     if key is None:
         typer.echo(
             "introspan canary: without --key-file the server cannot tell these requests from its traffic: "
             "answers are compared, states inside the model are not",
             err=True,
         )
-    api_key, token = _secret("--api-key-file", api_key_file), _secret("--token-file", token_file)
-    target = Target(url, model, api_key, None if key is None else key.encode())
+    target = Target(url, model, api_key, key)
     report = Report(collector, token, ca_file)
     try:
         failed = _repeat(target, report, interval_seconds, rounds)
@@ -62,13 +61,14 @@ def canary(
 def _repeat(target: "Target", report: "Report", interval_seconds: float, rounds: int) -> bool:
     """Asks round after round; whether the last one failed."""
     from introspan_collector.probe.canary import ask  # noqa: PLC0415 see canary()
-    from introspan_collector.probe.report import ReportError  # noqa: PLC0415 as above
+    from introspan_collector.probe.report import Frames, ReportError  # noqa: PLC0415 as above
 
+    frames = Frames()
     done, problem = 0, ""
     while True:
         began = time.monotonic()
         try:
-            result = ask(target, lambda name, rows: report.send(name, target.url, rows))
+            result = ask(target, lambda name, rows: report.send(frames.frame(name, target.url, rows)))
             said = result.error
         except ReportError as error:
             said = str(error)
@@ -86,15 +86,6 @@ def _seconds(text: str) -> float:
         return seconds(text)
     except ValueError as error:
         _refuse(f"--interval {error}")
-
-
-def _secret(option: str, file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        _refuse(f"{option} {file} cannot be read: {error.strerror}")
 
 
 def _refuse(problem: str) -> NoReturn:

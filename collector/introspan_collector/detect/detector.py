@@ -13,7 +13,7 @@ from introspan_collector.detect import checkpoint
 from introspan_collector.detect.alarm import Alarm, Carrier
 from introspan_collector.detect.announcement import notice
 from introspan_collector.detect.budget import shared_out
-from introspan_collector.detect.builder import Limits
+from introspan_collector.detect.builder import Limits, Progress
 from introspan_collector.detect.canaries import DISTANCE, Canaries, Round
 from introspan_collector.detect.canary import PAGE_RATIO, Comparison
 from introspan_collector.detect.e_detector import EDetector
@@ -118,6 +118,11 @@ class Detector:
         """Whether the canary of a model should be asked at once."""
         with self._lock:
             return model in self._asked or self._pieces.canaries.wanted(model)
+
+    def progress(self) -> dict[Subject, dict[Identity, Progress]]:
+        """How far references are that are being built."""
+        with self._lock:
+            return {subject: watch.progress() for subject, watch in self._watches.items()}
 
     def subjects(self) -> list[str]:
         """Whom people are being told of: the subjects of notices of open incidents."""

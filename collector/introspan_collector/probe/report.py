@@ -8,17 +8,36 @@ import grpc
 from introspan_wire.codec import SegmentTable, encode_table
 from introspan_wire.v1 import observation_pb2 as pb
 from introspan_wire.v1 import observation_service_pb2 as service_pb
-from introspan_wire.v1.observation_service_pb2_grpc import ObservationServiceStub
 
+_METHOD = "/introspan_wire.v1.ObservationService/ExportObservations"
 _SECONDS = 10.0
+_SERVICE = "introspan-canary"
 
 
 class ReportError(Exception):
     """Rows that the collector did not take; the text says why and what to do."""
 
 
+class Frames:
+    """Requests of one producer: numbered, each a table of one model that was asked at an endpoint."""
+
+    def __init__(self) -> None:
+        self._producer = uuid.uuid4().bytes
+        self._sequence = 0
+
+    def frame(self, model: str, endpoint: str, table: SegmentTable) -> bytes:
+        """The next request, serialized."""
+        self._sequence += 1
+        return service_pb.ExportObservationsRequest(
+            resource=pb.Resource(service_name=_SERVICE, replica=endpoint, model_name=model),
+            producer_id=self._producer,
+            sequence=self._sequence,
+            tables=[encode_table(table)],
+        ).SerializeToString()
+
+
 class Report:
-    """Sends rows to one collector. address is host:port; ca_file switches TLS on."""
+    """Sends requests to one collector. address is host:port; ca_file switches TLS on."""
 
     def __init__(self, address: str, bearer_token: str | None = None, ca_file: Path | None = None) -> None:
         self._address = address
@@ -26,34 +45,29 @@ class Report:
             self._channel = grpc.insecure_channel(address)
         else:
             self._channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(ca_file.read_bytes()))
-        self._stub = ObservationServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
-        self._metadata = [("authorization", f"Bearer {bearer_token}")] if bearer_token else []
-        self._producer = uuid.uuid4().bytes
-        self._sequence = 0
+        self._call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(_METHOD)
+        self._metadata = (("authorization", f"Bearer {bearer_token}"),) if bearer_token else ()
 
-    def send(self, model: str, endpoint: str, table: SegmentTable) -> None:
+    def send(self, frame: bytes) -> None:
         """Returns once the rows are in the collector's log. Raises ReportError."""
-        self._sequence += 1
-        request = service_pb.ExportObservationsRequest(
-            resource=pb.Resource(service_name="introspan-canary", replica=endpoint, model_name=model),
-            producer_id=self._producer,
-            sequence=self._sequence,
-            tables=[encode_table(table)],
-        )
         try:
-            reply = self._stub.ExportObservations(
-                request, timeout=_SECONDS, metadata=self._metadata, wait_for_ready=True
-            )
+            raw = self._call(frame, timeout=_SECONDS, metadata=self._metadata, wait_for_ready=True)
         except grpc.RpcError as error:
             raise ReportError(
                 f"the collector at {self._address} did not take a canary's answer: {_said(error)}"
             ) from error
-        if reply.partial_success.rejected_segments:
-            raise ReportError(f"the collector refused rows: {reply.partial_success.error_message}")
+        check(raw)
 
     def close(self) -> None:
         """Ends the connection."""
         self._channel.close()
+
+
+def check(raw: bytes) -> None:
+    """Raises ReportError for an answer, serialized, that says that rows were refused."""
+    refused = service_pb.ExportObservationsResponse.FromString(raw).partial_success
+    if refused.rejected_segments:
+        raise ReportError(f"the collector refused rows: {refused.error_message}")
 
 
 def _said(error: grpc.RpcError) -> str:

@@ -1,0 +1,104 @@
+"""Endpoints in, a round of the canary at each every so often out: one thread beside the collector's own work."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from introspan_collector.probe.canary import Result, Target, ask
+from introspan_collector.probe.report import Frames, ReportError
+from introspan_collector.probe.secret import canary_key, secret
+from introspan_collector.probe.settings import ProbeSettings
+from introspan_wire.codec import SegmentTable
+
+_log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS = 0.25
+_SHORTEST_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """What is known of one endpoint: rounds that were answered in full, rounds that were not, and the last error."""
+
+    target: Target
+    model: str = ""
+    answered: int = 0
+    failed: int = 0
+    error: str = ""
+    asked_at: float | None = None
+
+
+class ProbeJob:
+    """Asks each endpoint of the settings in turn. Raises ValueError for a secret that cannot be used.
+
+    wanted says whether a model is to be asked at once; deliver takes a serialized request, and raises ReportError
+    where the collector did not take it.
+    """
+
+    def __init__(
+        self,
+        settings: ProbeSettings,
+        wanted: Callable[[str], bool],
+        deliver: Callable[[bytes], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        api_key, key = secret(settings.api_key_file), canary_key(settings.key_file)
+        self.endpoints = [
+            Endpoint(Target(url, "", api_key, key, settings.timeout_seconds)) for url in settings.endpoints
+        ]
+        self._interval_seconds = settings.interval_seconds
+        self._wanted = wanted
+        self._deliver = deliver
+        self._monotonic = monotonic
+        self._frames = Frames()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="introspan-canary", daemon=True)
+
+    def start(self) -> None:
+        """Begins to ask, where there is anybody to ask."""
+        if self.endpoints:
+            self._thread.start()
+
+    def stop(self, limit_seconds: float) -> None:
+        """Ends; a question under way is given up after the limit."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(limit_seconds)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_LOOK_SECONDS):
+            for endpoint in self.endpoints:
+                if self._is_due(endpoint) and not self._stopping.is_set():
+                    self._ask(endpoint)
+
+    def _is_due(self, endpoint: Endpoint) -> bool:
+        if endpoint.asked_at is None:
+            return True
+        waited = self._monotonic() - endpoint.asked_at
+        if waited < _SHORTEST_SECONDS:
+            return False
+        return waited >= self._interval_seconds or self._wanted(endpoint.model)
+
+    def _ask(self, endpoint: Endpoint) -> None:
+        endpoint.asked_at = self._monotonic()
+
+        def deliver(model: str, table: SegmentTable) -> None:
+            self._deliver(self._frames.frame(model, endpoint.target.url, table))
+
+        try:
+            result = ask(endpoint.target, deliver)
+        except ReportError as error:
+            result = Result(endpoint.model, 0, str(error))
+        except Exception as error:  # noqa: BLE001 this thread asks all the others too
+            result = Result(endpoint.model, 0, repr(error))
+        endpoint.model = result.model or endpoint.model
+        if result.error:
+            endpoint.failed += 1
+        else:
+            endpoint.answered += 1
+        if result.error != endpoint.error:
+            _log.warning("canary", endpoint=endpoint.target.url, error=result.error or "answers again")
+        endpoint.error = result.error
