@@ -11,7 +11,7 @@ NO_CLASS = -1
 """The class of a request whose prompt was not measured."""
 
 MOST_CLASSES = 16
-_ROWS_A_CLASS = 128
+_ROWS_A_CLASS = 64
 _ROUNDS = 25
 _DIRECTIONS = 8
 _WITHIN = 0.99
@@ -54,7 +54,7 @@ class Classes:
 def fit_classes(projection: NDArray[np.float32], fit: NDArray[np.bool_], seed: int) -> Classes:
     """Classes of healthy prompts, float32 [n, P]: k-means on the rows of `fit`, the limit from the other rows.
 
-    One class for each 128 rows that are fitted, at most 16; none where nothing was projected.
+    One class for each 64 rows that are fitted, at most 16; none where nothing was projected.
     """
     measured = _measured(projection)
     chosen = projection[fit & measured].astype(np.float64)

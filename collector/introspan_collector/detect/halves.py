@@ -18,6 +18,7 @@ from introspan_collector.detect.sample import Feature
 from introspan_wire.signals import PROJECTION_COMPONENTS, Kind
 
 _PROJECTION = "residual.projection"
+_FEWEST_ROWS = 100  # small classes must stay apart: joined, their changing proportions look like a change
 
 LEVEL = 0.01
 """How often halves of traffic that does not change are told apart, over all kinds, cells and features together."""
@@ -63,7 +64,7 @@ def _compared(
     early = _early(part.rows.time_unix_nano)
     class_id, _ = classes.nearest(part.prompt)
     bins = length_bin(part.rows.length)
-    cells = fit_cells(class_id[early], bins[early], classes)
+    cells = fit_cells(class_id[early], bins[early], classes, _FEWEST_ROWS)
     cell = cells[class_id, bins]
     values = np.concatenate([part.rows.features, part.rows.projection], axis=1)
     projected = [Feature(_PROJECTION, layer) for layer in part.layers for _ in range(PROJECTION_COMPONENTS)]

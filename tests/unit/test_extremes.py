@@ -1,0 +1,104 @@
+"""Requests more unusual than every healthy one."""
+
+import numpy as np
+import pytest
+
+from introspan_collector.detect.builder import Builder
+from introspan_collector.detect.extremes import Extremes
+from introspan_collector.detect.placement import Placer
+from introspan_collector.detect.reference import CHANCE, State
+from introspan_collector.detect.sample import Feature
+from introspan_wire.signals import Kind
+from tests.samples import IDENTITY, sample
+
+
+def reference(*samples, seed=0, **options):
+    builder = Builder(IDENTITY, seed=seed, **options)
+    for one in samples:
+        builder.add(one)
+    return builder.reference(State.FROZEN, 0)
+
+
+def evidence(of, one):
+    return Extremes(of).evidence(one, Placer(of).place(one))
+
+
+def test_requests_are_scored_beyond_the_rows_that_the_reference_keeps():
+    rng = np.random.default_rng(1)
+    of = reference(sample(rng, 30_000))
+    population = of.populations[Kind.PROMPT]
+    assert len(population) == 4096
+    assert len(population.scores) == 20_000
+    found = evidence(of, sample(rng, 100))
+    assert found.bound[0] < 20 / 20_000
+    assert [stream[3:] for stream in found.streams] == [("extremes", "prompt", "", -1, "high")]
+
+
+def test_the_bound_holds_for_nearly_all_references_and_the_nominal_rate_for_a_third():
+    over = []
+    for i in range(50):
+        rng = np.random.default_rng([2, i])
+        of = reference(sample(rng, 300), seed=i)
+        found = evidence(of, sample(rng, 6000))
+        count = len(of.populations[Kind.PROMPT].scores)
+        over.append((found.x.mean() > found.bound[0], found.x.mean() > 1 / (count + 1)))
+    bound, nominal = np.mean(over, axis=0)
+    assert bound <= CHANCE
+    assert 0.15 < nominal < 0.6
+
+
+def test_one_request_in_a_hundred_is_found_by_a_feature_that_hardly_moves_the_bank():
+    rng = np.random.default_rng(3)
+    of = reference(sample(rng, 8000))
+    live = sample(rng, 20_000)
+    faulty = rng.random(20_000) < 0.008
+    live.features[faulty, 5] += 12
+    found = evidence(of, live)
+    assert found.x[faulty].mean() > 0.95
+    assert found.x.mean() > 3 * found.bound[0]
+    score, worst = Extremes(of).worst(live, Placer(of).place(live))
+    assert all(worst[i] == Feature("residual.log_rms", 5) for i in np.flatnonzero(faulty & (score > 6)))
+
+
+def test_a_feature_that_is_constant_in_most_requests_does_not_hide_the_others():
+    rng = np.random.default_rng(4)
+
+    def values(count):
+        drawn = rng.standard_normal((count, 3))
+        drawn[:, 0] = np.where(rng.random(count) < 0.03, drawn[:, 0], 0.0)
+        return drawn
+
+    of = reference(sample(rng, 4000, values(4000)))
+    live = values(400)
+    live[:, 1] = 30.0
+    assert evidence(of, sample(rng, 400, live)).x.mean() > 0.95
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_numbers_neither_raise_the_score_nor_spoil_the_reference(broken):
+    rng = np.random.default_rng(5)
+    one = sample(rng, 2000)
+    one.features[::3, 2] = broken
+    of = reference(one)
+    assert np.isfinite(of.populations[Kind.PROMPT].scores).all()
+    live = sample(rng, 300)
+    live.features[:, 2] = broken
+    assert evidence(of, live).x.mean() < 0.02
+
+
+def test_a_request_without_values_is_no_evidence():
+    rng = np.random.default_rng(6)
+    of = reference(sample(rng, 300))
+    nothing = sample(rng, 4, np.full((4, 8), np.nan))
+    assert np.isnan(evidence(of, nothing).x).all()
+
+
+@pytest.mark.parametrize(
+    "values", [np.full((1, 2), 1.0), np.full((2, 2), 1.0), np.full((700, 2), 1.0), np.zeros((9, 0))]
+)
+def test_a_reference_without_variation_gives_no_evidence(values):
+    rng = np.random.default_rng(7)
+    of = reference(sample(rng, len(values), values))
+    found = evidence(of, sample(rng, 5, np.full((5, values.shape[1]), 2.0)))
+    assert np.isnan(found.x).all()
+    assert found.bound.tolist() == [1.0]
