@@ -107,7 +107,7 @@ class Canaries:
         stream = Stream(finished.model, finished.replica, "", "canary", "", DISTANCE, -1, "high")
         return Evidence(
             (stream,),
-            np.array([tail_bound(len(distances), 1, _CHANCE)]),
+            np.array([tail_bound(1, len(distances), _CHANCE)]),
             np.array([[float(finished.comparison.ratio > distances[-1])]]),
             np.array([int(finished.name, 16)], np.uint64),
         )
