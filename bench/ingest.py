@@ -40,7 +40,7 @@ _WARM_UP_SECONDS = 1.5
 
 
 def run() -> dict[str, Any]:  # Any: numbers, nested
-    """Every measurement by name; rows_per_core_second is RPC, log, decoding and aggregates, without the archive."""
+    """Every measurement by name; rows_per_core_second is RPC, log, decoding and aggregates, no other consumer."""
     of = schema(_SHAPE)
     tables = [table(of, rows, np.random.default_rng(rows), traced_share=0.5) for rows in _ROWS]
     saturated = _collector(tables, None)
@@ -62,16 +62,17 @@ def _collector(
         senders = [_requests(tables, number) for number in range(_PRODUCERS)]
         asyncio.run(_drive(running.grpc, senders, _WARM_UP_SECONDS, paced_rows_per_second))
         _wait_processed(running)
-        cpu, wall, archive = _cpu_seconds(running.pid), time.monotonic(), _archive_seconds(running)
+        cpu, wall, consumers = _cpu_seconds(running.pid), time.monotonic(), _consumer_seconds(running)
         rows, seconds = asyncio.run(_drive(running.grpc, senders, _SECONDS, paced_rows_per_second))
         _wait_processed(running)
         cpu, wall = _cpu_seconds(running.pid) - cpu, time.monotonic() - wall
-        archive = _archive_seconds(running) - archive
+        consumers = {name: now - consumers[name] for name, now in _consumer_seconds(running).items()}
         resident = _resident_bytes(running.pid)
     return {
         "rows_per_second": rows / wall,
-        "rows_per_core_second": rows / (cpu - archive),
-        "rows_per_core_second_with_archive": rows / cpu,
+        "rows_per_core_second": rows / (cpu - sum(consumers.values()) + consumers["aggregate"]),
+        "rows_per_core_second_with_every_consumer": rows / cpu,
+        **{f"{name}_microseconds_per_row": 1e6 * spent / rows for name, spent in consumers.items()},
         "acknowledgement_seconds_p50": float(np.quantile(seconds, 0.5)),
         "acknowledgement_seconds_p99": float(np.quantile(seconds, 0.99)),
         "batches": len(seconds),
@@ -167,11 +168,10 @@ def _wait_processed(running: Running) -> None:
         time.sleep(0.2)
 
 
-def _archive_seconds(running: Running) -> float:
-    line = r'^introspan_collector_consumer_cpu_seconds_total{consumer="archive"} (.*)$'
-    found = re.search(line, running.get("/metrics").text, re.MULTILINE)
-    assert found is not None
-    return float(found[1])
+def _consumer_seconds(running: Running) -> dict[str, float]:
+    line = r'^introspan_collector_consumer_cpu_seconds_total{consumer="(.*)"} (.*)$'
+    found = re.findall(line, running.get("/metrics").text, re.MULTILINE)
+    return {name: float(seconds) for name, seconds in found}
 
 
 def _cpu_seconds(pid: int) -> float:
