@@ -64,16 +64,25 @@ def test_a_page_makes_a_ticket_critical_and_undoes_its_acknowledgement():
         Severity.CRITICAL,
         State.OPEN,
     )
-    later = only(book.take(finding(), START + 3))
+    later = only(book.take(finding(), START + 20))
     assert (later.change, later.incident.severity) == (Change.UPDATED, Severity.CRITICAL)
 
 
 def test_a_stream_keeps_its_highest_level_and_when_it_was_first_and_last_seen():
     book = Incidents()
     for at, level in ((1.0, 0.2), (2.0, 3.0), (3.0, 0.4)):
-        event = only(book.take(finding(level=level, at=at), START + at))
-    (clue,) = event.incident.evidence
+        book.take(finding(level=level, at=at), START + at)
+    (clue,) = only(book.open()).evidence
     assert (clue.level, clue.first_unix_seconds, clue.last_unix_seconds) == (3.0, 1.0, 3.0)
+
+
+def test_more_of_the_same_is_told_now_and_then_and_what_is_new_at_once():
+    book = Incidents(IncidentSettings(update_seconds=10.0))
+    told = [START + i for i in range(25) if book.take(finding(at=float(i)), START + i)]
+    assert told == [START, START + 10, START + 20]
+    assert only(book.open()).evidence[0].last_unix_seconds == 24.0
+    assert book.take(finding(stream("drift")), START + 24.5)
+    assert book.take(finding(replicas=("r9",)), START + 24.6)
 
 
 def test_what_cannot_happen_has_a_level_that_json_can_hold_and_no_rate():
@@ -94,7 +103,8 @@ def test_what_cannot_happen_has_a_level_that_json_can_hold_and_no_rate():
 def test_the_guarantee_is_that_of_the_strictest_copy_that_spoke(copy, days):
     book = Incidents()
     book.take(finding(), START)
-    incident = only(book.take(finding(copy=copy), START)).incident
+    book.take(finding(copy=copy), START)
+    incident = only(book.open())
     assert f"at most one false alarm in {days}over everything" in incident.guarantee
 
 
@@ -204,7 +214,7 @@ def test_a_deploy_of_another_model_silences_nothing_and_one_of_every_model_does(
     assert only(book.take(finding(), START + 1)).incident.notified
     book.announce(Window("", START, START + 60, "cluster"), START)
     assert not only(book.take(finding(stream(adapter="a")), START + 2)).incident.notified
-    assert only(book.take(finding(), START + 3)).incident.notified, "known before the deploy"
+    assert only(book.take(finding(), START + 20)).incident.notified, "known before the deploy"
 
 
 def test_a_withdrawn_deploy_silences_nothing_more():
@@ -239,12 +249,12 @@ def test_the_canary_is_asked_once_and_its_answer_decides():
     book = Incidents()
     first = only(book.take(finding(OUTSIDE), START))
     assert (first.ask_canary, first.incident.triage.verdict) == (True, Verdict.PENDING)
-    again = only(book.take(finding(OUTSIDE), START + 1))
+    again = only(book.take(finding(OUTSIDE), START + 15))
     assert (again.ask_canary, again.incident.triage.verdict) == (False, Verdict.PENDING)
-    answered = only(book.hear(report(Canary.STILL, START + 2), START + 2))
+    answered = only(book.hear(report(Canary.STILL, START + 16), START + 16))
     assert (answered.change, answered.incident.triage.verdict) == (Change.UPDATED, Verdict.TRAFFIC)
-    assert book.hear(report(Canary.STILL, START + 3), START + 3) == []
-    moved = only(book.hear(report(Canary.MOVED, START + 4, place="layer 5"), START + 4))
+    assert book.hear(report(Canary.STILL, START + 17), START + 17) == []
+    moved = only(book.hear(report(Canary.MOVED, START + 18, place="layer 5"), START + 18))
     assert (moved.incident.triage.verdict, moved.incident.layer) == (Verdict.MODEL, "layer 5")
 
 
@@ -305,6 +315,8 @@ def test_the_canary_of_the_base_model_does_not_acquit_an_adapter():
 def test_replicas_are_those_where_it_was_seen_and_the_ones_that_differ_are_singled_out():
     seen = only(Incidents().take(finding(stream("sampler", replica="r4")), START)).incident
     assert (seen.replicas, seen.singled_out) == (("r4",), ())
+    named = only(Incidents().take(finding(replicas=("r6",)), START)).incident
+    assert (named.replicas, named.singled_out) == (("r6",), ())
     sick = only(Incidents().take(finding(stream("replicas", replica="r5")), START)).incident
     assert (sick.replicas, sick.singled_out) == (("r5",), ("r5",))
 

@@ -168,6 +168,23 @@ def test_what_is_over_is_not_told_again_when_the_log_is_read_again(tmp_path):
     assert notices(due(again, now=2.0)) == [told(incident="i2")]
 
 
+def test_a_restart_tells_one_who_is_told_once_only_what_is_new(tmp_path):
+    def restarted():
+        storage = Storage(tmp_path / "outbox.sqlite")
+        return Outbox(storage, {"t": by_incident}, 10, DAY_SECONDS, once=("t",))
+
+    box = restarted()
+    box.put(told("known"), now=0.0)
+    box.delivered("t", due(box), again=math.inf)
+    box.put(told("new", incident="i2"), now=0.0)
+    again = restarted()
+    assert [one.subject for one in notices(due(again))] == ["new"]
+    again.put(told("known"), now=2.0)
+    assert [one.subject for one in notices(due(again, now=2.0))] == ["new"], "it knows this already"
+    again.put(told("known", at=101.0), now=2.0)
+    assert len(due(again, now=2.0)) == 2
+
+
 def test_a_target_that_is_no_longer_configured_is_forgotten_and_counted(tmp_path):
     outbox(tmp_path, gone=by_labels).put(told(), now=0.0)
     assert outbox(tmp_path).dropped == {"target_removed": 1}
@@ -201,7 +218,24 @@ def test_a_notice_of_another_version_is_left_out_and_counted(tmp_path):
         database.execute("update letters set notice = '{}'")
     storage = Storage(tmp_path / "outbox.sqlite")
     assert due(Outbox(storage, {"t": by_labels}, 10, DAY_SECONDS)) == []
-    assert storage.errors == {"damaged": 1}
+    assert storage.errors == {"unreadable": 1}
+
+
+@pytest.mark.parametrize("at", [0, 100, 5000, 9000])
+def test_a_file_damaged_anywhere_stops_nothing(tmp_path, at):
+    path = tmp_path / "outbox.sqlite"
+    storage = Storage(path)
+    box = Outbox(storage, {"t": by_labels}, 1000, DAY_SECONDS)
+    for i in range(50):
+        box.put(told(f"model {i}"), now=0.0)
+    storage.close()
+    data = bytearray(path.read_bytes())
+    data[at : at + 200] = b"\xff" * 200
+    path.write_bytes(data)
+    again = outbox(tmp_path, limit=1000)
+    again.put(told("after"), now=0.0)
+    assert "after" in [one.subject for one in notices(due(again))]
+    assert "after" in [one.subject for one in notices(due(outbox(tmp_path, limit=1000)))]
 
 
 def test_a_disk_that_refuses_is_counted_and_notices_are_told_from_memory(tmp_path):

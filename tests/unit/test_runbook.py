@@ -13,9 +13,7 @@ from introspan_collector.notify.settings import NotifySettings
 from tests.incidents import finding, stream
 
 _PAGE = (Path(__file__).parents[2] / "docs" / "runbook.md").read_text()
-_SECTIONS = {
-    name: text for name, text in re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", _PAGE, re.MULTILINE | re.DOTALL)
-}
+_SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", _PAGE, re.MULTILINE | re.DOTALL))
 
 
 def test_every_alert_has_a_heading_and_every_heading_is_an_alert():

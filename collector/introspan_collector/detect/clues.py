@@ -19,11 +19,8 @@ def with_finding(incident: Incident, finding: Finding) -> Incident:
     """The incident with one more finding in its evidence."""
     clues, left_out = _merged(incident.evidence, _clues(finding))
     carriers = [carrier.stream for carrier in finding.alarm.carriers]
-    singled_out = (
-        *finding.replicas,
-        *(stream.replica for stream in carriers if stream.detector == "replicas"),
-    )
-    seen_at = (*singled_out, *(stream.replica for stream in carriers))
+    singled_out = [stream.replica for stream in carriers if stream.detector == "replicas"]
+    seen_at = (*finding.replicas, *(stream.replica for stream in carriers))
     return replace(
         incident,
         evidence=clues,

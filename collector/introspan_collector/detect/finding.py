@@ -48,7 +48,7 @@ class Finding:
     """An alarm of one copy of the sequential test, or of a rule, with what is known about it beside the figures.
 
     sentence: what was seen, in words of whoever saw it, "" to have it said from the streams. reference: content hash
-    of the reference compared with. layer: by name. replicas: those singled out. Each is empty where there is none.
+    of the reference compared with. layer: by name. replicas: where it was seen. Each is empty where there is none.
     """
 
     alarm: Alarm

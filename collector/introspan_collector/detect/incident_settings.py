@@ -1,14 +1,15 @@
-"""How many incidents are kept, and how long a canary may take to answer."""
+"""How many incidents are kept, how often more of the same is told, and how long a canary may take to answer."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentSettings:
-    """How many incidents are kept, and how long a canary may take to answer."""
+    """How many incidents are kept, how often more of the same is told, and how long a canary may take to answer."""
 
     open_limit: int = 256
     history_limit: int = 200
+    update_seconds: float = 10.0
     answer_seconds: float = 30.0
     canary_fresh_seconds: float = 120.0
 

@@ -60,7 +60,8 @@ class Incidents:
         """Opens an incident or adds to the one that is open.
 
         While as many are open as may be, a page takes the place of the ticket that opened first, and other findings
-        are refused and counted: their evidence gathers anew and comes again if it is still there.
+        are refused and counted: their evidence gathers anew and comes again if it is still there. More of the same is
+        an event only every update_seconds: a fault that every request shows must not be told with every request.
         """
         with self._lock:
             subject = Subject(finding.alarm.model, finding.alarm.adapter)
@@ -78,10 +79,12 @@ class Incidents:
                 severity=Severity.CRITICAL if escalated else incident.severity,
                 # What was acknowledged was less than this.
                 state=State.OPEN if escalated else incident.state,
-                updated_unix_seconds=now_unix_seconds,
             )
             change = Change.OPENED if before is None else Change.ESCALATED if escalated else Change.UPDATED
-            return [*events, self._reconsider(incident, now_unix_seconds, change)]
+            event = self._reconsider(incident, now_unix_seconds, change)
+            if before is not None and not self._is_news(before, event, now_unix_seconds):
+                return []
+            return [*events, self._stamped(event, now_unix_seconds)]
 
     def recovered(self, subject: Subject, now_unix_seconds: float) -> list[Event]:
         """Ends the incident of a subject whose `Recovery`, begun anew at its last finding, says that it is over."""
@@ -224,10 +227,19 @@ class Incidents:
         events = []
         for before in incidents:
             event = self._reconsider(before, now_unix_seconds, Change.UPDATED)
-            after = event.incident.triage
-            if (after.verdict, after.reasons) != (before.triage.verdict, before.triage.reasons):
-                events.append(event)
+            if _gist(before) != _gist(event.incident):
+                events.append(self._stamped(event, now_unix_seconds))
         return events
+
+    def _is_news(self, before: Incident, event: Event, now_unix_seconds: float) -> bool:
+        told_seconds = now_unix_seconds - before.updated_unix_seconds
+        same = event.change is Change.UPDATED and _gist(before) == _gist(event.incident)
+        return not same or event.ask_canary or told_seconds >= self._settings.update_seconds
+
+    def _stamped(self, event: Event, now_unix_seconds: float) -> Event:
+        incident = replace(event.incident, updated_unix_seconds=now_unix_seconds)
+        self._open[incident.subject] = incident
+        return replace(event, incident=incident)
 
     def _end(self, incident: Incident, why: str, now_unix_seconds: float) -> Event:
         ended = replace(
@@ -242,6 +254,13 @@ class Incidents:
         while len(self._history) > self._settings.history_limit:
             self._history.popitem(last=False)
         return Event(Change.RESOLVED, ended)
+
+
+def _gist(incident: Incident) -> tuple[object, ...]:
+    """What makes an update worth telling when it changes."""
+    streams = frozenset((clue.stream, clue.copy) for clue in incident.evidence)
+    triage = (incident.triage.verdict, incident.triage.reasons)
+    return (*triage, streams, incident.layer, incident.replicas, incident.singled_out)
 
 
 def _check_length(key: str, text: str, least: int, most: int) -> None:

@@ -96,7 +96,8 @@ class Notifier:
         self._trust = {target.url: _trust(target, settings) or public for target in self._targets}
         self._storage = Storage(directory / "outbox.sqlite")
         keys = {target.url: target.key for target in self._targets}
-        self._outbox = Outbox(self._storage, keys, settings.queue_limit, settings.max_age_seconds)
+        once = [target.url for target in self._targets if math.isinf(target.resend_seconds)]
+        self._outbox = Outbox(self._storage, keys, settings.queue_limit, settings.max_age_seconds, once)
         self._delivered: Counter[str] = Counter()
         self._failed: Counter[tuple[str, str]] = Counter()
         self._loop = asyncio.new_event_loop()

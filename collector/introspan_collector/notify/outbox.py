@@ -15,27 +15,30 @@ from introspan_collector.notify.storage import Storage
 class Outbox:
     """Letters of each target. A newer notice of an alert takes the place of the one that waits.
 
-    targets: for each, what an alert is to it, as a function from a notice to a key. Times are of the monotonic clock
-    unless they say otherwise. Methods may be called from several threads.
+    keys: for each target, what an alert is to it, as a function from a notice to a key; once: those targets that are
+    not told again of what they know. Times are of the monotonic clock unless they say otherwise. Methods may be
+    called from several threads.
     """
 
     def __init__(
         self,
         storage: Storage,
-        targets: Mapping[str, Callable[[Notice], str]],
+        keys: Mapping[str, Callable[[Notice], str]],
         limit: int,
         max_age_seconds: float,
+        once: Collection[str] = (),
     ) -> None:
         self._storage = storage
-        self._targets = targets
+        self._keys = keys
         self._limit = limit
         self._max_age_seconds = max_age_seconds
         self._lock = threading.Lock()
         self.dropped: Counter[str] = Counter()
-        self._letters: dict[str, dict[str, Letter]] = {target: {} for target in targets}
+        self._letters: dict[str, dict[str, Letter]] = {target: {} for target in keys}
         with self._saving():
             for target, letter in storage.letters():
-                if target in targets:
+                if target in keys:
+                    letter.due = math.inf if target in once and not letter.news else 0.0
                     self._letters[target][letter.key] = letter
                 else:
                     storage.forget(target, letter.key)
@@ -44,7 +47,7 @@ class Outbox:
     def put(self, notice: Notice, now: float) -> None:
         """Takes what is to be told."""
         with self._saving():
-            for target, key_of in self._targets.items():
+            for target, key_of in self._keys.items():
                 key = key_of(notice)
                 # Reading the log again after a crash gives again what was told long ago.
                 if not self._storage.finished(target, key, notice.incident):
@@ -80,15 +83,16 @@ class Outbox:
         with self._saving():
             for copy, letter in self._kept(target, sent):
                 letter.failures = 0
-                if not letter.told and not copy.over:
-                    letter.told = True
+                before = (letter.told, letter.news)
+                letter.told = letter.told or not copy.over
+                if letter.version == copy.version:  # otherwise there is something newer to tell
+                    letter.due, letter.news = again, False
+                    if letter.over:
+                        del self._letters[target][letter.key]
+                        self._storage.finish(target, letter)
+                        continue
+                if before != (letter.told, letter.news):
                     self._storage.save(target, letter)
-                if letter.version != copy.version:
-                    continue  # there is something newer to tell
-                letter.due, letter.news = again, False
-                if letter.over:
-                    del self._letters[target][letter.key]
-                    self._storage.finish(target, letter)
 
     def failed(self, target: str, sent: Iterable[Letter]) -> None:
         """The target could not be told; others go first when it is tried again."""
@@ -134,6 +138,8 @@ class Outbox:
         letter = letters.get(key)
         if letter is None:
             letter = letters[key] = Letter(key, notice, due=now)
+        elif letter.notice == notice:
+            return
         else:
             _renew(letter, notice, now)
         self._storage.save(target, letter)
