@@ -108,11 +108,12 @@ def test_bad_batches_get_an_answer_that_names_the_field_and_good_ones_go_on(make
     assert code == grpc.StatusCode.INVALID_ARGUMENT
     assert details == "tables.columns.layer of residual.log_rms must be below 33 for this resource, got 33"
 
-    code, details, _ = refusal(export_raw, collector, bytes(5 * 2**20))
-    assert code == grpc.StatusCode.INVALID_ARGUMENT
-    assert details == "request must be at most 4194304 bytes, got 5242880; split the batch"
+    for size_bytes in (5 * 2**20, 15 * 2**20):
+        code, details, _ = refusal(export_raw, collector, bytes(size_bytes))
+        assert code == grpc.StatusCode.INVALID_ARGUMENT
+        assert details == f"request must be at most 4194304 bytes, got {size_bytes}; split the batch"
 
-    assert refused(collector, "malformed") == 6
+    assert refused(collector, "malformed") == 7
     assert not export(collector, a_request()).HasField("partial_success")
     collector.wait_processed()
     assert collector.metric(ENTROPY_COUNT) == 4

@@ -12,8 +12,9 @@ from introspan_collector.accept.refusal import RefusalError
 
 SERVICE = "introspan_wire.v1.ObservationService"
 
-# Room above the intake's own limit: what is a little too large is told so by name, the rest by gRPC itself.
-_RECEIVE_FACTOR = 2
+# Room above the intake's own limit: what is too large is told so by name and counted, up to here. gRPC itself
+# refuses what is larger still, unread, and tells nobody in this process.
+_RECEIVE_FACTOR = 4
 
 
 class AcceptServer:

@@ -18,10 +18,14 @@ Done = Callable[[Exception | None], None]
 """Called from the committer's thread once a record is in the log, or with the reason why it is not."""
 
 _GROUP_RECORDS = 1024
+# While records come from several producers at once, more are on their way: one sync serves them all.
+_GATHER_SECONDS = 0.003
 
 
 class Committer:
-    """Group commit: one thread appends whatever arrived while it appended the group before.
+    """Group commit: one thread appends whatever arrived while it appended the group before, and a moment after.
+
+    A record that comes alone does not wait for others.
 
     With interval_seconds set, the answers do not wait for the disk: a loss of power loses up to that much.
     """
@@ -33,13 +37,16 @@ class Committer:
         *,
         interval_seconds: float | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._appender = appender
         self._sequences = sequences
         self._interval_seconds = interval_seconds
         self._monotonic = monotonic
         self._queue: SimpleQueue[tuple[Record, Done] | None] = SimpleQueue()
+        self._sleep = sleep
         self._synced_at = monotonic()
+        self._crowded = False
         self.grown = threading.Event()
         """Set whenever the log has grown; a reader clears it before it looks."""
         self.write_errors = 0
@@ -76,6 +83,7 @@ class Committer:
         closing = False
         while not closing:
             group, closing = self._next_group()
+            self._crowded = len(group) > 1
             if group:
                 self._append(group)
             self._attempt(self._upkeep)
@@ -85,6 +93,8 @@ class Committer:
         group: list[tuple[Record, Done]] = []
         try:
             item = self._queue.get(timeout=self._interval_seconds or 1.0)
+            if self._crowded:
+                self._sleep(_GATHER_SECONDS)
             while item is not None:
                 group.append(item)
                 if len(group) == _GROUP_RECORDS:
