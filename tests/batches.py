@@ -53,7 +53,9 @@ class Traffic:
             )
             values[0, -2] = nonfinite
             tables.append(_table(schema, ids, cluster, values.astype(np.float32), now))
-        origin = Origin(**{name: getattr(ORIGIN, name) for name in Origin.__slots__} | {"replica": self.replica})
+        origin = Origin(
+            **{name: getattr(ORIGIN, name) for name in Origin.__slots__} | {"replica": self.replica}
+        )
         return Batch(0, 1, int(now * 1e9), b"p" * 16, 1, origin, tuple(tables), None)
 
 

@@ -93,7 +93,7 @@ def test_a_restart_repeats_and_forgets_no_evidence(day):
     twin.now, twin.traffic = day.now, day.traffic
     twin.detector.restore(day.detector.snapshot())
     assert twin.detector.snapshot() == day.detector.snapshot()
-    batches = [day.traffic.batch(10, day.now + 5.0 * (i + 1), shift=1.0) for i in range(20)]
+    batches = [day.traffic.batch(10, day.now + 5.0 * (i + 1), shift=2.0) for i in range(60)]
     for one in (day, twin):
         start = one.now
         for i, batch in enumerate(batches):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from introspan_collector.detect import checkpoint
 from introspan_collector.detect.alarm import Alarm, Carrier
 from introspan_collector.detect.announcement import notice
+from introspan_collector.detect.bets import Bets
 from introspan_collector.detect.budget import shared_out
 from introspan_collector.detect.builder import Limits, Progress
 from introspan_collector.detect.canaries import DISTANCE, Canaries, Round
@@ -33,6 +34,7 @@ from introspan_collector.detect.triage import Canary
 from introspan_collector.detect.watch import Watch
 from introspan_collector.model import Batch, Origin
 from introspan_collector.notice import Notice
+from introspan_wire.codec import SegmentTable
 from introspan_wire.signals import Kind
 
 _WHAT = "the detector"
@@ -40,6 +42,7 @@ _VERSION = 1
 _DAY_SECONDS = 86_400.0
 _EXEMPLARS = 5
 _GROW_SECONDS = 10.0
+_BET_SECONDS = 1.0
 
 
 class _Piece(Protocol):
@@ -53,6 +56,7 @@ class _Pieces(NamedTuple):
     """The parts that there is one of."""
 
     ticks: Ticks
+    bets: Bets
     ticket: EDetector
     page: EDetector
     incidents: Incidents
@@ -82,7 +86,7 @@ class Detector:
         self._runbook_url = runbook_url
         self._clock = clock
         self._lock = threading.RLock()
-        self._grown_unix_seconds = 0.0
+        self._grown_unix_seconds = self._updated_unix_seconds = 0.0
         self._start_empty()
 
     def consume(self, batch: Batch) -> None:
@@ -94,6 +98,8 @@ class Detector:
             for table in tables:
                 for adapter, sample in samples(table):
                     self._see(batch.origin, adapter, sample)
+                if table.schema.kind is Kind.DECODED:
+                    self._see_sampler(batch.origin, table)
 
     def advance(self) -> None:
         """Does what is due by now: closes ticks and rounds, raises and ends incidents, builds references."""
@@ -102,8 +108,9 @@ class Detector:
             for finished in self._pieces.canaries.advance(int(now * 1e9)):
                 self._judge(finished, now)
             tick = self._pieces.ticks.close(now)
-            if tick is not None:
-                self._update(tick.x, now)
+            if tick is not None or now - self._updated_unix_seconds >= _BET_SECONDS:
+                self._updated_unix_seconds = now
+                self._update(self._nothing() if tick is None else tick.x, now)
             self._announce(self._pieces.incidents.tick(now))
             if now - self._grown_unix_seconds >= _GROW_SECONDS:
                 self._grown_unix_seconds = now
@@ -163,6 +170,7 @@ class Detector:
         )
         self._pieces = _Pieces(
             Ticks(TickSettings(settings.tick_seconds, max(600.0, settings.tick_seconds))),
+            Bets(),
             EDetector(settings.ticket_days * _DAY_SECONDS),
             EDetector(settings.page_days * _DAY_SECONDS),
             Incidents(),
@@ -190,8 +198,6 @@ class Detector:
             self._requests[subject] = self._requests.get(subject, 0) + len(sample)
         for stream, row in impossible(sample, origin.model, origin.replica, adapter):
             self._take(_impossible(stream, sample, row, self._clock()))
-        if sample.kind is Kind.DECODED:
-            self._add(uniformity(sample, origin.model, origin.replica, adapter))
         is_healthy = subject not in self._recoveries
         seen = watch.see(Identity.of(origin, adapter), sample, origin.replica, is_healthy=is_healthy)
         reference = watch.reference
@@ -200,6 +206,17 @@ class Detector:
         if seen.exemplar is not None:
             kept = [*self._exemplars.get(subject, ()), seen.exemplar]
             self._exemplars[subject] = sorted(kept, key=lambda one: -one.score)[:_EXEMPLARS]
+
+    def _see_sampler(self, origin: Origin, table: SegmentTable) -> None:
+        adapters = np.array(table.adapter)
+        for adapter in sorted(set(table.adapter)):
+            if Subject(origin.model, adapter) not in self._watches:
+                continue
+            rows = np.flatnonzero(adapters == adapter)
+            evidence = uniformity(table, rows, origin.model, origin.replica, adapter)
+            at = self._pieces.roster.rows(evidence)
+            self._follow()
+            self._pieces.bets.add(at, evidence.x, evidence.bound)
 
     def _add(self, evidence: Evidence, *, tickets_only: bool = False) -> None:
         rows = self._pieces.roster.rows(evidence, tickets_only=tickets_only)
@@ -217,21 +234,27 @@ class Detector:
             self._pieces.roster.page_bound,
         )
         self._pieces.ticks.follow(streams, self._pieces.roster.fewest_clusters)
+        self._pieces.bets.follow(streams)
         self._pieces.ticket.follow(streams, bound, shared_out(streams, bound))
         self._pieces.page.follow(streams, page_bound, shared_out(streams, page_bound))
         for recovery in self._recoveries.values():
             recovery.follow(streams, bound)
 
+    def _nothing(self) -> NDArray[np.float64]:
+        return np.full(len(self._pieces.ticks.streams), np.nan)
+
     def _update(self, x: NDArray[np.float64], now: float) -> None:
+        growth = self._pieces.bets.take()
         for subject, recovery in list(self._recoveries.items()):
-            if recovery.update(x, self._requests.pop(subject, 0), now):
+            if recovery.update(x, self._requests.pop(subject, 0), now, growth):
                 del self._recoveries[subject]
                 self._announce(self._pieces.incidents.recovered(subject, now))
         for copy, detector in ((Copy.TICKET, self._pieces.ticket), (Copy.PAGE, self._pieces.page)):
-            for alarm in detector.update(x, now):
+            for alarm in detector.update(x, now, growth):
                 self._take(self._finding(alarm, copy))
         self._requests.clear()
-        self._exemplars.clear()
+        if not np.isnan(x).all():
+            self._exemplars.clear()
 
     def _finding(self, alarm: Alarm, copy: Copy) -> Finding:
         subject = Subject(alarm.model, alarm.adapter)

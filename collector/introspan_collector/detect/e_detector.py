@@ -53,6 +53,7 @@ SMALLEST_BOUND = 1e-9
 _WHAT = "the e-detector"
 _VERSION = 1
 _CARRIERS = 16
+_CARRYING = 0.05
 
 
 class EDetector:
@@ -97,10 +98,13 @@ class EDetector:
         due[old >= 0] = self._due[old[old >= 0]]
         self._take(tuple(streams), bound, share, log_m, due)
 
-    def update(self, x: NDArray[np.float64], now: float) -> tuple[Alarm, ...]:
+    def update(
+        self, x: NDArray[np.float64], now: float, growth: NDArray[np.float64] | None = None
+    ) -> tuple[Alarm, ...]:
         """Alarms of one tick. x: mean evidence, float64 [S], NaN for none; now in seconds.
 
-        Raises ValueError for x outside [0, 1] or of another length.
+        growth: of ln M by single pieces of evidence, float64 [S, cautions], see `Bets`; NaN for none. Raises
+        ValueError for x outside [0, 1] or of another length.
         """
         if x.shape != (len(self._streams),):
             raise ValueError(f"x must have {len(self._streams)} values, one a stream, got {x.shape}")
@@ -110,16 +114,14 @@ class EDetector:
             worst = rows[np.argmax(np.abs(given - 0.5))]
             raise ValueError(f"x must be in [0, 1], got {x[worst]} for {self._streams[worst]}")
         self._advance(now)
-        if not rows.size:
+        if not rows.size and growth is None:
             return ()
         bound = self._bound[rows]
-        with np.errstate(divide="ignore"):
-            log_seed = np.log(self._due[rows] / self.false_alarm_seconds)
-        growth = np.log1p(self._stake[rows] * (given - bound)[:, None])
-        log_m = np.logaddexp(self._log_m[rows], log_seed[:, None]) + growth
-        log_m[(bound == 0) & (given > 0)] = np.inf
-        self._log_m[rows] = log_m
-        self._due[rows] = 0.0
+        self._grow(rows, np.log1p(self._stake[rows] * (given - bound)[:, None]))
+        self._log_m[rows[(bound == 0) & (given > 0)]] = np.inf
+        if growth is not None:
+            bet = np.flatnonzero(~np.isnan(growth[:, 0]) & (self._bound < 1))
+            self._grow(bet, growth[bet])
         return self._alarms(now)
 
     def levels(self) -> dict[tuple[str, str], float]:
@@ -192,6 +194,12 @@ class EDetector:
         # A clock that went back by more than a jitter was ahead before: waiting for it to catch up could take years.
         self._time = now if now > last or now < last - LONGEST_SECONDS else last
 
+    def _grow(self, rows: NDArray[np.intp], growth: NDArray[np.float64]) -> None:
+        with np.errstate(divide="ignore"):
+            log_seed = np.log(self._due[rows] / self.false_alarm_seconds)
+        self._log_m[rows] = np.logaddexp(self._log_m[rows], log_seed[:, None]) + growth
+        self._due[rows] = 0.0
+
     def _alarms(self, now: float) -> tuple[Alarm, ...]:
         of_streams = self._of_streams()
         of_groups = self._of_groups(of_streams)
@@ -214,9 +222,9 @@ class EDetector:
         else:
             shares = np.exp(logs - total)
         largest = np.argsort(-shares, kind="stable")[:_CARRIERS]
-        return tuple(
-            Carrier(self._streams[rows[i]], float(shares[i])) for i in largest.tolist() if shares[i] > 0
-        )
+        # Every stream has some share: those far below the largest are noise, and would mislead whoever reads them.
+        carrying = [i for i in largest.tolist() if shares[i] >= _CARRYING * shares[largest[0]]]
+        return tuple(Carrier(self._streams[rows[i]], float(shares[i])) for i in carrying)
 
     def _restart(self, group: int) -> None:
         rows = self._rows(group)

@@ -4,10 +4,15 @@
 exact. A greedy token that is not an arg-max, and a value that is not a number, cannot happen: their bound is 0.
 """
 
+from functools import lru_cache
+
 import numpy as np
+from numpy.typing import NDArray
 
 from introspan_collector.detect.evidence import Evidence, Stream
 from introspan_collector.detect.sample import Sample
+from introspan_wire.codec import Schema, SegmentTable
+from introspan_wire.signals import Statistic
 
 PIT = "sampler.pit"
 IMPOSSIBLE = {
@@ -19,16 +24,32 @@ IMPOSSIBLE = {
 
 _TAIL = 0.05
 _SIDES = ("low", "high", "up", "down")
+_BOUND = np.array([_TAIL, _TAIL, 0.5, 0.5])
 
 
-def uniformity(sample: Sample, model: str, replica: str, adapter: str) -> Evidence:
-    """X = 1{U < .05}, 1{U > .95}, U, 1 − U of each request's probability integral transform."""
-    u = sample.pit.astype(np.float64)
-    unknown = np.isnan(u)
-    x = np.stack([u < _TAIL, u > 1 - _TAIL, u, 1 - u], axis=1).astype(np.float64)
-    x[unknown] = np.nan
+def uniformity(
+    table: SegmentTable, rows: NDArray[np.intp], model: str, replica: str, adapter: str
+) -> Evidence:
+    """X of segments of a table: 1{U < .05} and 1{U > .95} of one token of each, the mean of U and 1 − U over all.
+
+    All segments count, and need no clusters: each U is uniform whatever was drawn before.
+    """
+    one, mean = _columns(table.schema)
+    nothing = np.full(len(rows), np.nan)
+    u = nothing if one is None else table.values[rows, one].astype(np.float64)
+    average = u if mean is None else table.values[rows, mean].astype(np.float64)
+    tails = [np.where(np.isnan(u), np.nan, beyond) for beyond in (u < _TAIL, u > 1 - _TAIL)]
+    x = np.stack([*tails, average, 1 - average], axis=1)
     streams = tuple(Stream(model, replica, adapter, "sampler", "decoded", PIT, -1, side) for side in _SIDES)
-    return Evidence(streams, np.array([_TAIL, _TAIL, 0.5, 0.5]), np.clip(x, 0, 1), sample.cluster)
+    # float32 may round a mean past 1.
+    return Evidence(streams, _BOUND, np.clip(x, 0.0, 1.0), table.cluster_key[rows])
+
+
+@lru_cache(maxsize=256)
+def _columns(schema: Schema) -> tuple[int | None, int | None]:
+    """Places of one token's value and of the mean over tokens."""
+    place = {column.statistic: i for i, column in enumerate(schema.columns) if column.signal == PIT}
+    return place.get(Statistic.SAMPLE), place.get(Statistic.MEAN)
 
 
 def impossible(sample: Sample, model: str, replica: str, adapter: str) -> list[tuple[Stream, int]]:

@@ -56,13 +56,15 @@ class Recovery:
         share = weight / max(1.0, float(weight.sum()))
         self._copy.follow(mine, bound[self._rows], share)
 
-    def update(self, x: NDArray[np.float64], requests: int, now: float) -> bool:
+    def update(
+        self, x: NDArray[np.float64], requests: int, now: float, growth: NDArray[np.float64] | None = None
+    ) -> bool:
         """Whether the incident is over after this tick.
 
-        x: as EDetector.update takes it, for all streams followed; requests: how many of the model and adapter came
-        since the last tick; now in seconds.
+        x, growth: as EDetector.update takes them, for all streams followed; requests: how many of the model and
+        adapter came since the last tick; now in seconds.
         """
-        if self._copy.update(x[self._rows], now):
+        if self._copy.update(x[self._rows], now, None if growth is None else growth[self._rows]):
             self._quiet_since, self._quiet_requests = now, 0
             return False
         self._quiet_since = min(self._quiet_since, now)  # a clock that was set back
