@@ -221,7 +221,7 @@ def test_a_notice_of_another_version_is_left_out_and_counted(tmp_path):
     assert storage.errors == {"unreadable": 1}
 
 
-@pytest.mark.parametrize("at", [0, 100, 5000, 9000])
+@pytest.mark.parametrize("at", [0, 100, 4096, 5000, 3 * 4096, 5 * 4096])
 def test_a_file_damaged_anywhere_stops_nothing(tmp_path, at):
     path = tmp_path / "outbox.sqlite"
     storage = Storage(path)
@@ -236,6 +236,23 @@ def test_a_file_damaged_anywhere_stops_nothing(tmp_path, at):
     again.put(told("after"), now=0.0)
     assert "after" in [one.subject for one in notices(due(again))]
     assert "after" in [one.subject for one in notices(due(outbox(tmp_path, limit=1000)))]
+
+
+def test_what_a_damaged_file_had_not_written_back_is_not_taken_for_the_new_ones(tmp_path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    storage = Storage(before / "outbox.sqlite")
+    Outbox(storage, {"t": by_labels}, 10, DAY_SECONDS).put(told("a"), now=0.0)
+    storage.close()
+    box = outbox(before)
+    box.put(told("b"), now=0.0)
+    after.mkdir()
+    for name in ("outbox.sqlite", "outbox.sqlite-wal"):  # as a kill leaves them
+        (after / name).write_bytes((before / name).read_bytes())
+    (after / "outbox.sqlite").write_bytes(b"no database, but longer than its header would be" * 3)
+    again = outbox(after)
+    assert due(again) == []
+    again.put(told("c"), now=0.0)
+    assert [one.subject for one in notices(due(outbox(after)))] == ["c"]
 
 
 def test_a_disk_that_refuses_is_counted_and_notices_are_told_from_memory(tmp_path):
