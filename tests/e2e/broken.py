@@ -2,69 +2,60 @@
 
 from pathlib import Path
 
+
+def _raising(module: str, owner: str, function: str) -> str:
+    return (
+        f"import {module} as module\n"
+        "def broken(*_): raise RuntimeError('broken on purpose')\n"
+        f"module.{owner}{function} = broken"
+    )
+
+
+_STREAM_TAP = (
+    "import introspan.capture.taps as t\n"
+    "class Broken(list):\n"
+    "    def __getitem__(self, _): raise RuntimeError('broken on purpose')\n"
+    "original = t.Taps.select\n"
+    "def select(*args, **kwargs):\n"
+    "    original(*args, **kwargs)\n"
+    "    t._selection.rows = Broken()\n"
+    "t.Taps.select = select"
+)
+
 BROKEN = {
-    "stream tap": (
-        "import introspan.capture.taps as t\n"
-        "class Broken(list):\n"
-        "    def __getitem__(self, _): raise RuntimeError('broken on purpose')\n"
-        "original = t.Taps.select\n"
-        "def select(*args, **kwargs):\n"
-        "    original(*args, **kwargs)\n"
-        "    t._selection.rows = Broken()\n"
-        "t.Taps.select = select"
-    ),
-    "attention tap": (
-        "from introspan.capture.attention_taps import AttentionTap\n"
-        "def broken(*_): raise RuntimeError('broken on purpose')\n"
-        "AttentionTap._record = broken"
-    ),
-    "stream probe": (
-        "from introspan.capture.stream_probe import StreamProbe\n"
-        "def broken(*_): raise RuntimeError('broken on purpose')\n"
-        "StreamProbe.measure = broken"
-    ),
-    "attention probe": (
-        "from introspan.capture.attention_probe import AttentionProbe\n"
-        "def broken(*_): raise RuntimeError('broken on purpose')\n"
-        "AttentionProbe.measure = broken"
-    ),
-    "output probe": (
-        "from introspan.capture.output_probe import OutputProbe\n"
-        "def broken(*_): raise RuntimeError('broken on purpose')\n"
-        "OutputProbe.measure = broken"
-    ),
-    "row selection": (
-        "from introspan.capture.rows import Table\n"
-        "def broken(*_): raise RuntimeError('broken on purpose')\n"
-        "Table.select = broken"
-    ),
-    "digest": (
-        "from introspan.testing import RowLog\n"
-        "def broken(*_): raise RuntimeError('broken on purpose')\n"
-        "RowLog.rows = broken"
-    ),
-    "following a step": (
-        "from introspan.capture.recorder import Recorder\n"
-        "def broken(*_): raise RuntimeError('broken on purpose')\n"
-        "Recorder.must_flush = broken"
-    ),
-    "attaching": (
-        "import introspan.capture.worker as w\n"
-        "def broken(*_): raise RuntimeError('broken on purpose')\n"
-        "w.survey = broken"
-    ),
+    "stream tap": _STREAM_TAP,
+    "attention tap": _raising("introspan.capture.attention_taps", "AttentionTap.", "_record"),
+    "stream probe": _raising("introspan.capture.stream_probe", "StreamProbe.", "measure"),
+    "attention probe": _raising("introspan.capture.attention_probe", "AttentionProbe.", "measure"),
+    "output probe": _raising("introspan.capture.output_probe", "OutputProbe.", "measure"),
+    "row selection": _raising("introspan.capture.rows", "Table.", "select"),
+    "digest": _raising("introspan.testing", "RowLog.", "rows"),
+    "following a step": _raising("introspan.capture.recorder", "Recorder.", "must_flush"),
+    "attaching": _raising("introspan.capture.worker", "", "survey"),
 }
 
+EVERY_STEP = {
+    "residual": _STREAM_TAP,
+    "attention": _raising("introspan.capture.attention_probe", "AttentionProbe.", "take_in"),
+    "output": _raising("introspan.capture.output_probe", "OutputProbe.", "keep"),
+}
+"""By probe: what is called once in each step, the first of them inside the model's forward."""
 
-def write_plugin(folder: Path, *parts: str) -> dict[str, str]:
-    """A plugin that vLLM loads where the environment it gives is set: it breaks the parts in every process."""
+
+def patience(errors: int) -> str:
+    """Python that lets a probe raise this often, in place of the few times that the product allows."""
+    return f"import introspan.capture.health as health\nhealth.ERRORS_BEFORE_OFF = {errors}"
+
+
+def write_plugin(folder: Path, *codes: str) -> dict[str, str]:
+    """A plugin that vLLM loads in every process with the environment it gives: it runs the codes there."""
     metadata = folder / "broken_on_purpose-0.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-on-purpose\nVersion: 0\n")
     (metadata / "entry_points.txt").write_text(
         "[vllm.general_plugins]\nbroken = broken_on_purpose:register\n"
     )
-    lines = [f"exec({BROKEN[part]!r}, {{}})" for part in parts]
+    lines = [f"exec({code!r}, {{}})" for code in codes]
     module = "\n    ".join(["def register():", *lines])
     (folder / "broken_on_purpose.py").write_text(f"{module}\n")
     return {"PYTHONPATH": str(folder)}

@@ -24,7 +24,7 @@ def tokenizer(model_directory):
 
 @pytest.fixture(scope="session")
 def deployment(tmp_path_factory, model_directory, free_port, prometheus_program):
-    """vLLM, collector and Prometheus; test_server.py leaves capture switched off when it ends."""
+    """vLLM, collector and Prometheus; test_server_outages.py leaves capture switched off when it ends."""
     from deployment import deployed
 
     with deployed(
