@@ -41,17 +41,20 @@ def _work(engine: Any, opened: dict[str, Any], batch: int, tokens: int, seed: in
     while any(request.num_output_tokens == 0 for request in _scheduled(engine)):
         engine.step()
     steps: list[float] = []
+    steps_cpu: list[float] = []
     ours_before = opened["status"]().capture_seconds
     cpu_before, started = _cpu_seconds(), time.perf_counter()
     while engine.has_unfinished_requests():
-        before = time.perf_counter()
+        before, before_cpu = time.perf_counter(), time.process_time()
         engine.step()
+        steps_cpu.append(time.process_time() - before_cpu)
         steps.append(time.perf_counter() - before)
     return {
         "cpu_seconds": _cpu_seconds() - cpu_before,
         "wall_seconds": time.perf_counter() - started,
         "tokens": batch * len(steps),
         "steps": steps,
+        "steps_cpu": steps_cpu,
         "ours_seconds": opened["status"]().capture_seconds - ours_before,
     }
 

@@ -2,7 +2,8 @@
 
 One engine decodes one request at a time, in blocks of tokens whose kind alternates within each round in a drawn order,
 so that what else happens on the machine falls on every kind alike. Between the slowest steps of a few thousand,
-intervals are wide: they come from drawing whole rounds again.
+intervals are wide: they come from drawing whole rounds again. CPU-seconds of the whole process, the exporter's thread
+included, are compared beside: they say what a step was made to do where other programs decide when it was let.
 """
 
 import json
@@ -40,24 +41,27 @@ def run() -> dict[str, Any]:
         collector(Path(folder)) as collecting,
         running(model, "eager", {"INTROSPAN_ENDPOINT": collecting.grpc}) as engine,
     ):
-        steps = _measure(engine, np.random.default_rng(5))
-    return compare(steps, np.random.default_rng(6)) | {
+        wall, cpu = _measure(engine, np.random.default_rng(5))
+    return compare(wall, np.random.default_rng(6)) | {
+        "cpu": compare(cpu, np.random.default_rng(7)),
         "steps_of_each_kind": ROUNDS * BLOCK_STEPS,
         "load_average_15_minutes": os.getloadavg()[2],
     }
 
 
-def _measure(engine: Engine, order: np.random.Generator) -> _Steps:
-    """Milliseconds of each step, [rounds, steps of a block], by kind."""
+def _measure(engine: Engine, order: np.random.Generator) -> tuple[_Steps, _Steps]:
+    """Milliseconds of each step, by the clock and of CPU, [rounds, steps of a block], by kind."""
     engine.work(1, BLOCK_STEPS, 1)
-    steps = {kind: np.empty((ROUNDS, BLOCK_STEPS)) for kind in KINDS}
+    wall, cpu = ({kind: np.empty((ROUNDS, BLOCK_STEPS)) for kind in KINDS} for _ in range(2))
     for round_ in range(ROUNDS):
         for kind in order.permutation(list(KINDS)).tolist():
             rate, export = KINDS[kind]
             # The first token comes out of the prompt, before the first step that is timed.
-            steps[kind][round_] = engine.work(1, BLOCK_STEPS + 1, rate, export=export)["steps"]
+            done = engine.work(1, BLOCK_STEPS + 1, rate, export=export)
+            wall[kind][round_] = np.array(done["steps"]) * 1e3
+            cpu[kind][round_] = np.array(done["steps_cpu"]) * 1e3
         print(f"round {round_ + 1} of {ROUNDS}", file=sys.stderr, flush=True)
-    return {kind: seconds * 1e3 for kind, seconds in steps.items()}
+    return wall, cpu
 
 
 def compare(steps: _Steps, draws: np.random.Generator) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def compare(steps: _Steps, draws: np.random.Generator) -> dict[str, Any]:
     measured = {kind: _percentiles(of) for kind, of in steps.items()}
     resampled = {kind: np.stack([_percentiles(of[chosen]) for chosen in drawn]) for kind, of in steps.items()}
     result: dict[str, Any] = {
-        kind: {f"latency_ms_{name}": float(of[i]) for i, name in enumerate(_PERCENTILES)}
+        kind: {f"ms_{name}": float(of[i]) for i, name in enumerate(_PERCENTILES)}
         for kind, of in measured.items()
     }
     for ratio, (upper, lower) in _RATIOS.items():
