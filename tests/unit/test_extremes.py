@@ -86,6 +86,13 @@ def test_values_that_are_not_numbers_neither_raise_the_score_nor_spoil_the_refer
     assert evidence(of, live).x.mean() < 0.02
 
 
+def test_the_largest_number_there_is_counts_as_extreme():
+    rng = np.random.default_rng(8)
+    of = reference(sample(rng, 2000, rng.standard_normal((2000, 2)) * 1e-30))
+    live = sample(rng, 3, np.full((3, 2), np.finfo(np.float32).max))
+    assert evidence(of, live).x.tolist() == [[1.0]] * 3
+
+
 def test_a_request_without_values_is_no_evidence():
     rng = np.random.default_rng(6)
     of = reference(sample(rng, 300))

@@ -66,7 +66,7 @@ class Bank:
 
 @lru_cache(maxsize=4096)
 def bounds(size: int, chance: float) -> tuple[float, float]:
-    """M of a tail and of a rank in a cell of so many rows."""
+    """Bounds of a tail and of a rank, U or 1 − U, in a cell of so many rows, each wrong with this chance."""
     if not size:
         return 1.0, 1.0
     below = math.ceil(TAIL * size)

@@ -97,15 +97,19 @@ class Builder:
             reached = State.FROZEN
         return Progress(counts, limits, reached)
 
-    def objections(self, *, canaries_clean: bool) -> tuple[str, ...]:
-        """Why what was collected must not be frozen, in words; empty if it may be. Takes 0.1 s or more."""
-        progress, limits = self.progress(), self._limits
-        counts = progress.counts
+    def lacking(self) -> tuple[str, ...]:
+        """What a frozen reference still lacks in amount, in words; empty if it has enough. Cheap."""
+        counts, limits = self.progress().counts, self._limits
         found = []
         if counts.clusters < limits.frozen_clusters:
             found.append(f"{counts.clusters} of {limits.frozen_clusters} clusters")
         if counts.hours < limits.frozen_hours:
             found.append(f"{counts.hours:.1f} of {limits.frozen_hours:g} hours")
+        return tuple(found)
+
+    def objections(self, *, canaries_clean: bool) -> tuple[str, ...]:
+        """Why what was collected must not be frozen, in words; empty if it may be. Takes 0.1 s or more."""
+        found = list(self.lacking())
         if not canaries_clean:
             found.append("canaries are not clean")
         differing = differing_halves(self._gathered().values(), MOST_ROWS, self._seed)

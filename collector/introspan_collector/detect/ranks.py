@@ -19,29 +19,39 @@ class Ranks:
 
     def __init__(self, population: Population) -> None:
         self._names = population.names
+        self._cells = population.cell_count
         row, cell = members(population.cells, population.class_id, population.length_bin)
-        values = population.features[row]
-        block = cell[:, None] * len(self._names) + np.arange(len(self._names))
+        values = population.features[row].T
+        block = self._blocks(cell)
         measured = ~np.isnan(values)
-        shape = (population.cell_count, len(self._names))
-        sizes = np.bincount(block[measured], minlength=shape[0] * shape[1])
-        self._starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        sizes = np.bincount(block[measured], minlength=self._cells * len(self._names))
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
         self._sorted = np.sort(_keys(block[measured], values[measured]))
-        self.sizes: NDArray[np.int64] = sizes.reshape(shape)
+        self.sizes: NDArray[np.int64] = sizes.reshape(len(self._names), self._cells).T
         """N₀ of each cell and feature, int64 [cells, F]."""
 
     def u(self, sample: Sample, cell: NDArray[np.intp]) -> NDArray[np.float64]:
         """U = F(x−) + V · (F(x) − F(x−)), float64 [n, F]; NaN where x or all of the cell was not measured."""
-        values = aligned(sample.features, sample.names, self._names)
-        block = cell[:, None] * len(self._names) + np.arange(len(self._names))
+        # By feature: neighbouring searches then end in the same part of the array, which the cache holds.
+        values = aligned(sample.features, sample.names, self._names).T
+        block = self._blocks(cell)
         keys = _keys(block, values)
-        below = np.searchsorted(self._sorted, keys, "left") - self._starts[block]
-        upto = np.searchsorted(self._sorted, keys, "right") - self._starts[block]
-        size = self.sizes[cell]
-        purposes = np.arange(1, len(self._names) + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
-        tie = uniform(sample.seed[:, None] + purposes, _PURPOSE)
-        u = (below + tie * (upto - below)) / np.maximum(size, 1)
-        return np.where(np.isnan(values) | (size == 0), np.nan, u)
+        place = np.searchsorted(self._sorted, keys)
+        below = (place - self._starts[block]).astype(np.float64)
+        tied = np.zeros(place.shape, np.bool_)
+        within = place < len(self._sorted)
+        tied[within] = self._sorted[place[within]] == keys[within]
+        above = np.searchsorted(self._sorted, keys[tied], "right") - place[tied]
+        feature, request = np.nonzero(tied)
+        purpose = (feature + 1).astype(np.uint64) * np.uint64(_GOLDEN)
+        below[tied] += uniform(sample.seed[request] + purpose, _PURPOSE) * above
+        size = self._starts[block + 1] - self._starts[block]
+        u = below / np.maximum(size, 1)
+        return np.where(np.isnan(values) | (size == 0), np.nan, u).T
+
+    def _blocks(self, cell: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Which part of the array each feature of each request is looked up in, [F, n]."""
+        return np.asarray(np.arange(len(self._names))[:, None] * self._cells + cell)
 
 
 def _keys(block: NDArray[np.intp], values: NDArray[np.float32]) -> NDArray[np.uint64]:

@@ -8,8 +8,9 @@ class RecentRequests:
     """A row of values for each of the last requests, by seed. A newer request takes the place of an older one."""
 
     def __init__(self, size: int, width: int) -> None:
+        # 0 is no seed: pages that nobody wrote to take no memory.
         self._seed = np.zeros(size, np.uint64)
-        self._values: NDArray[np.float32] = np.full((size, width), np.nan, np.float32)
+        self._values = np.zeros((size, width), np.float32)
 
     @property
     def width(self) -> int:
@@ -25,17 +26,20 @@ class RecentRequests:
     def get(self, seed: NDArray[np.uint64]) -> NDArray[np.float32]:
         """Values of n requests, float32 [n, width]; NaN for one that is not remembered."""
         place = self._place(seed)
-        known = (self._seed[place] == seed)[:, None]
-        return np.where(known, self._values[place], np.float32(np.nan))
+        known = (self._seed[place] == seed) & (seed != 0)
+        return np.where(known[:, None], self._values[place], np.float32(np.nan))
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """The whole state, for a checkpoint."""
-        return {"recent_seed": self._seed.copy(), "recent_values": self._values.copy()}
+        used = self._seed != 0
+        return {"recent_seed": self._seed[used], "recent_values": self._values[used]}
 
     def restore(self, arrays: dict[str, NDArray[np.generic]]) -> None:
         """Replaces the state by that of `arrays`."""
-        self._seed = arrays["recent_seed"].astype(np.uint64)
-        self._values = arrays["recent_values"].astype(np.float32)
+        values = arrays["recent_values"].astype(np.float32)
+        self._seed = np.zeros(len(self._seed), np.uint64)
+        self._values = np.zeros((len(self._seed), values.shape[1]), np.float32)
+        self.put(arrays["recent_seed"].astype(np.uint64), values)
 
     def _place(self, seed: NDArray[np.uint64]) -> NDArray[np.intp]:
         return (seed % np.uint64(len(self._seed))).astype(np.intp)

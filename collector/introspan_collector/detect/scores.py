@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 _MAD_TO_SIGMA = 1.4826
 _TAIL = 0.99
 _TAIL_TO_SIGMA = 2.5758
+_MOST = 1e30  # what float32 can hold
 
 
 def fit_spread(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -38,9 +39,10 @@ def largest(
     """
     if not features.shape[1]:
         return np.full(len(features), np.nan, np.float32), np.zeros(len(features), np.intp)
-    z = np.abs(features - centre) / spread
-    # A value that is not finite is counted elsewhere; here one healthy one would hide all others.
-    z = np.where(np.isfinite(z), z, np.float32(-1))
+    # Values that are not finite are counted elsewhere; here one healthy one would hide all others.
+    finite = np.where(np.isfinite(features), features, np.float32(np.nan)).astype(np.float64)
+    z = np.minimum(np.abs(finite - centre) / spread, _MOST).astype(np.float32)
+    z = np.where(np.isnan(z), np.float32(-1), z)
     place = np.argmax(z, axis=1)
     found = np.take_along_axis(z, place[:, None], axis=1)[:, 0]
     return np.where(found >= 0, found, np.float32(np.nan)), place

@@ -28,7 +28,7 @@ class Space:
 
 
 def fit_space(projection: NDArray[np.float32] | NDArray[np.float64]) -> Space:
-    """The space of healthy projections, float32 [n, P]; rows that are not finite are left out. Any n and any rank will do.
+    """The space of healthy projections [n, P]; rows that are not finite are left out. Any n and any rank will do.
 
     The correlation is shrunk towards a multiple of the identity (OAS, Chen et al. 0907.4698), and its eigenvalues
     are at least 0.001, so a constant component does not become infinitely important.
