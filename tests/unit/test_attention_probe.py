@@ -1,0 +1,142 @@
+"""The attention probe over the steps of two layers with a paged cache: which rows it measures, and when."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from introspan.capture.anatomy import AttentionPoint
+from introspan.capture.attention_probe import AttentionProbe
+from introspan.capture.attention_taps import AttentionTap
+from introspan.capture.columns import lay_out
+from introspan.capture.health import Health
+from introspan.capture.rows import Selection
+from introspan.observation import Request
+
+LAYERS, HEADS, KV_HEADS, D, BLOCK, BLOCKS = (3, 4), 4, 2, 16, 16, 4
+BYTES_PER_KEY = len(LAYERS) * KV_HEADS * D * 4
+ROWS = lay_out((), (), LAYERS, range(HEADS))
+
+
+class Served:
+    """A model whose requests have their keys and values in BLOCKS blocks each, and the probe that measures it."""
+
+    def __init__(self, requests: int, budget_bytes: int = 2**20, *, wrong_output: bool = False) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.wrong_output = wrong_output
+        self.table = torch.randperm(requests * BLOCKS, generator=generator).view(requests, BLOCKS).int()
+        self.keys_values = torch.randn(
+            len(LAYERS), 2, requests, KV_HEADS, BLOCKS * BLOCK, D, generator=generator
+        )
+        self.health = Health()
+        self.taps = [self._tap(layer, kv) for layer, kv in zip(LAYERS, self.keys_values, strict=True)]
+        self.probe = AttentionProbe(ROWS, self.taps, budget_bytes, self.health)
+        self.rows = 0
+
+    def _tap(self, layer: int, keys_values: torch.Tensor) -> AttentionTap:
+        cache = torch.full((self.table.numel(), KV_HEADS, BLOCK, 2 * D), math.nan)
+        k, v = keys_values.unflatten(3, (BLOCKS, BLOCK)).transpose(2, 3).flatten(1, 2)
+        halves = cache.view(*cache.shape[:2], 2, BLOCK * D)
+        halves[self.table.flatten().long(), :, 0] = k.transpose(-1, -2).flatten(2)
+        halves[self.table.flatten().long(), :, 1] = v.flatten(2)
+        impl = SimpleNamespace(
+            num_heads=HEADS,
+            num_kv_heads=KV_HEADS,
+            head_size=D,
+            scale=0.25,
+            sliding_window=-1,
+            logits_soft_cap=0.0,
+            alibi_slopes=None,
+            sinks=None,
+            forward=lambda *_, output: output,
+        )
+        module = SimpleNamespace(impl=impl, kv_cache=cache, isa="vec")
+        point = AttentionPoint(layer, module)
+        return AttentionTap(point, 64, torch.float32, torch.device("cpu"), self.health)
+
+    def step(self, batch: list[int], lengths: list[int]) -> Selection:
+        """One forward in which these requests come to have that many keys; every row is asked for."""
+        selection = _selection(batch, lengths)
+        self.probe.select(selection)
+        for at, tap in enumerate(self.taps):
+            seed = [1000 * at + 100 * request + n for request, n in zip(batch, lengths, strict=True)]
+            q = torch.stack([torch.randn(HEADS, D, generator=torch.Generator().manual_seed(s)) for s in seed])
+            output = torch.zeros_like(q) if self.wrong_output else self._attend(at, q, batch, lengths)
+            metadata = SimpleNamespace(block_table=self.table[torch.tensor(batch)])
+            tap.point.module.impl.forward(None, q.flatten(1), None, None, None, metadata, output=output)
+        self.probe.take_in(selection, self.rows)
+        self.probe.deselect()
+        self.rows += len(batch)
+        return selection
+
+    def _attend(self, at: int, q: torch.Tensor, batch: list[int], lengths: list[int]) -> torch.Tensor:
+        outputs = []
+        for row, request, n in zip(q, batch, lengths, strict=True):
+            k, v = self.keys_values[at, :, request, :, :n].repeat_interleave(HEADS // KV_HEADS, dim=1)
+            outputs.append(((k @ row.unsqueeze(-1)).squeeze(-1) * 0.25).softmax(-1).unsqueeze(1) @ v)
+        return torch.stack(outputs).squeeze(2)
+
+    def measured(self) -> np.ndarray:
+        """Attention values of the rows since the last call."""
+        values = np.full((self.rows, len(ROWS.columns)), np.nan, np.float32)
+        self.probe.measure(values)
+        self.probe.drop()
+        self.rows = 0
+        blocks = [ROWS.blocks[f"attention.{name}"] for name in ("entropy", "sink_mass", "recent_mass")]
+        return values[:, blocks[0].start : blocks[-1].stop]
+
+
+def _selection(batch: list[int], lengths: list[int]) -> Selection:
+    count = len(batch)
+    return Selection(
+        requests=[Request(str(i), "", b"", b"", 0, "", 1, 0, 1.0, i) for i in batch],
+        slot=np.array(batch) + 5,
+        token=np.arange(count),
+        batch=np.arange(count),
+        position=np.array(lengths) - 1,
+        burst=np.zeros(count, np.int64),
+        attention=np.ones(count, np.bool_),
+    )
+
+
+STEPS = [([0, 1], [15, 40]), ([1, 0], [41, 16]), ([0], [17]), ([2, 0, 1], [1, 18, 42])]
+
+
+def test_rows_of_several_steps_have_the_values_of_each_step_alone():
+    together, alone = Served(3), Served(3)
+    expected = []
+    for batch, lengths in STEPS:
+        together.step(batch, lengths)
+        alone.step(batch, lengths)
+        expected.append(alone.measured())
+    assert not together.health.disabled
+    found = together.measured()
+    assert not np.isnan(found).any()
+    np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-5)
+
+
+def test_keys_count_once_a_request_against_the_budget():
+    served = Served(3, budget_bytes=(40 + 18) * BYTES_PER_KEY)
+    served.step([0, 1], [16, 38])
+    for n in (17, 18):  # 56 and 58 keys to read, of as many as 162 that the rows see
+        selection = _selection([0, 1], [n, 22 + n])
+        assert not served.probe.is_too_much(selection)
+        served.step([0, 1], [n, 22 + n])
+    assert served.probe.is_too_much(_selection([0], [19]))
+    assert served.probe.is_too_much(_selection([2], [1]))
+
+
+def test_rows_beyond_the_budget_are_counted_and_not_measured():
+    served = Served(3, budget_bytes=60 * BYTES_PER_KEY)
+    served.step([0, 1, 2], [30, 30, 1])
+    assert served.health.attention_rows_skipped == 1
+    assert np.isnan(served.measured()).all(axis=1).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("wrong_output", [False, True])
+def test_outputs_that_do_not_follow_from_the_keys_switch_attention_off(wrong_output):
+    served = Served(2, wrong_output=wrong_output)
+    served.step([0, 1], [20, 30])
+    assert [entry.reason for entry in served.health.disabled.values()] == ["self_check_failed"] * wrong_output
