@@ -164,6 +164,9 @@ def test_a_file_that_is_gone_delays_and_loses_nothing(tmp_path, receiver, missin
     with notifying(tmp_path / "data", receiver.url, **{missing: path}) as notifier:
         notifier.put(opened(Incidents()))
         eventually(lambda: notifier.stats().failed.get((receiver.url, "file_unreadable")))
+        if missing == "webhook_token_file":
+            path.write_bytes(b"\xff\xfe")
+            eventually(lambda: notifier.stats().failed[receiver.url, "file_unreadable"] >= 3)
         path.write_text("found")
         eventually(lambda: delivered(notifier) == 1)
 
@@ -212,6 +215,24 @@ def test_a_stop_tells_what_waits_first(tmp_path, receiver):
     notifier.put(opened(Incidents()))
     notifier.stop(5.0)
     assert len(receiver.calls) == 1
+
+
+def test_a_target_that_was_added_is_told_of_what_is_open_and_one_that_knows_is_not(tmp_path, receiver):
+    book = Incidents()
+    with notifying(tmp_path, receiver.url) as notifier:
+        notifier.put(opened(book))
+        notifier.put(opened(Incidents(), stream(model="forgotten")))
+        eventually(lambda: delivered(notifier) == 2)
+    with receiving() as added, notifying(tmp_path, receiver.url, added.url) as again:
+        again.resume([notice(one, "runbook") for one in book.open()])
+        eventually(lambda: delivered(again) == 2)
+        time.sleep(0.3)
+        assert [(one["status"], one["labels"]["model"]) for one in added.documents()] == [("firing", "m")]
+    assert [(one["status"], one["labels"]["model"]) for one in receiver.documents()] == [
+        ("firing", "m"),
+        ("firing", "forgotten"),
+        ("resolved", "forgotten"),
+    ]
 
 
 def test_nobody_to_tell_is_no_thread_and_no_error(tmp_path):

@@ -318,7 +318,14 @@ def test_waits_double_up_to_the_limit_and_are_spread(failures, seed):
         ),
         ({"alertmanagers": ("am:9093",)}, r"notify\.alertmanagers must be http.*got 'am:9093'"),
         ({"webhooks": ("file:///etc/passwd",)}, r"notify\.webhooks must be http"),
-        ({"webhooks": ("http://a", "http://a")}, r"notify\.webhooks names an address twice.*name each once"),
+        ({"webhooks": ("http://a", "http://a")}, r"notify names an address twice.*name each once"),
+        ({"webhooks": ("http://a",), "alertmanagers": ("http://a",)}, "names an address twice"),
+        ({"webhooks": ("http://[::1",)}, r"notify\.webhooks must be http"),
+        ({"webhooks": ("http://a:99999999",)}, r"notify\.webhooks must be http"),
+        (
+            {"webhook_headers": {"x-team": "a\r\nb"}},
+            r"notify\.webhook_headers.'x-team' must be printable ASCII",
+        ),
     ],
 )
 def test_a_bad_setting_is_refused_with_key_value_and_remedy(setting, message):

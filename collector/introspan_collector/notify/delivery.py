@@ -63,7 +63,7 @@ class Call:
             return Outcome(Result.FAILED, "timeout", f"{type(error).__name__} after {self.timeout_seconds} s")
         except httpx.HTTPError as error:
             return Outcome(Result.FAILED, "unreachable", f"{type(error).__name__}: {error}")
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             return Outcome(Result.FAILED, "file_unreadable", str(error))
 
     def _authorization(self) -> dict[str, str]:

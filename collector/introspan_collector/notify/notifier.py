@@ -3,57 +3,25 @@
 import asyncio
 import math
 import random
-import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import httpx
 import structlog
 
 from introspan_collector.notice import Notice
-from introspan_collector.notify.alertmanager import Alertmanager
-from introspan_collector.notify.delivery import Call, Outcome, Result, wait_seconds
+from introspan_collector.notify.delivery import Outcome, Result, wait_seconds
 from introspan_collector.notify.letter import Letter
 from introspan_collector.notify.outbox import Outbox
 from introspan_collector.notify.settings import NotifySettings
 from introspan_collector.notify.storage import Storage
-from introspan_collector.notify.webhook import Webhook
+from introspan_collector.notify.targets import Target, targets, trust
 
 _log = structlog.get_logger(__name__)
-
-
-class Target(Protocol):
-    """Somebody to be told."""
-
-    @property
-    def url(self) -> str:
-        """Its address, which names it."""
-        ...
-
-    @property
-    def batch(self) -> int:
-        """Letters that one call takes at most."""
-        ...
-
-    @property
-    def resend_seconds(self) -> float:
-        """How often it is told of what lasts; infinite for once."""
-        ...
-
-    def key(self, notice: Notice) -> str:
-        """What an alert is to it."""
-        ...
-
-    async def send(
-        self, client: httpx.AsyncClient, letters: Sequence[Letter], now_unix_seconds: float
-    ) -> Outcome:
-        """Tells it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +58,10 @@ class Notifier:
         self._unix = clock_unix_seconds
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 spreads retries, guards nothing
-        self._targets = _targets(settings)
+        self._targets = targets(settings)
         # Here, not in the loop: it takes as long as many calls do.
         public = httpx.create_ssl_context() if self._targets else None
-        self._trust = {target.url: _trust(target, settings) or public for target in self._targets}
+        self._trust = {target.url: trust(target, settings) or public for target in self._targets}
         self._storage = Storage(directory / "outbox.sqlite")
         keys = {target.url: target.key for target in self._targets}
         once = [target.url for target in self._targets if math.isinf(target.resend_seconds)]
@@ -114,6 +82,15 @@ class Notifier:
         """Ends what is still told of any other subject: call it at start with those whose incidents are open."""
         self._outbox.retain(subjects, self._unix(), self._clock())
         self._rouse()
+
+    def resume(self, notices: Collection[Notice]) -> None:
+        """Takes what is to be told of every open incident, and ends the rest: call it at start.
+
+        A target that was added since, or a lost file, is made good; who knows already is not told again.
+        """
+        self.retain({notice.subject for notice in notices})
+        for notice in notices:
+            self.put(notice)
 
     def start(self) -> None:
         """Begins to tell, where there is anybody to tell."""
@@ -172,8 +149,8 @@ class Notifier:
 
     async def _serve(self, target: Target) -> None:
         wake, failures, retry = self._wake[target.url], 0, 0.0
-        trust = self._trust[target.url] or True
-        async with httpx.AsyncClient(verify=trust, timeout=self._settings.timeout_seconds) as client:
+        verify = self._trust[target.url] or True
+        async with httpx.AsyncClient(verify=verify, timeout=self._settings.timeout_seconds) as client:
             while True:
                 last = self._stopping
                 wake.clear()
@@ -227,30 +204,3 @@ async def _pause(wake: asyncio.Event, seconds: float) -> None:
             await wake.wait()
     except TimeoutError:
         return  # it is time to send
-
-
-def _targets(settings: NotifySettings) -> tuple[Target, ...]:
-    timeout = settings.timeout_seconds
-    peers = Call(timeout, settings.alertmanager_token_file, settings.alertmanager_headers)
-    receivers = Call(timeout, settings.webhook_token_file, settings.webhook_headers)
-    return (
-        *(
-            Alertmanager(url, peers, settings.resend_seconds, settings.late_seconds)
-            for url in settings.alertmanagers
-        ),
-        *(Webhook(url, receivers, settings.webhook_secret_file) for url in settings.webhooks),
-    )
-
-
-def _trust(target: Target, settings: NotifySettings) -> ssl.SSLContext | None:
-    webhook = isinstance(target, Webhook)
-    path = settings.webhook_ca_file if webhook else settings.alertmanager_ca_file
-    if path is None:
-        return None
-    key = "webhook_ca_file" if webhook else "alertmanager_ca_file"
-    try:
-        return ssl.create_default_context(cafile=path)
-    except OSError as error:  # of which ssl.SSLError is one
-        raise ValueError(
-            f"notify.{key} = {path} cannot be used: {error}; give certificates in PEM"
-        ) from error

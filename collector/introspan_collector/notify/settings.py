@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+
+import httpx
 
 _POSITIVE = (
     "timeout_seconds",
@@ -51,17 +52,25 @@ class NotifySettings:
                 f" got {self.retry_limit_seconds}"
             )
         for key in ("alertmanagers", "webhooks"):
-            addresses = getattr(self, key)
-            for address in addresses:
+            for address in getattr(self, key):
                 _check_address(f"notify.{key}", address)
-            if len(set(addresses)) < len(addresses):
-                raise ValueError(f"notify.{key} names an address twice, got {addresses}: name each once")
+        addresses = (*self.alertmanagers, *self.webhooks)
+        if len(set(addresses)) < len(addresses):
+            raise ValueError(f"notify names an address twice, got {addresses}: name each once")
+        for key in ("alertmanager_headers", "webhook_headers"):
+            for name, value in getattr(self, key).items():
+                if not (name + value).isascii() or not (name + value).isprintable():
+                    # Not repeated: it may hold a secret.
+                    raise ValueError(f"notify.{key}.{name!r} must be printable ASCII: encode it otherwise")
 
 
 def _check_address(key: str, address: str) -> None:
-    parts = urlsplit(address)
-    if "@" in parts.netloc:
-        # Not repeated: it holds a password.
+    if "@" in address:
+        # Not repeated: it may hold a password.
         raise ValueError(f"{key} must not hold a user or password: use a token file or headers")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{key} must be http(s)://host[:port][/path], got {address!r}: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host or not 0 < (url.port or 80) < 65_536:
         raise ValueError(f"{key} must be http(s)://host[:port][/path], got {address!r}")
