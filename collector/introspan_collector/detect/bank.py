@@ -52,9 +52,16 @@ class Bank:
             for kind, population in reference.populations.items()
         }
 
-    def evidence(self, sample: Sample, placement: Placement) -> Evidence:
-        """X of each request for 4·F streams; sample must be of a kind that the reference has."""
-        u = self._ranks[sample.kind].u(sample, placement.cell)
+    def u(self, sample: Sample, placement: Placement) -> NDArray[np.float64]:
+        """U of each feature of requests of a kind that the reference has, float64 [n, F], NaN where not measured."""
+        return self._ranks[sample.kind].u(sample, placement.cell)
+
+    def evidence(
+        self, sample: Sample, placement: Placement, u: NDArray[np.float64] | None = None
+    ) -> Evidence:
+        """X of each request for 4·F streams, from its U where the caller has it already."""
+        if u is None:
+            u = self.u(sample, placement)
         weight, bound = self._weights[sample.kind]
         x = np.stack(
             [np.where(np.isnan(u), np.nan, u > 1 - TAIL), np.where(np.isnan(u), np.nan, u < TAIL), u, 1 - u],
