@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as npst
 
 from introspan_collector.detect.bank import Bank
-from introspan_collector.detect.builder import Builder
+from introspan_collector.detect.builder import KINDS, Builder
 from introspan_collector.detect.extremes import Extremes
 from introspan_collector.detect.placement import Placer
 from introspan_collector.detect.reference import State
@@ -32,7 +32,7 @@ def samples(draw, most=30):
         rng,
         count,
         values,
-        kind=draw(st.sampled_from(list(Kind))),
+        kind=draw(st.sampled_from(KINDS)),
         projection=projection,
         cluster=rng.integers(0, 8, count).astype(np.uint64),
         time_unix_nano=np.full(count, START_UNIX_NANO + hour * 10**10, np.uint64),

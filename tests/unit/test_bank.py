@@ -5,7 +5,10 @@ import pytest
 from scipy.stats import kstest
 
 from introspan_collector.detect.bank import SIDES, Bank, bounds
+from introspan_collector.detect.budget import shared_out
 from introspan_collector.detect.builder import Builder
+from introspan_collector.detect.e_detector import TICKET_SECONDS, EDetector
+from introspan_collector.detect.extremes import Extremes
 from introspan_collector.detect.placement import Placer
 from introspan_collector.detect.ranks import Ranks
 from introspan_collector.detect.reference import CHANCE, State
@@ -203,3 +206,32 @@ def test_a_tiny_reference_gives_wide_bounds_and_works(count):
     assert np.isfinite(found.x).all()
     assert np.all((found.bound > 0.2) & (found.bound <= 1))
     assert np.all(found.x.mean(axis=0) <= found.bound)
+
+
+def alarms(of, rng, ticks, *, tolerant=True):
+    """Alarms of bank and extremes over so many ticks of 12 clusters, the mixture of classes changing every hour."""
+    detectors, placer = (Bank(of), Extremes(of)), Placer(of)
+    sequential = EDetector(TICKET_SECONDS)
+    raised = 0
+    for tick in range(ticks):
+        shares = [0.7, 0.1, 0.1, 0.1] if tolerant and tick // 360 % 2 else [0.25] * 4
+        one = sample(rng, 12, class_id=rng.choice(4, 12, p=shares))
+        placement = placer.place(one)
+        found = [detector.evidence(one, placement) for detector in detectors]
+        if not sequential.streams:
+            streams = found[0].streams + found[1].streams
+            bound = np.concatenate([evidence.bound for evidence in found])
+            if not tolerant:
+                bound[:-1] = np.repeat([0.05, 0.5], 16)
+            sequential.follow(streams, bound, shared_out(streams, bound))
+        x = np.concatenate([evidence.x.mean(axis=0) for evidence in found])
+        raised += len(sequential.update(x, 10.0 * tick))
+    return raised
+
+
+def test_healthy_hours_of_a_changing_mixture_raise_no_ticket_and_without_tolerance_they_do():
+    rng = np.random.default_rng(13)
+    # Five hours at a ticket a day: a false one has a chance of at most 0.2, and is far rarer in fact.
+    assert alarms(reference(sample(rng, 4000)), rng, 1800) == 0
+    # One cell, so that no bound is lowered for another cell.
+    assert alarms(reference(sample(rng, 600)), rng, 1800, tolerant=False) > 2

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
+from bench import fleet
 from introspan_collector.detect.bank import Bank
-from introspan_collector.detect.builder import Builder
+from introspan_collector.detect.builder import KINDS, Builder
 from introspan_collector.detect.cells import fit_cells, length_bin, members
 from introspan_collector.detect.classes import NO_CLASS, fit_classes, no_classes
 from introspan_collector.detect.placement import Placer
 from introspan_collector.detect.reference import State
 from introspan_collector.detect.reservoir import Reservoir
+from introspan_collector.detect.sample import samples
 from introspan_collector.detect.space import fit_space
 from introspan_wire.signals import Kind
 from tests.samples import CENTRES, IDENTITY, START_UNIX_NANO, sample
@@ -180,3 +182,20 @@ def test_without_projections_all_requests_are_compared_with_all():
     assert (placed.class_id == NO_CLASS).all()
     found = Bank(of).evidence(live, placed)
     assert np.all(found.x.mean(axis=0) <= found.bound)
+
+
+def test_segments_as_they_come_off_the_log_make_a_reference_and_are_compared_with_it():
+    rng = np.random.default_rng(12)
+    schemas = [fleet.schema(fleet.Shape(), kind) for kind in KINDS]
+
+    def live(rows):
+        tables = [fleet.table(schema, rows, rng, time_unix_nano=START_UNIX_NANO) for schema in schemas]
+        return [one for table in tables for _, one in samples(table)]
+
+    of = reference(*live(1500))
+    assert set(of.populations) == set(KINDS)
+    for one in live(4000):
+        found = Bank(of).evidence(one, Placer(of).place(one))
+        assert len(found.streams) == 4 * len(one.names)
+        assert np.isfinite(found.x).any()
+        assert np.all(np.nan_to_num(found.x).mean(axis=0) <= found.bound)

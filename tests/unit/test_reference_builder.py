@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from introspan_collector.detect.builder import Builder, Limits
+from introspan_collector.detect.builder import KINDS, Builder, Limits
 from introspan_collector.detect.distance import cdf_distance
 from introspan_collector.detect.reference import State
 from introspan_collector.detect.reference_file import content_hash
@@ -76,7 +76,17 @@ def test_healthy_traffic_is_rarely_objected_to_also_when_its_mixture_changes():
     assert objected <= 2
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+def test_halves_are_compared_again_as_traffic_comes():
+    rng = np.random.default_rng(11)
+    builder = built(sample(rng, 1500, hours=(0, 12)), limits=Limits(1, 1, 0.0))
+    assert builder.objections(canaries_clean=True) == ()
+    second = sample(rng, 1500, hours=(12, 25))
+    second.features[:, 5] += 1.0
+    builder.add(second)
+    assert len(builder.objections(canaries_clean=True)) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_shift_in_the_later_half_is_found_and_named(kind):
     rng = np.random.default_rng(5)
     first, second = sample(rng, 1500, hours=(0, 12), kind=kind), sample(rng, 1500, hours=(12, 25), kind=kind)

@@ -8,17 +8,21 @@ import numpy as np
 from introspan_collector.detect import checkpoint
 from introspan_collector.detect.alignment import aligned_projection
 from introspan_collector.detect.fitting import MOST_ROWS, MOST_SCORES, fit_reference
-from introspan_collector.detect.halves import differing_halves
+from introspan_collector.detect.halves import Difference, differing_halves
 from introspan_collector.detect.recent import RecentRequests
 from introspan_collector.detect.reference import Counts, Identity, Reference, State
 from introspan_collector.detect.reservoir import Gathered, Reservoir, Rows
 from introspan_collector.detect.sample import Feature, Sample
 from introspan_wire.signals import PROJECTION_COMPONENTS, Kind
 
+KINDS = (Kind.PROMPT, Kind.DECODED)
+"""What a reference is made of; canaries have their own baseline."""
+
 _WHAT = "a reference being built"
 _VERSION = 1
 _RECENT = 8192
 _NAMED = 3
+_COMPARED_AGAIN = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +62,12 @@ class Builder:
         self._limits = limits or Limits()
         self._seed = seed
         capacity = most_scores + MOST_ROWS // 2
-        self._reservoirs = {kind: Reservoir(kind, capacity, seed) for kind in Kind}
+        self._reservoirs = {kind: Reservoir(kind, capacity, seed) for kind in KINDS}
         self._recent = RecentRequests(_RECENT, 0)
-        self._requests = dict.fromkeys(Kind, 0)
+        self._requests = dict.fromkeys(KINDS, 0)
         self._span = (2**64 - 1, 0)
+        self._differing: tuple[Difference, ...] = ()
+        self._compared_requests = 0
 
     def add(self, sample: Sample) -> None:
         """Takes healthy requests; the prompt row of a request before its decoded row."""
@@ -108,12 +114,17 @@ class Builder:
         return tuple(found)
 
     def objections(self, *, canaries_clean: bool) -> tuple[str, ...]:
-        """Why what was collected must not be frozen, in words; empty if it may be. Takes 0.1 s or more."""
+        """Why what was collected must not be frozen, in words; empty if it may be.
+
+        The halves are compared, in 0.1 s or more, when a twentieth more requests have come than at the last time.
+        """
         found = list(self.lacking())
         if not canaries_clean:
             found.append("canaries are not clean")
-        differing = differing_halves(self._gathered().values(), MOST_ROWS, self._seed)
-        if differing:
+        if sum(self._requests.values()) >= _COMPARED_AGAIN * self._compared_requests:
+            self._compared_requests = sum(self._requests.values())
+            self._differing = differing_halves(self._gathered().values(), MOST_ROWS, self._seed)
+        if differing := self._differing:
             named = ", ".join(
                 f"{item.kind} {item.feature.signal}"
                 + (f" of layer {item.feature.layer}" if item.feature.layer >= 0 else "")
@@ -154,6 +165,7 @@ class Builder:
             reservoir.restore(Gathered(kind, names, tuple(header["layers"][kind]), rows))
             self._requests[kind] = header["requests"][kind]
         self._span = (header["span"][0], header["span"][1])
+        self._differing, self._compared_requests = (), 0
         self._recent.restore(arrays)
 
     def _gathered(self) -> Mapping[Kind, Gathered]:

@@ -2,7 +2,8 @@
 
 The score of a request is its largest robust z over features, median and spread from the half of the reference that was
 fitted. p = (1 + #{n calibrated scores ≥ score}) / (n + 1), X = 1{p ≤ 1/(n + 1)}: the score exceeds all n.
-Given the calibrated scores, that chance is Beta(1, n), so m = 1 − chance^(1/n) (ties only lower it).
+Given the calibrated scores, that chance is Beta(1, n), so m = 1 − chance^(1/n) (ties only lower it). The scores of all
+cells are taken together, because rare faults need a large n: m is for the reference's mixture of cells.
 """
 
 import numpy as np
