@@ -1,0 +1,124 @@
+"""Claims on what of the traffic as a whole has changed: its shape within classes, its mixture, one of its replicas."""
+
+import numpy as np
+import pytest
+
+from introspan_collector.detect.builder import Builder
+from introspan_collector.detect.drift import Drift
+from introspan_collector.detect.frequencies import Frequencies
+from introspan_collector.detect.placement import Placer
+from introspan_collector.detect.reference import State
+from introspan_collector.detect.replicas import Replicas
+from introspan_collector.detect.sample import Feature
+from introspan_wire.signals import Kind
+from tests.samples import CENTRES, IDENTITY, sample
+
+
+@pytest.fixture(scope="module")
+def reference():
+    builder = Builder(IDENTITY)
+    builder.add(sample(np.random.default_rng(0), 3000))
+    return builder.reference(State.FROZEN, 0)
+
+
+def ticks(detector, reference, make, count=40):
+    """The mean of X over ticks of requests, NaN before there is any."""
+    placer, means = Placer(reference), []
+    for tick in range(count):
+        one = make(tick)
+        found = detector.evidence(one, placer.place(one))
+        means.append(
+            np.nanmean(found.x, axis=0) if np.isfinite(found.x).any() else np.full(len(found.bound), np.nan)
+        )
+        if hasattr(detector, "tick"):
+            detector.tick()
+    return np.array(means), found
+
+
+def test_healthy_traffic_stays_below_the_bound_of_drift(reference):
+    rng = np.random.default_rng(1)
+    means, found = ticks(Drift(reference, Kind.PROMPT), reference, lambda _: sample(rng, 50))
+    assert np.isnan(means[0])
+    assert np.nanmean(means) < found.bound[0] < 0.6
+
+
+def test_a_changed_shape_within_the_classes_is_beyond_it(reference):
+    rng = np.random.default_rng(2)
+    drift = Drift(reference, Kind.PROMPT)
+
+    def narrower(_):
+        classes = rng.integers(0, 4, 50)
+        projection = (0.2 * rng.standard_normal((50, 64)) + CENTRES[classes]).astype(np.float32)
+        return sample(rng, 50, class_id=classes, projection=projection)
+
+    means, found = ticks(drift, reference, narrower)
+    assert np.nanmean(means[5:]) > found.bound[0]
+    assert drift.distance > 0.1
+
+
+def test_another_mixture_of_the_same_classes_does_not_drift_but_shows_in_the_frequencies(reference):
+    rng = np.random.default_rng(3)
+
+    def one_class(_):
+        return sample(rng, 50, class_id=np.full(50, 2))
+
+    means, found = ticks(Drift(reference, Kind.PROMPT), reference, one_class)
+    assert np.nanmean(means) < found.bound[0]
+    means, found = ticks(Frequencies(reference), reference, one_class)
+    moved = {
+        stream.side
+        for stream, x, m in zip(found.streams, means.mean(axis=0), found.bound, strict=True)
+        if x > m
+    }
+    assert "more" in moved
+
+
+def test_healthy_traffic_is_within_the_bounds_of_every_class(reference):
+    rng = np.random.default_rng(4)
+    means, found = ticks(Frequencies(reference), reference, lambda _: sample(rng, 200))
+    assert (means.mean(axis=0) <= found.bound).all()
+
+
+def test_requests_outside_all_classes_are_counted_as_such(reference):
+    rng = np.random.default_rng(5)
+
+    def novel(_):
+        return sample(rng, 50, projection=(rng.standard_normal((50, 64)) - 30).astype(np.float32))
+
+    means, found = ticks(Frequencies(reference), reference, novel)
+    assert found.streams[-1].side == "outside"
+    assert means[:, -1].mean() > 0.9 > found.bound[-1]
+
+
+NAMES = (Feature("residual.turn", 3), Feature("output.entropy", -1))
+
+
+def ranked(rng, shift=0.0, requests=(20, 40, 9), count=300):
+    """Share of ticks in which each replica is highest in the first feature."""
+    replicas = Replicas(IDENTITY, Kind.PROMPT, NAMES)
+    highest = []
+    for tick in range(count):
+        for i, n in enumerate(requests):
+            replicas.add(f"r{i}", rng.uniform(size=(n, 2)) ** (1 / (1 + shift * (i == 1))))
+        found = list(replicas.tick(tick))
+        assert all((evidence.bound == 1 / len(requests)).all() for evidence in found)
+        highest.append([evidence.x[0, 0] for evidence in found])
+    return np.mean(highest, axis=0)
+
+
+def test_alike_replicas_are_the_highest_equally_often_however_many_requests_each_has():
+    share = ranked(np.random.default_rng(6), count=2000)
+    assert np.abs(share - 1 / 3).max() < 3 * np.sqrt(2 / 9 / 2000) + 0.01
+
+
+def test_a_sick_replica_is_the_highest_far_more_often():
+    share = ranked(np.random.default_rng(7), shift=1.0)
+    assert share[1] > 0.7
+
+
+def test_one_replica_alone_or_with_too_few_requests_beside_it_says_nothing():
+    replicas = Replicas(IDENTITY, Kind.PROMPT, NAMES)
+    replicas.add("r0", np.full((20, 2), 0.5))
+    replicas.add("r1", np.full((7, 2), 0.5))
+    assert not list(replicas.tick(1))
+    assert not list(replicas.tick(2))
