@@ -117,6 +117,10 @@ class Canaries:
         found = self._models.get(model)
         return found is not None and 1 in found.before.values()
 
+    def models(self) -> tuple[str, ...]:
+        """Models that were heard of."""
+        return tuple(self._models)
+
     def last(self) -> Iterator[Round]:
         """The last round of every replica."""
         for model in self._models.values():

@@ -3,7 +3,9 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,12 +22,12 @@ from introspan_collector.detect.canary import PAGE_RATIO, Comparison
 from introspan_collector.detect.e_detector import EDetector
 from introspan_collector.detect.evidence import Evidence, Stream
 from introspan_collector.detect.finding import Copy, Exemplar, Finding, Subject
-from introspan_collector.detect.incidents import Event, Incidents
+from introspan_collector.detect.incident import Acknowledgement
+from introspan_collector.detect.incidents import Change, Event, Incidents
 from introspan_collector.detect.nulls import impossible, uniformity
 from introspan_collector.detect.reconsider import CanaryReport
 from introspan_collector.detect.recovery import Recovery, RecoverySettings
-from introspan_collector.detect.reference import Identity, State
-from introspan_collector.detect.reference_file import content_hash
+from introspan_collector.detect.reference import Identity, Reference, State
 from introspan_collector.detect.roster import Roster
 from introspan_collector.detect.sample import Sample, samples
 from introspan_collector.detect.settings import DetectSettings
@@ -43,6 +45,8 @@ _DAY_SECONDS = 86_400.0
 _EXEMPLARS = 5
 _GROW_SECONDS = 10.0
 _BET_SECONDS = 1.0
+_MOST_COUNTS = 1024
+_BY_REFERENCE = ("bank", "extremes", "drift", "classes")
 
 
 class _Piece(Protocol):
@@ -52,7 +56,7 @@ class _Piece(Protocol):
     def restore(self, data: bytes, /) -> None: ...
 
 
-class _Pieces(NamedTuple):
+class Pieces(NamedTuple):
     """The parts that there is one of."""
 
     ticks: Ticks
@@ -66,6 +70,14 @@ class _Pieces(NamedTuple):
     def named(self) -> dict[str, _Piece]:
         """Each by its name."""
         return self._asdict()
+
+
+class Still(NamedTuple):
+    """Everything that the detector knows, while it stands still. asked: models whose canary is asked at once."""
+
+    pieces: Pieces
+    watches: Mapping[Subject, Watch]
+    asked: frozenset[str]
 
 
 class Detector:
@@ -135,6 +147,62 @@ class Detector:
         """Whom people are being told of: the subjects of notices of open incidents."""
         return [notice(incident, self._runbook_url).subject for incident in self.incidents.open()]
 
+    @contextmanager
+    def still(self) -> Iterator[Still]:
+        """What there is to see, unchanged for as long as it is looked at: be quick, the log waits."""
+        with self._lock:
+            yield Still(self._pieces, self._watches, frozenset(self._asked))
+
+    def acknowledge(self, id_: str, acknowledgement: Acknowledgement) -> str:
+        """Records who looks after an incident; what is done where it is accepted as healthy, in words.
+
+        Raises ValueError for an incident that is not open.
+        """
+        with self._lock:
+            event = self._pieces.incidents.acknowledge(id_, acknowledgement)
+            self._announce([event])
+            return self._accept(event.incident.subject) if acknowledgement.accept_as_class else ""
+
+    def promote(self, subject: Subject) -> Reference:
+        """Makes what was collected last the frozen reference. Raises ValueError where there is too little of it."""
+        with self._lock:
+            reference = self._watch(subject).promote(self._clock())
+            self._took_up(subject, self._clock())
+            return reference
+
+    def adopt(self, reference: Reference) -> None:
+        """Compares with a reference from elsewhere. Raises ValueError for one that is not of what is served."""
+        identity = reference.identity
+        subject = Subject(identity.model, identity.adapter)
+        with self._lock:
+            watch = self._watches.get(subject)
+            served = None if watch is None else watch.served
+            if served is not None and (differences := identity.differences(served)):
+                raise ValueError(
+                    f"reference is not of what is served: {'; '.join(differences)}; import one of this model, "
+                    "or build one"
+                )
+            if watch is None and len(self._watches) >= self._settings.subject_limit:
+                raise ValueError(
+                    f"{len(self._watches)} models and adapters are watched, as many as detect.subject_limit: raise it"
+                )
+            self._watches.setdefault(subject, Watch(self._limits)).adopt(reference)
+            self._took_up(subject, self._clock())
+
+    def promote_canary(self, model: str) -> None:
+        """Makes the rounds gathered since a model changed its baseline. Raises ValueError where there are too few."""
+        with self._lock:
+            self._pieces.canaries.promote(model)
+            self._asked[model] = self._clock()
+            self._pieces.roster.drop(model, "", ("canary",))
+            self._follow()
+            subject = Subject(model, "")
+            opened = (one for one in self.incidents.open() if one.subject == subject)
+            about = {clue.stream.detector for one in opened for clue in one.evidence}
+            if about == {"canary"}:
+                self._recoveries.pop(subject, None)
+                self._announce(self._pieces.incidents.promote(subject, "the canary's baseline", self._clock()))
+
     def snapshot(self) -> bytes:
         """The whole state."""
         with self._lock:
@@ -168,7 +236,7 @@ class Detector:
         self._recovery = RecoverySettings(
             settings.quiet_seconds, settings.quiet_requests, settings.ticket_days * _DAY_SECONDS
         )
-        self._pieces = _Pieces(
+        self._pieces = Pieces(
             Ticks(TickSettings(settings.tick_seconds, max(600.0, settings.tick_seconds))),
             Bets(),
             EDetector(settings.ticket_days * _DAY_SECONDS),
@@ -185,6 +253,38 @@ class Detector:
         self._asked: dict[str, float] = {}
         self.unwatched_requests = 0
         """Requests of models and adapters beyond subject_limit."""
+        self.opened: Counter[tuple[str, str, str]] = Counter()
+        """Incidents that began since the start, by model, adapter and name of the alert."""
+
+    def _watch(self, subject: Subject) -> Watch:
+        watch = self._watches.get(subject)
+        if watch is None:
+            raise ValueError(f"nothing was heard of {subject}: list the references and take one of those")
+        return watch
+
+    def _accept(self, subject: Subject) -> str:
+        """Learns what is served as healthy, by whichever way there is."""
+        watch = self._watches.get(subject)
+        if watch is None:
+            return f"nothing is learnt: no request of {subject} was seen, so that there is no reference to widen"
+        present, building = watch.reference, watch.building()
+        is_another = bool(building) and present is not None and building[-1].identity != present.identity
+        if is_another and building[-1].progress.reached is not None:
+            self.promote(subject)
+            return "the reference that was being built of what is served now was promoted"
+        more = watch.accept()
+        return (
+            f"requests enter the next reference from now on; it is taken up after {more} more clusters, "
+            "once canaries are clean, and ends the incident"
+        )
+
+    def _took_up(self, subject: Subject, now: float) -> None:
+        """Has everything follow from a subject's new reference: old evidence is about the old one."""
+        self._pieces.roster.drop(*subject, _BY_REFERENCE)
+        self._follow()
+        self._recoveries.pop(subject, None)
+        self._exemplars.pop(subject, None)
+        self._announce(self._pieces.incidents.promote(subject, self._watches[subject].content_hash, now))
 
     def _see(self, origin: Origin, adapter: str, sample: Sample) -> None:
         subject = Subject(origin.model, adapter)
@@ -259,11 +359,10 @@ class Detector:
     def _finding(self, alarm: Alarm, copy: Copy) -> Finding:
         subject = Subject(alarm.model, alarm.adapter)
         watch = self._watches.get(subject)
-        reference = None if watch is None else watch.reference
         return Finding(
             alarm,
             copy,
-            reference="" if reference is None else content_hash(reference),
+            reference="" if watch is None else watch.content_hash,
             exemplars=tuple(self._exemplars.get(subject, ())),
         )
 
@@ -291,7 +390,7 @@ class Detector:
     def _grow(self, now: float) -> None:
         last = {finished.model: finished for finished in self._pieces.canaries.last()}
         for subject, watch in self._watches.items():
-            if subject in self._recoveries:
+            if subject in self._recoveries and watch.accepting is None:
                 continue
             finished = last.get(subject.model)
             found = None if finished is None else finished.comparison
@@ -301,15 +400,22 @@ class Detector:
                 may_succeed=found is None or not found.deviates or found.equivalent,
             )
             if reference is not None:
-                self._pieces.roster.drop(*subject, ("bank", "extremes", "drift", "classes"))
-                self._follow()
+                self._took_up(subject, now)
 
     def _announce(self, events: Iterable[Event]) -> None:
         for event in events:
+            self._count(event)
             if event.ask_canary:
                 self._asked[event.incident.subject.model] = self._clock()
             if event.incident.notified:
                 self._tell(notice(event.incident, self._runbook_url))
+
+    def _count(self, event: Event) -> None:
+        incident = event.incident
+        # One that opened during a deploy opens for people again when that is over.
+        if event.change is Change.OPENED and incident.notified == (not incident.maintenance):
+            key = (*incident.subject, incident.alertname)
+            self.opened[key if key in self.opened or len(self.opened) < _MOST_COUNTS else ("other",) * 3] += 1
 
 
 def _impossible(stream: Stream, sample: Sample, row: int, now: float) -> Finding:

@@ -12,11 +12,11 @@ from introspan_collector.detect.extremes import Extremes
 from introspan_collector.detect.finding import Exemplar
 from introspan_collector.detect.placement import Placement, Placer
 from introspan_collector.detect.reference import Identity, Reference, State
-from introspan_collector.detect.reference_file import from_bytes, to_bytes
+from introspan_collector.detect.reference_file import content_hash, from_bytes, to_bytes
 from introspan_collector.detect.sample import Feature, Sample
 
 _WHAT = "a watch"
-_VERSION = 1
+_VERSION = 2
 
 _BUILDERS = 3
 _REFIT = 2.0
@@ -31,11 +31,21 @@ class Seen:
     exemplar: Exemplar | None
 
 
+@dataclass(frozen=True, slots=True)
+class Building:
+    """A reference that is being built: how far it is, and what stands against freezing it, in words."""
+
+    identity: Identity
+    progress: Progress
+    objections: tuple[str, ...]
+
+
 class _Comparison:
     """Everything that is derived from one reference."""
 
     def __init__(self, reference: Reference) -> None:
         self.reference = reference
+        self.content_hash = content_hash(reference)
         self.placer = Placer(reference)
         self._bank = Bank(reference)
         self._extremes = Extremes(reference)
@@ -66,17 +76,37 @@ class Watch:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._builders: dict[Identity, Builder] = {}
+        self._objections: dict[Identity, tuple[str, ...]] = {}
         self._comparison: _Comparison | None = None
+        self._served: Identity | None = None
+        self._due_clusters: int | None = None
 
     @property
     def reference(self) -> Reference | None:
         """What requests are compared with."""
         return None if self._comparison is None else self._comparison.reference
 
+    @property
+    def content_hash(self) -> str:
+        """That of the reference, "" while there is none."""
+        return "" if self._comparison is None else self._comparison.content_hash
+
+    @property
+    def served(self) -> Identity | None:
+        """What the last request was answered by."""
+        return self._served
+
+    @property
+    def accepting(self) -> int | None:
+        """Clusters at which the next reference is taken up because people accepted what is served; None otherwise."""
+        return self._due_clusters
+
     def see(self, identity: Identity, sample: Sample, replica: str, *, is_healthy: bool) -> Seen:
         """Takes requests of one kind. is_healthy: nothing is the matter, so that they may enter a reference."""
+        self._served = identity
         reference = self.reference
-        if is_healthy and (reference is None or self._is_wanted(identity, reference)):
+        is_accepted = self._due_clusters is not None
+        if is_accepted or (is_healthy and (reference is None or self._is_wanted(identity, reference))):
             self._builder(identity).add(sample)
         comparison = self._comparison
         if (
@@ -90,6 +120,27 @@ class Watch:
     def progress(self) -> dict[Identity, Progress]:
         """How far the references are that are being built."""
         return {identity: builder.progress() for identity, builder in self._builders.items()}
+
+    def building(self) -> tuple[Building, ...]:
+        """The same, with what stands against each; the one fed last is the last."""
+        return tuple(
+            Building(identity, builder.progress(), self._objections.get(identity) or builder.lacking())
+            for identity, builder in self._builders.items()
+        )
+
+    def draft(self) -> tuple[Identity, bytes]:
+        """What was collected last, for `Builder.restore`. Raises ValueError where nothing was collected."""
+        newest = next(reversed(self._builders), None)
+        if newest is None:
+            raise ValueError("nothing is being collected: a frozen reference is compared with, export that one")
+        return newest, self._builders[newest].snapshot()
+
+    def accept(self) -> int:
+        """Lets requests into the next reference whatever is the matter; how many clusters more it is taken up after."""
+        newest = next(reversed(self._builders.values()), None)
+        gathered = 0 if newest is None else newest.progress().counts.clusters
+        self._due_clusters = gathered + self._limits.provisional_clusters
+        return self._limits.provisional_clusters
 
     def grow(self, now_unix_seconds: float, *, canaries_clean: bool, may_succeed: bool) -> Reference | None:
         """A reference that has become possible, taken up; None where there is none. May take a second.
@@ -105,14 +156,19 @@ class Watch:
             if present is not None and present.identity != identity and not may_succeed:
                 continue
             state = progress.reached
-            if state is State.FROZEN and builder.objections(canaries_clean=canaries_clean):
-                state = State.PROVISIONAL
-            is_better = (
-                present is None
-                or present.identity != identity
-                or state is not present.state
-                or progress.counts.clusters >= _REFIT * present.counts.clusters
-            )
+            if state is State.FROZEN:
+                self._objections[identity] = builder.objections(canaries_clean=canaries_clean)
+                if self._objections[identity]:
+                    state = State.PROVISIONAL
+            if self._due_clusters is not None:
+                is_better = progress.counts.clusters >= self._due_clusters
+            else:
+                is_better = (
+                    present is None
+                    or present.identity != identity
+                    or state is not present.state
+                    or progress.counts.clusters >= _REFIT * present.counts.clusters
+                )
             if is_better and canaries_clean:
                 return self._take(builder.reference(state, int(now_unix_seconds)))
         return None
@@ -140,7 +196,11 @@ class Watch:
         if self._comparison is not None:
             arrays["reference"] = to_bytes(self._comparison.reference)
             arrays["placer"] = self._comparison.placer.snapshot()
-        header = {"identities": [asdict(identity) for identity in self._builders]}
+        header = {
+            "identities": [asdict(identity) for identity in self._builders],
+            "served": None if self._served is None else asdict(self._served),
+            "due_clusters": self._due_clusters,
+        }
         return checkpoint.dump(
             _WHAT, _VERSION, header, {name: np.frombuffer(data, np.uint8) for name, data in arrays.items()}
         )
@@ -152,6 +212,9 @@ class Watch:
         for i, fields in enumerate(header["identities"]):
             builder = self._builders[Identity(**fields)] = Builder(Identity(**fields), self._limits)
             builder.restore(arrays[f"builder_{i}"].tobytes())
+        self._objections = {}
+        self._served = None if header["served"] is None else Identity(**header["served"])
+        self._due_clusters = header["due_clusters"]
         self._comparison = None
         if "reference" in arrays:
             self._comparison = _Comparison(from_bytes(arrays["reference"].tobytes()))
@@ -159,8 +222,10 @@ class Watch:
 
     def _take(self, reference: Reference) -> Reference:
         self._comparison = _Comparison(reference)
+        self._due_clusters = None
         if reference.state is State.FROZEN:
             self._builders.clear()
+            self._objections.clear()
         return reference
 
     def _is_wanted(self, identity: Identity, reference: Reference) -> bool:
@@ -170,7 +235,9 @@ class Watch:
         builder = self._builders.pop(identity, None) or Builder(identity, self._limits)
         self._builders[identity] = builder  # the one fed last is the last
         while len(self._builders) > _BUILDERS:
-            self._builders.pop(next(iter(self._builders)))
+            oldest = next(iter(self._builders))
+            self._builders.pop(oldest)
+            self._objections.pop(oldest, None)
         return builder
 
 
