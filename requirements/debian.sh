@@ -10,6 +10,7 @@ present() {
     libnuma1) ldconfig -p | grep -q 'libnuma\.so\.1' ;;
     python3-dev) "$venv/bin/python" -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_paths()["include"], "Python.h").stat()' 2>/dev/null ;;
     prometheus) command -v prometheus >/dev/null && command -v promtool >/dev/null ;;
+    prometheus-alertmanager) command -v "$1" >/dev/null && [ -e /usr/share/prometheus/alertmanager/default.tmpl ] ;;
     *) command -v "$1" >/dev/null ;;
   esac
 }
@@ -32,6 +33,10 @@ for package in "${missing[@]}"; do
     chmod 777 "$folder"
     (cd "$folder" && apt-get download -qq "$package" && dpkg-deb -x "$package"_*.deb files)
     install "$folder"/files/usr/bin/* "$venv/bin/"
+    if [ "$package" = prometheus-alertmanager ]; then
+      # Debian's build reads its templates from this very path, whatever its configuration says.
+      install -D -t /usr/share/prometheus/alertmanager "$folder"/files/usr/share/prometheus/alertmanager/*.tmpl
+    fi
     rm -rf "$folder"
   else
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null

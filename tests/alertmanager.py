@@ -19,12 +19,14 @@ class Peer:
     """A running Alertmanager."""
 
     url: str
+    client: httpx.Client
+    """One for all calls: making one takes longer than an alert may."""
 
     # Any: alerts as its API gives them.
     def alerts(self, **labels: str) -> list[Any]:
         """Alerts that last and have these labels."""
         wanted = [f'{name}="{value}"' for name, value in labels.items()]
-        answer = httpx.get(f"{self.url}/api/v2/alerts", params={"filter": wanted}, timeout=10)
+        answer = self.client.get(f"{self.url}/api/v2/alerts", params={"filter": wanted})
         answer.raise_for_status()
         found: list[Any] = answer.json()
         return found
@@ -57,4 +59,5 @@ def alerting(folder: Path, program: Path, port: int, receiver_url: str) -> Itera
     )
     with start("alertmanager", command, {}, folder, _STOP_SECONDS) as started:
         until_answering(started, f"http://{address}/-/ready")
-        yield Peer(f"http://{address}")
+        with httpx.Client(timeout=10) as client:
+            yield Peer(f"http://{address}", client)
