@@ -4,6 +4,7 @@ MEANINGS = {
     "data": "Folder for log, archive and cursors.",
     "grpc": "Address for observations, host:port or unix:PATH.",
     "http": "Address for /metrics, health and the API, host:port or unix:PATH.",
+    "http_token_file": "File with a token that calls of the API that change something have to carry.",
     "accept.max_request_bytes": "A larger request is refused for good.",
     "accept.max_pending_bytes": "Requests that wait for the log; beyond it producers are told to come back.",
     "accept.max_resident_bytes": "Memory of the process; beyond it producers are told to come back.",

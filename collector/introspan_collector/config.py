@@ -88,6 +88,7 @@ class Settings(BaseSettings):
     data: Path = Path("introspan-data")
     grpc: str = "127.0.0.1:4317"
     http: str = "127.0.0.1:9464"
+    http_token_file: Path | None = None
     accept: AcceptSettings = AcceptSettings()
     log: LogSettings = LogSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()

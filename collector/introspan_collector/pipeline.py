@@ -18,7 +18,9 @@ from introspan_collector.archive.archive import Archive
 from introspan_collector.checkpoint import Checkpoint
 from introspan_collector.config import ConfigurationError, Settings
 from introspan_collector.detect.detector import Detector
+from introspan_collector.detect.report import Report
 from introspan_collector.expose.app import build
+from introspan_collector.expose.sources import Sources
 from introspan_collector.feed import Branch, Feed
 from introspan_collector.log.appender import Appender
 from introspan_collector.log.committer import Committer
@@ -31,7 +33,7 @@ from introspan_collector.model import Checkpointed, Stats
 from introspan_collector.notify.notifier import Notifier
 from introspan_collector.probe.job import ProbeJob
 from introspan_collector.probe.report import ReportError, check
-from introspan_collector.serving import HttpThread
+from introspan_collector.serving import HttpThread, load_http_token
 from introspan_wire.v1 import observation_service_pb2 as pb
 
 _log = structlog.get_logger(__name__)
@@ -80,10 +82,16 @@ class Pipeline:
         self._serving = self._draining = False
         self._http = HttpThread(
             build(
-                aggregates=self._aggregator,
-                archive=self._archive,
-                stats=self.stats,
-                ready=self._ready,
+                Sources(
+                    aggregates=self._aggregator,
+                    archive=self._archive,
+                    stats=self.stats,
+                    ready=self._ready,
+                    detection=Report(self._detector),
+                    deliveries=self._notifier.stats,
+                    endpoints=self._probe.states,
+                    http_token=load_http_token(settings),
+                )
             ),
             settings.http,
         )

@@ -7,7 +7,7 @@ import threading
 import uvicorn
 from starlette.applications import Starlette
 
-from introspan_collector.config import ConfigurationError
+from introspan_collector.config import ConfigurationError, Settings
 
 _SHUTDOWN_SECONDS = 2
 
@@ -40,6 +40,20 @@ class HttpThread:
 
     def _run(self) -> None:
         asyncio.run(self._server.serve(sockets=[self._socket]))
+
+
+def load_http_token(settings: Settings) -> str | None:
+    """The token that calls which change something must carry, None where anybody may. Raises ConfigurationError."""
+    path = settings.http_token_file
+    if path is None:
+        return None
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"http_token_file = {path} cannot be read: {error}") from error
+    if not token:
+        raise ConfigurationError(f"http_token_file = {path} is empty: write a token into it")
+    return token
 
 
 def _bind(address: str) -> socket.socket:

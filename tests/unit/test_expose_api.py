@@ -11,10 +11,10 @@ from bench.fleet import Shape, batch, origin, schema, table
 from introspan_collector.aggregate.aggregator import Aggregator
 from introspan_collector.archive.archive import Archive
 from introspan_collector.expose.app import build
-from introspan_collector.expose.sources import Sources
 from introspan_collector.expose.tracks import Question, answer
 from introspan_collector.model import DisabledSignal, ProducerStatus, Stats
 from introspan_wire.signals import CATALOGUE
+from tests.exposed import watched_sources
 
 SECOND = 10**9
 SHAPE = Shape(residual_layers=(0, 8), attention_layers=(8,), projection_layers=(8,), heads=2)
@@ -38,10 +38,8 @@ class Service:
         self.aggregator = Aggregator(clock_unix_nano=clock_unix_nano)
         self.archive = Archive(folder)
         self.ready = True
-        self.sources = Sources(self.aggregator, self.archive, stats, lambda: self.ready)
-        self.client = TestClient(
-            build(aggregates=self.aggregator, archive=self.archive, stats=stats, ready=lambda: self.ready)
-        )
+        self.sources = watched_sources(self.aggregator, self.archive, stats, lambda: self.ready)
+        self.client = TestClient(build(self.sources))
         self._number = 0
 
     def take(self, *, seconds_ago=0.0, value=None, rows=2, who=None):

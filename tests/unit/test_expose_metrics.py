@@ -17,17 +17,25 @@ from bench.fleet import Shape, batch, origin, schema, table
 from introspan_collector.aggregate.aggregator import AggregateSettings, Aggregator
 from introspan_collector.expose.metrics import render
 from introspan_collector.expose.names import event_name, gauge_name, histogram_name
-from introspan_collector.expose.sources import Sources
 from introspan_collector.expose.text import encode, finished
 from introspan_collector.model import DisabledSignal, ProducerStatus, Stats
+from introspan_collector.notify.notifier import NotifyStats
 from introspan_collector.view import ArchiveStats
 from introspan_wire.signals import CATALOGUE
+from tests.exposed import AsSeen, watched_sources
 
 GOLDEN = Path(__file__).parent / "golden"
 NOW = 1_800_000_000 * 10**9
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 OFF = DisabledSignal("attention", "self_check", "x")
 STATUS = ProducerStatus(7, 21, 0.5, (("queue_full", 3),), (OFF,), 1, 2, 4, 0.25)
+
+
+ENDPOINTS = [
+    {"url": "http://user:secret@vllm:8000", "model": "m", "answered": 5, "failed": 2, "error": "timeout"}
+]
+HOOK = "https://hooks.example/secret"
+TOLD = NotifyStats({HOOK: 1}, {HOOK: 4}, {(HOOK, "timeout"): 2}, {"too_old": 3}, {})
 
 
 class Archive:
@@ -50,7 +58,9 @@ def stats(value=1):
 
 
 def sources(aggregator):
-    return Sources(aggregator, Archive(), stats, lambda: True)
+    return watched_sources(
+        aggregator, Archive(), stats, lambda: True, detection=AsSeen(), endpoints=ENDPOINTS, deliveries=TOLD
+    )
 
 
 def aggregator_with_one_batch(limit=50_000):

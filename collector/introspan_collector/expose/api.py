@@ -1,7 +1,6 @@
 """JSON requests in, JSON answers out: what is served, what was measured, and how it went."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from starlette.requests import Request
@@ -10,15 +9,13 @@ from starlette.routing import Route
 
 from introspan_collector.expose.names import event_name, gauge_name, histogram_name
 from introspan_collector.expose.parameters import ParameterError, Parameters
+from introspan_collector.expose.reply import refusal
 from introspan_collector.expose.self_families import worker_name
-from introspan_collector.expose.sources import Sources
+from introspan_collector.expose.sources import Answer, Sources
 from introspan_collector.expose.tracks import PARAMETERS, answer, layer_or_none, question
 from introspan_collector.layout import is_aggregated, is_counted
 from introspan_collector.view import View, Worker
 from introspan_wire.signals import CATALOGUE, Kind
-
-# Any: JSON.
-Answer = dict[str, Any]
 
 _ITEMS = 10_000
 _FILTERS = ("model", "replica", "adapter", "signal")
@@ -32,8 +29,7 @@ def routes(sources: Sources) -> list[Route]:
             try:
                 return JSONResponse(answer(sources, Parameters(request.query_params, known)))
             except ParameterError as error:
-                problem = {"key": error.key, "value": error.value, "remedy": error.remedy}
-                return JSONResponse({"error": problem}, 400)
+                return refusal(error)
 
         return Route(f"/api/v1/{path}", endpoint)
 

@@ -1,27 +1,19 @@
 """Sources in, the HTTP application out: /metrics, health, and the JSON API."""
 
-from collections.abc import Callable
-
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from introspan_collector.expose import api
+from introspan_collector.expose import alarms, api, canaries, maintenance, references
+from introspan_collector.expose.calls import Calls
 from introspan_collector.expose.metrics import render
-from introspan_collector.expose.sources import Aggregates, Rollups, Sources
-from introspan_collector.model import Stats
+from introspan_collector.expose.sources import Sources
 
 
-def build(
-    *,
-    aggregates: Aggregates,
-    archive: Rollups,
-    stats: Callable[[], Stats],
-    ready: Callable[[], bool],
-) -> Starlette:
-    """The application. Handlers only read; those that take long run off the event loop."""
-    sources = Sources(aggregates, archive, stats, ready)
+def build(sources: Sources) -> Starlette:
+    """The application. Handlers that take long, and all that change something, run off the event loop."""
+    calls = Calls(sources.http_token)
 
     def metrics(request: Request) -> Response:
         body, content_type = render(sources, request.headers.get("accept", ""))
@@ -41,5 +33,9 @@ def build(
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             *api.routes(sources),
+            *alarms.routes(sources, calls),
+            *maintenance.routes(sources, calls),
+            *references.routes(sources, calls),
+            *canaries.routes(sources, calls),
         ]
     )

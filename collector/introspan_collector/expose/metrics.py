@@ -2,6 +2,7 @@
 
 from prometheus_client.exposition import choose_encoder
 
+from introspan_collector.expose.detection_families import detection_families
 from introspan_collector.expose.families import signal_families
 from introspan_collector.expose.self_families import collector_families, sdk_families
 from introspan_collector.expose.sources import Sources
@@ -13,6 +14,10 @@ def render(sources: Sources, accept_header: str) -> tuple[bytes, str]:
     view = sources.aggregates.view()
     _, content_type = choose_encoder(accept_header)
     openmetrics = content_type.startswith("application/openmetrics-text")
-    about_us = (*collector_families(sources.stats(), sources.archive.stats(), view), *sdk_families(view))
+    about_us = (
+        *collector_families(sources.stats(), sources.archive.stats(), view),
+        *sdk_families(view),
+        *detection_families(sources.detection, sources.endpoints(), sources.deliveries()),
+    )
     families = (*map(finished, about_us), *signal_families(view, openmetrics=openmetrics))
     return encode(families, openmetrics=openmetrics), content_type

@@ -1,8 +1,8 @@
-"""What `expose` reads: the aggregates, the archive and the collector's own counts, as it sees them."""
+"""What `expose` reads: the aggregates, the archive, the detector and the collector's own counts, as it sees them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from introspan_collector.model import SeriesKey, Stats
 from introspan_collector.view import ArchiveStats, Track, View
@@ -37,11 +37,106 @@ class Rollups(Protocol):
         ...
 
 
+# Any: JSON.
+Answer = dict[str, Any]
+
+
+class Detection(Protocol):
+    """The detector, which speaks JSON. What it is told to do and cannot raises ValueError with a remedy."""
+
+    def alarms(self) -> list[Answer]:
+        """Incidents, open ones first."""
+        ...
+
+    def alarm(self, id_: str) -> Answer | None:
+        """One of them."""
+        ...
+
+    def opened(self) -> list[Answer]:
+        """How many began since the start."""
+        ...
+
+    def acknowledge(self, id_: str, by: str, comment: str, *, accept_as_class: bool) -> Answer:
+        """Records who looks after an incident, and learns what raised it if that is accepted."""
+        ...
+
+    def windows(self) -> list[Answer]:
+        """Announced deploys."""
+        ...
+
+    def announce(self, model: str, start: float | None, end: float, reason: str) -> Answer:
+        """Announces one."""
+        ...
+
+    def withdraw(self, id_: str) -> None:
+        """Forgets one."""
+        ...
+
+    def references(self) -> list[Answer]:
+        """References, and what is being built."""
+        ...
+
+    def export(self, model: str, adapter: str, *, draft: bool) -> bytes:
+        """The file of one."""
+        ...
+
+    def adopt(self, data: bytes) -> Answer:
+        """Compares with the reference in a file from now on."""
+        ...
+
+    def promote(self, model: str, adapter: str) -> Answer:
+        """Freezes what was collected."""
+        ...
+
+    def canaries(self) -> list[Answer]:
+        """How canaries stand."""
+        ...
+
+    def promote_canary(self, model: str) -> Answer:
+        """Makes gathered rounds the baseline."""
+        ...
+
+    def detection(self) -> Answer:
+        """Levels of evidence, and what was left out."""
+        ...
+
+
+class Deliveries(Protocol):
+    """What became of notices: counts by target's address, of failures by address and reason."""
+
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """Alerts of which a target does not know the newest."""
+        ...
+
+    @property
+    def delivered(self) -> Mapping[str, int]:
+        """Notices that were taken."""
+        ...
+
+    @property
+    def failed(self) -> Mapping[tuple[str, str], int]:
+        """Calls that were not."""
+        ...
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Notices given up, by reason."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """All of them, and whether the collector is ready to take observations."""
+    """All of them, and whether the collector is ready to take observations.
+
+    endpoints: servers that the collector asks canaries of; http_token: what calls that change something must carry.
+    """
 
     aggregates: Aggregates
     archive: Rollups
     stats: Callable[[], Stats]
     ready: Callable[[], bool]
+    detection: Detection
+    deliveries: Callable[[], Deliveries]
+    endpoints: Callable[[], list[Answer]]
+    http_token: str | None = None

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -56,6 +57,22 @@ class ProbeJob:
         self._frames = Frames()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="introspan-canary", daemon=True)
+
+    # Any: JSON.
+    def states(self) -> list[dict[str, Any]]:
+        """Every endpoint as JSON: its address and model, rounds answered and failed, and the last error."""
+        now = self._monotonic()
+        return [
+            {
+                "url": endpoint.target.url,
+                "model": endpoint.model,
+                "answered": endpoint.answered,
+                "failed": endpoint.failed,
+                "error": endpoint.error,
+                "asked_seconds_ago": None if endpoint.asked_at is None else now - endpoint.asked_at,
+            }
+            for endpoint in self.endpoints
+        ]
 
     def start(self) -> None:
         """Begins to ask, where there is anybody to ask."""
