@@ -107,7 +107,7 @@ class Pipeline:
         if settings.detect.enabled:
             checkpoint = self._checkpoint("detect", self._detector, settings.detect.checkpoint_seconds)
             self._checkpoints.append(checkpoint)
-        self._notifier.retain(self._detector.subjects())
+        self._notifier.resume(self._detector.notices())
 
     def _open_probe(self) -> None:
         def deliver(frame: bytes) -> None:

@@ -143,9 +143,9 @@ class Detector:
         with self._lock:
             return {subject: watch.progress() for subject, watch in self._watches.items()}
 
-    def subjects(self) -> list[str]:
-        """Whom people are being told of: the subjects of notices of open incidents."""
-        return [notice(incident, self._runbook_url).subject for incident in self.incidents.open()]
+    def notices(self) -> list[Notice]:
+        """What people are being told: a notice of each open incident that they have been told of."""
+        return [notice(one, self._runbook_url) for one in self.incidents.open() if one.notified]
 
     @contextmanager
     def still(self) -> Iterator[Still]:
