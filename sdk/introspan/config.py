@@ -45,6 +45,7 @@ class Settings:
     replica: str = ""
     resource_attributes: tuple[tuple[str, str], ...] = ()
     queue_bytes: int = 16 * _MIB
+    canary_key: bytes = field(default=b"", repr=False)
     salt: bytes = field(default=b"", repr=False)
 
     @property

@@ -147,6 +147,14 @@ KEYS: tuple[Key, ...] = (
         "Memory for observations that wait to be sent; beyond it the oldest are dropped and counted.",
     ),
     Key(
+        "INTROSPAN_CANARY_KEY",
+        values.salt,
+        "",
+        "Secret of ≥ 16 characters shared with whoever asks canaries: requests signed with it are measured at every "
+        "layer and kept apart from traffic. Unset: there are none.",
+        secret=True,
+    ),
+    Key(
         "INTROSPAN_SALT",
         values.salt,
         "",

@@ -97,6 +97,7 @@ class Request:
 
     key is the engine's own id, request_id the client's; hash decides about sampling and everything else
     that is drawn by hash. cached_tokens were read from the prefix cache when the request was first scheduled.
+    is_canary: every row is measured at every layer, and none of them is traffic.
     """
 
     key: str
@@ -109,6 +110,7 @@ class Request:
     cached_tokens: int
     sampling_probability: float
     hash: int
+    is_canary: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

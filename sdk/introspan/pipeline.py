@@ -42,6 +42,11 @@ class Pipeline:
         """Reduces and sends the rows of one step."""
         self._send(self._segments.add(rows, self._wall_clock()))
 
+    def canaries(self, observations: list[Observation]) -> None:
+        """Sends rows of canaries: few, and none of the row budget's business."""
+        for observation in observations:
+            self._exporter.offer(replace(observation, model_fingerprint=self._fingerprint))
+
     def finished(self, request: Request, last_position: int) -> None:
         """Sends what a request's last segment holds."""
         self._send(self._segments.finish(request, last_position, self._wall_clock()))

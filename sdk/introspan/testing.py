@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from introspan.admission import Admission
 from introspan.config import Settings
-from introspan.observation import CaptureStatus, Request, Resource, RowColumn, Rows
+from introspan.observation import CaptureStatus, Observation, Request, Resource, RowColumn, Rows
 
 
 class RowLog:
@@ -34,6 +34,7 @@ class RowLog:
         self.status = status
         self.switch_off = switch_off
         self.kept: list[Rows] = []
+        self.canary_rows: list[Observation] = []
         self.ended: dict[str, tuple[Request, int]] = {}
         self.fingerprints: list[tuple[int, str]] = []
         """Each change of the model: how many times rows had been kept before it, and the new fingerprint."""
@@ -42,6 +43,10 @@ class RowLog:
     def rows(self, rows: Rows) -> None:
         """Keeps the rows of one step."""
         self.kept.append(rows)
+
+    def canaries(self, observations: list[Observation]) -> None:
+        """Keeps rows of canaries."""
+        self.canary_rows += observations
 
     def finished(self, request: Request, last_position: int) -> None:
         """Keeps the end of a request."""

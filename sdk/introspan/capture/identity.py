@@ -1,12 +1,15 @@
 """A request new to the worker in; who it is, and whether it is measured, out."""
 
 import re
+import time
+from collections.abc import Callable
 from typing import Any
 
 from introspan.admission import Admission
 from introspan.capture.passport import Passport, read
 from introspan.context import cluster_key, request_hash
 from introspan.observation import Request
+from introspan_wire import canary
 
 _CHILD = re.compile(r"(\d+)_(.+)")
 _SUFFIX = re.compile(r"-[0-9a-f]{8}$")
@@ -17,9 +20,17 @@ _LONGEST_ID = 256
 class Identity:
     """Names requests as their clients know them, and draws which are measured."""
 
-    def __init__(self, salt: bytes, admission: Admission) -> None:
+    def __init__(
+        self,
+        salt: bytes,
+        admission: Admission,
+        canary_key: bytes = b"",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._salt = salt
         self._admission = admission
+        self._canary_key = canary_key
+        self._clock = clock
 
     # Any: vLLM's NewRequestData.
     def of(self, new: Any) -> Request | None:
@@ -29,7 +40,8 @@ class Identity:
         passport = read(new.sampling_params)
         request_id = _external(new.req_id, passport)[:_LONGEST_ID]
         drawn = request_hash(request_id)
-        probability = self._admission.admit(drawn)
+        is_canary = self._is_canary(new.sampling_params, request_id)
+        probability = 1.0 if is_canary else self._admission.admit(drawn)
         if probability is None:
             return None
         caller = passport.cluster_key if passport is not None else None
@@ -46,7 +58,15 @@ class Identity:
             cached_tokens=int(new.num_computed_tokens),
             sampling_probability=probability,
             hash=drawn,
+            is_canary=is_canary,
         )
+
+    # Any: vLLM's SamplingParams.
+    def _is_canary(self, params: Any, request_id: str) -> bool:
+        if not self._canary_key:
+            return False
+        token = (getattr(params, "extra_args", None) or {}).get(canary.XARG)
+        return token is not None and canary.is_genuine(self._canary_key, request_id, token, self._clock())
 
 
 def _external(worker_id: str, passport: Passport | None) -> str:

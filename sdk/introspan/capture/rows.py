@@ -52,7 +52,8 @@ class Table:
     """The requests in the engine that are measured, by slot; every array is indexed by slot."""
 
     def __init__(self, capacity: int, token_stride: int) -> None:
-        self._stride = token_stride
+        self._token_stride = token_stride
+        self._stride = np.full(capacity, token_stride, np.int64)
         self._free = list(range(capacity - 1, -1, -1))
         self._slots: dict[str, int] = {}
         self._requests: list[Request | None] = [None] * capacity
@@ -73,7 +74,8 @@ class Table:
         self._slots[request.key] = slot
         self._requests[slot] = request
         self._prompt_tokens[slot] = request.prompt_tokens
-        self._phase[slot] = (request.hash >> 32) % self._stride
+        stride = self._stride[slot] = 1 if request.is_canary else self._token_stride
+        self._phase[slot] = (request.hash >> 32) % stride
         self._high_water[slot] = -1
         self._batch_ids = []
         return slot
@@ -111,26 +113,24 @@ class Table:
         if not fresh.any():
             return None
         self._high_water[slots[fresh]] = position[fresh]
-        place = (decoded + self._phase[slots]) % self._stride
-        if self._stride <= BURST:
-            place = decoded.copy()
-            measured = fresh
-        else:
-            # A burst that began before the first decoded token is measured from its middle on.
-            place = np.minimum(place, decoded)
-            measured = fresh & ((decoded == -1) | ((decoded + self._phase[slots]) % self._stride < BURST))
+        stride = self._stride[slots]
+        every = stride <= BURST
+        offset = (decoded + self._phase[slots]) % stride
+        measured = fresh & (every | (decoded == -1) | (offset < BURST))
         batch = np.flatnonzero(measured)
         if not batch.size:
             return None
         prompt = decoded[batch] == -1
         chosen = slots[batch]
-        last_of_burst = (decoded[batch] + self._phase[chosen]) % self._stride == min(BURST, self._stride) - 1
+        # A burst that began before the first decoded token is measured from its middle on.
+        place = np.where(every, decoded, np.minimum(offset, decoded))[batch]
+        last_of_burst = offset[batch] == np.minimum(BURST, stride[batch]) - 1
         return Selection(
             requests=[request for slot in chosen if (request := self._requests[slot]) is not None],
             slot=chosen,
             token=np.cumsum(scheduled)[batch] - 1,
             batch=batch,
             position=position[batch],
-            burst=np.where(prompt, -1, place[batch]),
-            attention=prompt | last_of_burst | (self._stride == 1),
+            burst=np.where(prompt, -1, place),
+            attention=prompt | last_of_burst | (stride[batch] == 1),
         )
