@@ -232,6 +232,10 @@ def alarms(of, rng, ticks, *, tolerant=True):
 def test_healthy_hours_of_a_changing_mixture_raise_no_ticket_and_without_tolerance_they_do():
     rng = np.random.default_rng(13)
     # Five hours at a ticket a day: a false one has a chance of at most 0.2, and is far rarer in fact.
-    assert alarms(reference(sample(rng, 4000)), rng, 1800) == 0
+    assert alarms(reference(sample(rng, 4000)), rng, 900) == 0
+    assert alarms(reference(sample(rng, 600)), rng, 900) == 0
     # One cell, so that no bound is lowered for another cell.
-    assert alarms(reference(sample(rng, 600)), rng, 1800, tolerant=False) > 2
+    one_cell = reference(
+        sample(rng, 600, projection=np.full((600, 64), np.nan, np.float32), length=np.full(600, 9))
+    )
+    assert alarms(one_cell, rng, 1800, tolerant=False) > 2

@@ -160,7 +160,7 @@ def test_cells_have_enough_rows_and_every_request_has_one():
     classes = fit_classes(one.projection, np.ones(4000, bool), 0)
     class_id, _ = classes.nearest(one.projection)
     bins = length_bin(one.length)
-    cells = fit_cells(class_id, bins, classes)
+    cells = fit_cells(class_id, bins, classes, 500)
     _, cell = members(cells, class_id, bins)
     assert np.bincount(cell).min() >= 500
     assert np.bincount(cell).sum() == 8000

@@ -6,7 +6,15 @@ from numpy.typing import NDArray
 from introspan_collector.detect.classes import Classes
 
 LENGTH_BINS = 32
-FEWEST_ROWS = 500
+
+
+def fewest_rows(total: int) -> int:
+    """Rows that a cell needs: an eighth of all, but at least 100 and at most 500.
+
+    A cell that joins several classes alarms when their proportions change, so a small reference must not be one cell;
+    smaller cells have wider bounds, which costs some delay.
+    """
+    return min(500, max(100, total // 8))
 
 
 def length_bin(length: NDArray[np.int64]) -> NDArray[np.int8]:
@@ -15,7 +23,7 @@ def length_bin(length: NDArray[np.int64]) -> NDArray[np.int8]:
 
 
 def fit_cells(
-    class_id: NDArray[np.int16], bins: NDArray[np.int8], classes: Classes, fewest: int = FEWEST_ROWS
+    class_id: NDArray[np.int16], bins: NDArray[np.int8], classes: Classes, fewest: int
 ) -> NDArray[np.int16]:
     """The cell of each class and length bin, int16 [C + 1, 32]; its last row is for requests without a class.
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from introspan_collector.detect.cells import fit_cells, length_bin, members
+from introspan_collector.detect.cells import fewest_rows, fit_cells, length_bin, members
 from introspan_collector.detect.classes import Classes, fit_classes, no_classes
 from introspan_collector.detect.reference import Counts, Identity, Population, Reference, State
 from introspan_collector.detect.reservoir import Gathered
@@ -52,7 +52,7 @@ def _population(part: Gathered, prompt: NDArray[np.float32], classes: Classes, k
     if not fit[:kept].any():
         fit = np.ones(len(fit), np.bool_)  # one or two rows: something has to be fitted
     rows = part.rows.take(slice(kept))
-    cells = fit_cells(class_id[:kept], bins[:kept], classes)
+    cells = fit_cells(class_id[:kept], bins[:kept], classes, fewest_rows(len(rows)))
     fitted = np.flatnonzero(fit[:kept])
     row, cell = members(cells, class_id[fitted], bins[fitted])
     spreads = [fit_spread(rows.features[fitted[row[cell == i]]]) for i in range(int(cells.max()) + 1)]

@@ -39,7 +39,7 @@ def to_bytes(reference: Reference) -> bytes:
     """A zip archive: manifest.json says what it is, the .npy files hold the numbers. Equal references, equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        _write(archive, _MANIFEST, json.dumps(_manifest(reference), indent=1).encode())
+        _write(archive, _MANIFEST, json.dumps(overview(reference), indent=1).encode())
         for name, array in sorted(_arrays(reference).items()):
             content = io.BytesIO()
             np.save(content, np.ascontiguousarray(array), allow_pickle=False)
@@ -62,7 +62,7 @@ def from_bytes(data: bytes, identity: Identity | None = None) -> Reference:
         )
     try:
         reference = _reference(manifest, arrays)
-        unharmed = manifest == json.loads(json.dumps(_manifest(reference)))
+        unharmed = manifest == json.loads(json.dumps(overview(reference)))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"reference is damaged ({error!r}): {_REMEDY}") from error
     if not unharmed:
@@ -102,7 +102,7 @@ def _described(reference: Reference) -> dict[str, object]:
 
 
 # Any: what JSON can hold.
-def _manifest(reference: Reference) -> dict[str, Any]:
+def overview(reference: Reference) -> dict[str, Any]:
     """What is described, its hash, and figures for whoever reviews the file."""
     return {
         **_described(reference),
