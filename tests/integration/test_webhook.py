@@ -223,7 +223,7 @@ def test_a_target_that_was_added_is_told_of_what_is_open_and_one_that_knows_is_n
         notifier.put(opened(book))
         notifier.put(opened(Incidents(), stream(model="forgotten")))
         eventually(lambda: delivered(notifier) == 2)
-    with receiving() as added, notifying(tmp_path, receiver.url, added.url) as again:
+    with receiving() as added, notifying(tmp_path, receiver.url, added.url, resend_seconds=0.2) as again:
         again.resume([notice(one, "runbook") for one in book.open()])
         eventually(lambda: delivered(again) == 2)
         time.sleep(0.3)

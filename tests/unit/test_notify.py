@@ -195,9 +195,18 @@ def test_alerts_whose_incident_nobody_knows_are_ended(box):
     box.put(told("known"), now=0.0)
     box.put(told("unknown"), now=0.0)
     box.delivered("t", due(box), again=60.0)
-    box.retain({"known"}, now_unix_seconds=200.0, now=1.0)
-    (ended,) = notices(due(box))
+    box.retain({"known"}, now_unix_seconds=200.0, due=30.0)
+    assert due(box, now=29.0) == []
+    (ended,) = notices(due(box, now=30.0))
     assert (ended.subject, ended.ended_unix_seconds) == ("unknown", 200.0)
+
+
+def test_an_alert_that_the_log_brings_back_in_time_is_not_ended(box):
+    box.put(told(), now=0.0)
+    box.delivered("t", due(box), again=60.0)
+    box.retain(set(), now_unix_seconds=200.0, due=30.0)
+    box.put(told(incident="read again", at=201.0), now=2.0)
+    assert notices(due(box, now=40.0)) == [told(incident="read again", at=201.0)]
 
 
 @pytest.mark.parametrize("content", [b"not a database at all, but long enough to look like one", b""])

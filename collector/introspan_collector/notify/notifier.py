@@ -78,17 +78,14 @@ class Notifier:
         self._outbox.put(notice, self._clock())
         self._rouse()
 
-    def retain(self, subjects: Collection[str]) -> None:
-        """Ends what is still told of any other subject: call it at start with those whose incidents are open."""
-        self._outbox.retain(subjects, self._unix(), self._clock())
-        self._rouse()
-
     def resume(self, notices: Collection[Notice]) -> None:
         """Takes what is to be told of every open incident, and ends the rest: call it at start.
 
-        A target that was added since, or a lost file, is made good; who knows already is not told again.
+        A target that was added since, or a lost file, is made good; who knows already is not told again. The rest
+        waits for resend_seconds, in which the log is read again from the last checkpoint and may bring it back.
         """
-        self.retain({notice.subject for notice in notices})
+        due = self._clock() + self._settings.resend_seconds
+        self._outbox.retain({notice.subject for notice in notices}, self._unix(), due)
         for notice in notices:
             self.put(notice)
 

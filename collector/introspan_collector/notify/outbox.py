@@ -53,13 +53,13 @@ class Outbox:
                 if not self._storage.finished(target, key, notice.incident):
                     self._put(target, key, notice, now)
 
-    def retain(self, subjects: Collection[str], now_unix_seconds: float, now: float) -> None:
-        """Ends the alerts of every other subject: nobody would end them later."""
+    def retain(self, subjects: Collection[str], now_unix_seconds: float, due: float) -> None:
+        """Ends the alerts of every other subject, to be told when due unless they are put again before."""
         with self._saving():
             for target, letters in self._letters.items():
                 for letter in list(letters.values()):
                     if letter.notice.subject not in subjects:
-                        self._supersede(target, letter, now_unix_seconds, now)
+                        self._supersede(target, letter, now_unix_seconds, due)
 
     def due(self, target: str, now: float, now_unix_seconds: float, most: int) -> list[Letter]:
         """Copies of at most so many letters to send now, those first that failed least; old ones are given up."""
@@ -146,7 +146,7 @@ class Outbox:
         if len(letters) > self._limit:
             self._drop(target, min(letters.values(), key=_worth), "queue_full")
 
-    def _supersede(self, target: str, letter: Letter, now_unix_seconds: float, now: float) -> None:
+    def _supersede(self, target: str, letter: Letter, now_unix_seconds: float, due: float) -> None:
         if letter.over:
             return
         if not letter.told:
@@ -155,7 +155,7 @@ class Outbox:
             return
         ended = max(now_unix_seconds, letter.notice.started_unix_seconds)
         over = replace(letter.notice, ended_unix_seconds=ended, updated_unix_seconds=now_unix_seconds)
-        _renew(letter, over, now)
+        _renew(letter, over, due)
         self._storage.save(target, letter)
 
     def _drop(self, target: str, letter: Letter, reason: str) -> None:
@@ -164,11 +164,11 @@ class Outbox:
         self.dropped[reason] += 1
 
 
-def _renew(letter: Letter, notice: Notice, now: float) -> None:
+def _renew(letter: Letter, notice: Notice, due: float) -> None:
     letter.notice = notice
     letter.version += 1
     letter.news = True
-    letter.due = now
+    letter.due = due
 
 
 def _worth(letter: Letter) -> tuple[bool, bool, float]:
