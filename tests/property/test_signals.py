@@ -8,10 +8,10 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from introspan.capture.output import output_statistics
+from introspan.capture.output import Vocabulary
 from introspan.capture.repetition import longest_period_tail
-from introspan.capture.residual import direction, layer_statistics, step_statistics
-from introspan.capture.sampler import SamplingParameters, pit
+from introspan.capture.residual import curvature, direction, layer_statistics, step
+from introspan.capture.sampler import Sampling, pit
 
 EXAMPLES = settings(max_examples=60, deadline=None)
 SEEDS = st.integers(0, 2**31)
@@ -34,7 +34,7 @@ def test_layers_are_measured_alike_at_every_size(seed, d, exponent, after_expone
     after = _random(seed + 1, 2, d) * 10.0 ** min(36, exponent + after_exponent)
     if bad is not None:
         h[1, seed % d] = bad
-    found = layer_statistics(h, after)
+    found = layer_statistics(direction(h), direction(after))
     rows = [0] if bad is not None else [0, 1]
     for row in rows:
         at, then = h[row].double().numpy(), after[row].double().numpy()
@@ -61,15 +61,17 @@ def test_layers_are_measured_alike_at_every_size(seed, d, exponent, after_expone
 @given(seed=SEEDS, d=st.integers(2, 200), exponents=st.tuples(*[st.integers(-30, 30)] * 3))
 def test_steps_do_not_depend_on_the_size_of_the_stream(seed, d, exponents):
     burst = [_random(seed + i, 1, d) * 10.0**exponent for i, exponent in enumerate(exponents)]
-    found = step_statistics(*(direction(h).unit for h in burst))
+    units = [direction(h).unit for h in burst]
+    earlier, later = (step(last, current) for last, current in pairwise(units))
+    velocity, angle = later.length.item(), curvature(earlier, later).item()
     unit = [h.double().numpy()[0] for h in burst]
     unit = [h / np.linalg.norm(h) for h in unit]
     b, a = (later - earlier for earlier, later in pairwise(unit))
-    assert math.isclose(found.velocity.item(), np.linalg.norm(a), abs_tol=1e-5)
-    assert 0 <= found.velocity.item() <= 2 + 1e-6
+    assert math.isclose(velocity, np.linalg.norm(a), abs_tol=1e-5)
+    assert 0 <= velocity <= 2 + 1e-6
     if min(np.linalg.norm(a), np.linalg.norm(b)) > 1e-3:
         cosine = a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
-        assert math.isclose(math.cos(found.curvature.item()), cosine, abs_tol=1e-3)
+        assert math.isclose(math.cos(angle), cosine, abs_tol=1e-3)
 
 
 @EXAMPLES
@@ -84,14 +86,14 @@ def test_output_is_that_of_the_softmax(seed, size, magnitude, offset, masked):
     logits = _random(seed, 1, size) * magnitude + offset
     masked = min(masked, size - 2)
     logits[0, :masked] = -math.inf
-    found = output_statistics(logits, torch.tensor([size - 1]))
+    found = Vocabulary(size).statistics(logits[0].numpy(), size - 1)
     p = logits[0].double().softmax(dim=0)
     two = p.topk(2).values
-    assert math.isclose(found.entropy.item(), torch.special.entr(p).sum().item(), abs_tol=1e-4)
-    assert math.isclose(found.margin.item(), (two[0] - two[1]).item(), abs_tol=1e-5)
+    assert math.isclose(found.entropy, torch.special.entr(p).sum().item(), abs_tol=1e-4)
+    assert math.isclose(found.margin, (two[0] - two[1]).item(), abs_tol=1e-5)
     expected = logits[0].double().log_softmax(dim=0)[-1].item()
-    assert math.isclose(found.logprob.item(), expected, abs_tol=1e-4, rel_tol=1e-6)
-    assert found.nonfinite.item() == masked
+    assert math.isclose(found.logprob, expected, abs_tol=1e-4, rel_tol=1e-6)
+    assert found.nonfinite == masked
 
 
 def _sampled(x, top_k, top_p, min_p):
@@ -124,15 +126,15 @@ def test_pit_covers_the_unit_interval_once_in_steps_of_q(
     seed, size, levels, temperature, top_k, top_p, min_p
 ):
     """U runs over [0, 1] without gap or overlap, which makes it uniform, whatever ties and filters do."""
-    logits = torch.randint(levels, (1, size), generator=torch.Generator().manual_seed(seed)) / 7.0
-    rows = torch.arange(size)
-    settings = SamplingParameters(
-        *(torch.full((size,), x) for x in (temperature, top_k, top_p, min_p)), filtered=True
-    )
-    everywhere = logits.expand(size, size)
-    q = _sampled(logits[0].double().numpy() / temperature, top_k, top_p, min_p)
-    low = pit(everywhere, rows, settings, torch.zeros(size)).double()
-    high = pit(everywhere, rows, settings, torch.ones(size)).double()
+    logits = torch.randint(
+        levels, (size,), generator=torch.Generator().manual_seed(seed)
+    ).numpy() / np.float32(7)
+    asked = Sampling(temperature, top_k, top_p, min_p, reproducible=True)
+    q = _sampled(logits.astype(np.float64) / temperature, top_k, top_p, min_p)
+    vocabulary = Vocabulary(size)
+    vocabulary.statistics(logits, 0)
+    weights = vocabulary.weights(temperature).clone()
+    low, high = (np.array([pit(weights, token, asked, v) for token in range(size)]) for v in (0.0, 1.0))
     spans = sorted(
         {(round(a, 5), round(b, 5)) for a, b in zip(low.tolist(), high.tolist(), strict=True) if b > a}
     )
@@ -140,7 +142,7 @@ def test_pit_covers_the_unit_interval_once_in_steps_of_q(
     assert abs(spans[-1][1] - 1) < 1e-4
     assert all(abs(before[1] - after[0]) < 1e-4 for before, after in pairwise(spans))
     up_to = np.array([q[q >= x].sum() for x in q])
-    assert np.allclose(high.numpy()[q > 0], up_to[q > 0], atol=1e-4)
+    assert np.allclose(high[q > 0], up_to[q > 0], atol=1e-4)
 
 
 @EXAMPLES

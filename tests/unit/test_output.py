@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
-from introspan.capture.output import output_statistics
+from introspan.capture.output import Vocabulary
 
 
 def naive(logits, token):
@@ -21,46 +20,68 @@ def naive(logits, token):
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def statistics(logits, token):
+    return Vocabulary(len(logits)).statistics(np.array(logits, np.float32), token)
+
+
 @pytest.mark.parametrize(("scale", "offset"), [(0.0, 0.0), (1.0, 0.0), (5.0, 1e3), (30.0, -1e3)])
-def test_output_statistics_are_those_of_the_softmax(scale, offset, dtype):
-    generator = torch.Generator().manual_seed(0)
-    logits = (torch.randn(4, 3000, generator=generator) * scale + offset).to(dtype)
-    tokens = torch.tensor([0, 17, 2999, int(logits[3].argmax())])
-    found = output_statistics(logits, tokens)
-    for row in range(4):
-        expected = naive(logits[row].double().numpy(), int(tokens[row]))
-        measured = [float(x[row]) for x in (found.entropy, found.margin, found.logprob)]
-        assert measured == pytest.approx(expected, abs=3e-5)
-    assert not found.nonfinite.any()
+def test_output_statistics_are_those_of_the_softmax(scale, offset):
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(size=(4, 3000)) * scale + offset).astype(np.float32)
+    vocabulary = Vocabulary(3000)
+    for row, token in zip(rows, [0, 17, 2999, int(rows[3].argmax())], strict=True):
+        found = vocabulary.statistics(row, token)
+        expected = naive(row.astype(np.float64), token)
+        assert (found.entropy, found.margin, found.logprob) == pytest.approx(expected, abs=3e-5)
+        assert found.nonfinite == 0
 
 
 def test_tied_leaders_have_no_margin():
-    assert output_statistics(torch.tensor([[1.0, 3.0, 3.0, 0.0]]), torch.tensor([1])).margin.item() == 0
+    assert statistics([1.0, 3.0, 3.0, 0.0], 1).margin == 0
 
 
 def test_logits_are_left_as_they_were():
-    logits = torch.randn(3, 100)
-    before = logits.clone()
-    output_statistics(logits, torch.tensor([1, 2, 3]))
-    assert torch.equal(logits, before)
+    logits = np.random.default_rng(1).normal(size=100).astype(np.float32)
+    before = logits.copy()
+    vocabulary = Vocabulary(100)
+    vocabulary.statistics(logits, 1)
+    vocabulary.weights(0.5)
+    assert np.array_equal(logits, before)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_weights_are_those_of_the_row_at_hand(temperature):
+    rng = np.random.default_rng(2)
+    vocabulary = Vocabulary(100)
+    for _ in range(2):
+        logits = rng.normal(size=100).astype(np.float32)
+        vocabulary.statistics(logits, 1)
+        expected = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+        assert vocabulary.weights(temperature).numpy() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_nan_and_infinity_are_counted_and_their_row_is_not_measured(value):
-    logits = torch.randn(3, 100, generator=torch.Generator().manual_seed(1))
-    logits[1, [4, 50]] = value
-    found = output_statistics(logits, torch.tensor([4, 4, 4]))
-    assert found.nonfinite.tolist() == [0, 2, 0]
-    for signal in (found.entropy, found.margin, found.logprob):
-        assert signal.isnan().tolist() == [False, True, False]
+    rows = np.random.default_rng(3).normal(size=(3, 100)).astype(np.float32)
+    rows[1, [4, 50]] = value
+    vocabulary = Vocabulary(100)
+    found = [vocabulary.statistics(row, 4) for row in rows]
+    assert [each.nonfinite for each in found] == [0, 2, 0]
+    for signal in ("entropy", "margin", "logprob"):
+        assert [math.isnan(getattr(each, signal)) for each in found] == [False, True, False]
 
 
 def test_minus_infinity_is_counted_and_has_probability_zero():
-    logits = torch.randn(2, 100, generator=torch.Generator().manual_seed(2))
-    expected = naive(np.delete(logits[1].double().numpy(), [3, 4]), 10)
-    logits[1, [3, 4]] = -math.inf
-    found = output_statistics(logits, torch.tensor([0, 12]))
-    assert found.nonfinite.tolist() == [0, 2]
-    assert [found.entropy[1], found.margin[1], found.logprob[1]] == pytest.approx(expected, abs=1e-5)
-    assert output_statistics(logits, torch.tensor([0, 3])).logprob[1] == -math.inf
+    logits = np.random.default_rng(4).normal(size=100).astype(np.float32)
+    expected = naive(np.delete(logits.astype(np.float64), [3, 4]), 10)
+    logits[[3, 4]] = -math.inf
+    found = statistics(logits, 12)
+    assert found.nonfinite == 2
+    assert (found.entropy, found.margin, found.logprob) == pytest.approx(expected, abs=1e-5)
+    assert statistics(logits, 3).logprob == -math.inf
+
+
+def test_a_row_without_any_possible_token_is_not_measured():
+    found = statistics([-math.inf] * 10, 3)
+    assert math.isnan(found.entropy)
+    assert found.nonfinite == 10

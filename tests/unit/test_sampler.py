@@ -9,7 +9,8 @@ from scipy import stats
 from vllm import _custom_ops as _kernels  # noqa: F401 - registers the sampler's kernel
 from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler, apply_top_k_top_p
 
-from introspan.capture.sampler import SamplingParameters, greedy_mismatch, pit
+from introspan.capture.output import Vocabulary
+from introspan.capture.sampler import Sampling, greedy_mismatch, pit
 
 SETTINGS = {
     "plain": (1.0, 0, 1.0, 0.0),
@@ -25,14 +26,13 @@ SETTINGS = {
 }
 
 
-def parameters(rows, temperature, top_k, top_p, min_p):
-    return SamplingParameters(
-        torch.full((rows,), temperature),
-        torch.full((rows,), top_k),
-        torch.full((rows,), top_p),
-        torch.full((rows,), min_p),
-        filtered=top_k > 0 or top_p < 1 or min_p > 0,
-    )
+def pits(logits, tokens, setting, v):
+    """U of each row by one vocabulary, as the output probe computes them."""
+    vocabulary, found = Vocabulary(logits.shape[1]), []
+    for row, token, own in zip(logits.float().numpy(), tokens.tolist(), v.tolist(), strict=True):
+        vocabulary.statistics(row, token)
+        found.append(pit(vocabulary.weights(setting[0]), token, Sampling(*setting, reproducible=True), own))
+    return np.array(found)
 
 
 def sampled_distribution(logits, temperature, top_k, top_p, min_p):
@@ -59,11 +59,10 @@ def test_pit_follows_its_definition_for_every_token(setting, size):
     generator = torch.Generator().manual_seed(size)
     logits = torch.randn(1, size, generator=generator) * 3
     q = sampled_distribution(logits, *setting)[0]
-    tokens = torch.arange(size)
     v = torch.rand(size, generator=generator)
-    found = pit(logits.expand(size, size), tokens, parameters(size, *setting), v)
+    found = pits(logits.expand(size, size), torch.arange(size), setting, v)
     expected = [naive(q, token, float(v[token])) for token in range(size)]
-    assert found.numpy() == pytest.approx(expected, abs=3e-6)
+    assert found == pytest.approx(expected, abs=3e-6)
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
@@ -77,8 +76,8 @@ def test_pit_of_tokens_that_vllm_samples_is_uniform(setting):
     x = x.masked_fill(p < min_p * p.amax(dim=-1, keepdim=True), -math.inf)
     k = torch.full((rows,), top_k, dtype=torch.int32) if 0 < top_k < 1500 else None
     tokens, _ = TopKTopPSampler().forward_cpu(x, {}, k, torch.full((rows,), top_p) if top_p < 1 else None)
-    u = pit(logits, tokens.long(), parameters(rows, *setting), torch.rand(rows))
-    assert stats.kstest(u.numpy(), "uniform").pvalue > 1e-3
+    u = pits(logits, tokens, setting, torch.rand(rows))
+    assert stats.kstest(u, "uniform").pvalue > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -96,71 +95,43 @@ def test_pit_of_a_sampler_that_ignores_what_was_requested_is_not_uniform(sampled
     rng = np.random.default_rng(4)
     logits = torch.from_numpy(rng.normal(size=(2000, 500)) * 2.5).float()
     q = sampled_distribution(logits, *SETTINGS[sampled])
-    tokens = [rng.choice(500, p=row) for row in q]
-    u = pit(
-        logits,
-        torch.tensor(tokens),
-        parameters(2000, *SETTINGS[requested]),
-        torch.from_numpy(rng.random(2000)),
-    )
-    assert stats.kstest(u.numpy(), "uniform").pvalue < 1e-6
-
-
-def test_rows_with_different_parameters_are_each_measured_by_their_own():
-    generator = torch.Generator().manual_seed(5)
-    logits = torch.randn(len(SETTINGS), 2000, generator=generator) * 3
-    tokens = logits.topk(3).indices[:, 2]
-    v = torch.rand(len(SETTINGS), generator=generator)
-    columns = [torch.tensor(column) for column in zip(*SETTINGS.values(), strict=True)]
-    together = pit(logits, tokens, SamplingParameters(*columns, filtered=True), v)
-    for i, setting in enumerate(SETTINGS.values()):
-        row = slice(i, i + 1)
-        alone = pit(logits[row], tokens[row], parameters(1, *setting), v[row])
-        assert together[i].item() == pytest.approx(alone.item(), abs=1e-6)
+    tokens = np.array([rng.choice(500, p=row) for row in q])
+    u = pits(logits, tokens, SETTINGS[requested], rng.random(2000))
+    assert stats.kstest(u, "uniform").pvalue < 1e-6
 
 
 @pytest.mark.parametrize("setting", ["top_k", "top_p", "min_p", "all"])
 def test_a_token_outside_the_support_gives_one(setting):
     logits = torch.linspace(0, 30, 3000).view(1, -1)
-    assert pit(logits, torch.tensor([5]), parameters(1, *SETTINGS[setting]), torch.tensor([0.0])).item() == 1
+    assert pits(logits, torch.tensor([5]), SETTINGS[setting], torch.tensor([0.0])).tolist() == [1]
 
 
 def test_a_token_far_below_the_leader_gives_one_without_overflow():
     logits = torch.zeros(2, 100)
     logits[:, 0] = 1e4
     logits[1, 7] = -math.inf
-    found = pit(logits, torch.tensor([7, 7]), parameters(2, *SETTINGS["plain"]), torch.tensor([0.5, 0.5]))
+    found = pits(logits, torch.tensor([7, 7]), SETTINGS["plain"], torch.tensor([0.5, 0.5]))
     assert found.tolist() == [1, 1]
 
 
 def test_tokens_tied_at_the_edge_of_top_p_count_only_as_many_as_stay():
     # Ten tokens of probability 0.1: top-p 0.35 keeps four of them, whichever the sampler's sort puts last.
     v = torch.linspace(0, 1, 10)
-    found = pit(torch.zeros(10, 10), torch.arange(10), parameters(10, 1.0, 0, 0.35, 0.0), v)
-    assert found.numpy() == pytest.approx(v.numpy(), abs=1e-6)
+    found = pits(torch.zeros(10, 10), torch.arange(10), (1.0, 0, 0.35, 0.0), v)
+    assert found == pytest.approx(v.numpy(), abs=1e-6)
 
 
-@pytest.mark.parametrize("setting", ["plain", "top_k", "top_p"])
-def test_rows_that_are_greedy_or_not_finite_are_not_measured(setting):
-    _, top_k, top_p, min_p = SETTINGS[setting]
-    logits = torch.randn(4, 2000)
-    logits[1, 3], logits[2, 3] = math.nan, math.inf
-    settings = parameters(4, 1.0, top_k, top_p, min_p)
-    settings.temperature[0] = 0.0
-    best = logits[3].argmax()
-    found = pit(logits, best.expand(4), settings, torch.full((4,), 0.5))
-    assert found.isnan().tolist() == [True, True, True, False]
+@pytest.mark.parametrize("top_p", [1e-9, 0.5, 1 - 1e-9])
+def test_a_flat_distribution_is_cut_where_top_p_says(top_p):
+    rows = 50_000
+    found = pits(torch.zeros(1, rows), torch.tensor([0]), (1.0, 0, top_p, 0.0), torch.tensor([0.25]))
+    assert found.tolist() == pytest.approx([0.25], abs=1e-5)
 
 
-def test_logits_are_left_as_they_were():
-    logits = torch.randn(2, 2000)
-    before = logits.clone()
-    pit(logits, torch.tensor([0, 1]), parameters(2, *SETTINGS["all"]), torch.rand(2))
-    assert torch.equal(logits, before)
+def test_greedy_mismatch_counts_tokens_below_the_maximum():
+    logits = np.array([0.0, 5.0, 5.0, 1.0], np.float32)
+    assert [greedy_mismatch(logits, token) for token in range(4)] == [1, 0, 0, 1]
 
 
-def test_greedy_mismatch_counts_only_greedy_tokens_below_the_maximum():
-    logits = torch.tensor([[0.0, 5.0, 5.0, 1.0]]).expand(5, 4)
-    tokens = torch.tensor([1, 2, 3, 3, 0])
-    temperature = torch.tensor([0.0, 0.0, 0.0, 1.0, 1e-6])
-    assert greedy_mismatch(logits, tokens, temperature).tolist() == [0, 0, 1, 0, 1]
+def test_temperatures_below_that_of_vllm_are_greedy():
+    assert [Sampling(t, 0, 1.0, 0.0, reproducible=True).is_greedy for t in (0.0, 1e-6, 1e-4)] == [1, 1, 0]

@@ -59,7 +59,9 @@ class AttentionTap:
             return
         assert self.index is not None
         start, stop = self.start, self.start + self.index.numel()
-        torch.index_select(query.view(-1, *self.q.shape[1:]), 0, self.index, out=self.q[start:stop])
+        if query.dim() != 3:
+            query = query.view(-1, *self.q.shape[1:])
+        torch.index_select(query, 0, self.index, out=self.q[start:stop])
         if self.with_output:
             output = kwargs["output"].view(-1, *self.q.shape[1:])
             torch.index_select(output, 0, self.index, out=self.output[start:stop])

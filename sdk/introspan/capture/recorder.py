@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from introspan.capture.attention_probe import AttentionProbe
 from introspan.capture.columns import Layout
 from introspan.capture.health import Health
-from introspan.capture.output_probe import OutputProbe, Sampling
+from introspan.capture.output_probe import OutputProbe
 from introspan.capture.repetition import longest_period_tail
 from introspan.capture.rows import Selection, Table
+from introspan.capture.sampler import Sampling
 from introspan.capture.self_check import check_streams
 from introspan.capture.stream_probe import StreamProbe
 from introspan.capture.waiting import Waiting
@@ -29,7 +30,7 @@ from introspan.observation import Request, Rows
 TOGETHER_ROWS = 48
 """Rows that are computed together, unless one has waited too long."""
 
-LONGEST_WAIT_SECONDS = 1.0
+LONGEST_WAIT_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,6 +169,7 @@ class Recorder:
         self._health.measured_rows += len(selection)
         is_urgent = not self._streams_checked or self._begins_to_repeat(selection, values)
         is_urgent |= attention is not None and not attention.can_wait
+        is_urgent |= self._is_not_finite(selection, before)
         self._abandon_step()
         if is_urgent or self._waiting.count >= TOGETHER_ROWS:
             self.flush()
@@ -183,8 +185,7 @@ class Recorder:
         if attention is not None and self._health.is_on("attention"):
             self._guard("attention", lambda: attention.measure(values))
         if self._health.is_on("output"):
-            seeds = np.array([request.hash for request in selection.requests], np.uint64)
-            self._guard("output", lambda: output.measure(selection, seeds, values))
+            self._guard("output", lambda: output.measure(selection, values))
         rows = Rows(selection.requests, selection.position, values.copy(), self._closes(selection, values))
         self._forget_waiting()
         self._sinks.rows(rows)
@@ -223,6 +224,14 @@ class Recorder:
     def _begins_to_repeat(self, selection: Selection, values: NDArray[np.float32]) -> bool:
         repeating = np.flatnonzero(values[:, self._layout.blocks["output.repetition"].start] > 0)
         return any(selection.requests[row].key not in self._alarmed for row in repeating.tolist())
+
+    def _is_not_finite(self, selection: Selection, before: int) -> bool:
+        """Whether a request shows a value that is not finite for the first time: nobody should wait to be told."""
+        stream, output = self._probes.stream, self._probes.output
+        found = set(output.not_finite()) if self._health.is_on("output") else set()
+        if stream is not None and self._health.is_on("residual"):
+            found.update(stream.taps.not_finite(before, len(selection)))
+        return any(selection.requests[row].key not in self._alarmed for row in found)
 
     def _closes(self, selection: Selection, values: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Rows at which something countable begins; going on about it every row would say nothing new."""

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from introspan.capture.columns import Layout
 from introspan.capture.projection import orthogonal_map, project
-from introspan.capture.residual import direction, layer_statistics, step_statistics
+from introspan.capture.residual import curvature, direction, layer_statistics, step
 from introspan.capture.rows import Selection
 from introspan.capture.taps import Taps
 
@@ -30,8 +30,8 @@ class StreamProbe:
         shape = (capacity, len(layout.residual_layers), hidden_size)
         self._last = torch.zeros(shape)
         self._before_last = torch.zeros(shape)
-        self._last_position = np.full(capacity, -2, np.int64)
-        self._run = np.zeros(capacity, np.int64)
+        self._last_position = [-2] * capacity
+        self._run = [0] * capacity
 
     def forget(self, slot: int) -> None:
         """Drops what is kept of a request whose slot is free again."""
@@ -44,57 +44,78 @@ class StreamProbe:
         several.
         """
         blocks = self._layout.blocks
-        streams = self.taps.rows(len(selection))
-        statistics = layer_statistics(streams.index_select(1, self._at), streams.index_select(1, self._after))
+        everywhere = direction(self.taps.rows(len(selection)))
+        at = everywhere.select(self._at)
+        statistics = layer_statistics(at, everywhere.select(self._after))
         for name in ("log_rms", "log_peak", "turn", "update_ratio", "nonfinite"):
             values[:, blocks[f"residual.{name}"]] = getattr(statistics, name).numpy()
-        self._measure_steps(selection, statistics.unit, values)
+        self._measure_steps(selection, at.unit, values)
         if self._map is not None:
-            unit = direction(streams.index_select(1, self._projected)).unit
+            unit = everywhere.unit.index_select(1, self._projected)
             values[:, blocks["residual.projection"]] = project(unit, self._map).flatten(1).numpy()
 
     def _measure_steps(self, selection: Selection, unit: torch.Tensor, values: NDArray[np.float32]) -> None:
         """Velocity and curvature, from each row's two predecessors: rows of this batch, or what was kept."""
-        rows = np.flatnonzero(selection.burst >= 0).tolist()
-        if not rows:
-            return
         n = len(selection)
-        # Vectors by one index: the batch's own, then what is kept of each row's request.
-        slots = torch.from_numpy(selection.slot)
-        bank = torch.cat([unit, self._last[slots], self._before_last[slots]])
-        last, before_last, run = np.arange(n) + n, np.arange(n) + 2 * n, np.zeros(n, np.int64)
+        slots, positions, bursts = (
+            selection.slot.tolist(),
+            selection.position.tolist(),
+            selection.burst.tolist(),
+        )
+        # Vectors by one index: the batch's own, then the last and the one before of requests that go on from earlier.
+        going_on: list[int] = []
+        last, before_last, run = [0] * n, [0] * n, [0] * n
         newest: dict[int, int] = {}
-        for row in rows:
-            slot, position = int(selection.slot[row]), int(selection.position[row])
-            earlier = newest.get(slot)
-            if earlier is not None:
-                last[row], before_last[row] = earlier, last[earlier]
-            follows = selection.burst[row] > 0 and position == self._last_position[slot] + 1
-            run[row] = self._run[slot] = self._run[slot] + 1 if follows else 0
-            self._last_position[slot] = position
+        for row, (slot, position, burst) in enumerate(zip(slots, positions, bursts, strict=True)):
+            if burst < 0:
+                continue
+            if burst > 0 and position == self._last_position[slot] + 1:
+                run[row] = self._run[slot] + 1
+                earlier = newest.get(slot)
+                if earlier is None:
+                    last[row], before_last[row] = n + 2 * len(going_on), n + 2 * len(going_on) + 1
+                    going_on.append(slot)
+                else:
+                    last[row], before_last[row] = earlier, last[earlier]
+            self._run[slot], self._last_position[slot] = run[row], position
             newest[slot] = row
+        if not newest:
+            return
+        bank = unit
+        if going_on:
+            kept = torch.stack([self._last[going_on], self._before_last[going_on]], dim=1)
+            bank = torch.cat([unit, kept.flatten(0, 1)])
         self._write_steps(bank, last, before_last, run, values)
-        ends = np.array(list(newest.values()))
-        kept = torch.from_numpy(selection.slot[ends])
-        self._before_last[kept] = bank[torch.from_numpy(last[ends])]
-        self._last[kept] = bank[torch.from_numpy(ends)]
+        self._keep(bank, newest, last)
 
     def _write_steps(
         self,
         bank: torch.Tensor,
-        last: NDArray[np.int64],
-        before_last: NDArray[np.int64],
-        run: NDArray[np.int64],
+        last: list[int],
+        before_last: list[int],
+        run: list[int],
         values: NDArray[np.float32],
     ) -> None:
-        moving = np.flatnonzero(run >= 1)
-        if not moving.size:
+        moving = [row for row, length in enumerate(run) if length >= 1]
+        if not moving:
             return
-        step = step_statistics(
-            bank[torch.from_numpy(before_last[moving])],
-            bank[torch.from_numpy(last[moving])],
-            bank[torch.from_numpy(moving)],
+        later = step(_pick(bank, [last[row] for row in moving]), _pick(bank, moving))
+        values[moving, self._layout.blocks["residual.velocity"]] = later.length.numpy()
+        bent = [row for row in moving if run[row] >= 2]
+        if not bent:
+            return
+        later = step(_pick(bank, [last[row] for row in bent]), _pick(bank, bent))
+        earlier = step(
+            _pick(bank, [before_last[row] for row in bent]), _pick(bank, [last[row] for row in bent])
         )
-        values[moving, self._layout.blocks["residual.velocity"]] = step.velocity.numpy()
-        bent = run[moving] >= 2
-        values[moving[bent], self._layout.blocks["residual.curvature"]] = step.curvature.numpy()[bent]
+        values[bent, self._layout.blocks["residual.curvature"]] = curvature(earlier, later).numpy()
+
+    def _keep(self, bank: torch.Tensor, newest: dict[int, int], last: list[int]) -> None:
+        """Remembers the last two vectors of each request for the rows to come."""
+        slots, rows = torch.tensor(list(newest)), list(newest.values())
+        self._before_last.index_copy_(0, slots, _pick(bank, [last[row] for row in rows]))
+        self._last.index_copy_(0, slots, _pick(bank, rows))
+
+
+def _pick(bank: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    return bank.index_select(0, torch.tensor(rows))

@@ -4,6 +4,7 @@ The hooks only call an operator that writes into a preallocated buffer, so they 
 could be recorded in a CUDA graph; which rows it copies is set from outside before each step.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,8 +25,8 @@ class _Selection:
     """Which rows the operator copies now. One per process: the operator is looked up by name, not by object."""
 
     index: torch.Tensor | None = None
-    into: list[torch.Tensor] = field(default_factory=list)
-    outputs_into: list[torch.Tensor] = field(default_factory=list)
+    into: tuple[torch.Tensor, ...] = ()
+    outputs_into: tuple[torch.Tensor, ...] = ()
     fired: list[int] = field(default_factory=list)
     failed: bool = False
     health: Health | None = None
@@ -38,24 +39,25 @@ _library: torch.library.Library | None = None
 def _copy_rows(
     stream: torch.Tensor,
     output: torch.Tensor,
-    rows: torch.Tensor,  # noqa: ARG001 - written through `into`, but a compiler must know that it is
+    rows: torch.Tensor,  # noqa: ARG001 - written through `_selection`, but a compiler must know that it is
     outputs: torch.Tensor,  # noqa: ARG001 - the same
     tap: int,
 ) -> None:
     selection = _selection
-    if selection.index is None or selection.health is None:
+    index, health = selection.index, selection.health
+    if index is None or health is None:
         return
     started_ns = time.perf_counter_ns()
     try:
-        torch.index_select(stream, 0, selection.index, out=selection.into[tap])
+        torch.index_select(stream, 0, index, out=selection.into[tap])
         if selection.outputs_into:
-            torch.index_select(output, 0, selection.index[:CHECK_ROWS], out=selection.outputs_into[tap])
+            torch.index_select(output, 0, index[:CHECK_ROWS], out=selection.outputs_into[tap])
         selection.fired[tap] += 1
     except Exception as error:  # noqa: BLE001 - the edge of a probe inside the host's forward
         selection.index = None
         selection.failed = True
-        selection.health.error("residual", error)
-    selection.health.capture_ns += time.perf_counter_ns() - started_ns
+        health.error("residual", error)
+    health.capture_ns += time.perf_counter_ns() - started_ns
 
 
 def _copy_rows_fake(*_: object) -> None:
@@ -78,8 +80,8 @@ def register_operator(dispatch_key: str = "CPU") -> None:
 class Taps:
     """The tapped points of one model.
 
-    rows_max is the largest number of rows kept at once. Buffers are [rows_max, hidden size] in the
-    model's dtype, one a tap, allocated here. The hooks stay for the life of the model.
+    rows_max is the largest number of rows kept at once. They are kept in [taps, rows_max, hidden size] in the model's
+    dtype, allocated here. The hooks stay for the life of the model.
     """
 
     def __init__(
@@ -94,15 +96,16 @@ class Taps:
         register_operator(device.type.upper())
         self.points = points
         self._health = health
-        self._rows = [torch.zeros(rows_max, hidden_size, dtype=dtype, device=device) for _ in points]
-        self._outputs = [torch.zeros(CHECK_ROWS, hidden_size, dtype=dtype, device=device) for _ in points]
+        self._rows = torch.zeros(len(points), rows_max, hidden_size, dtype=dtype, device=device)
+        self._outputs = torch.zeros(len(points), CHECK_ROWS, hidden_size, dtype=dtype, device=device)
         for tap, point in enumerate(points):
             self._attach(tap, point)
 
     def _attach(self, tap: int, point: StreamPoint) -> None:
-        # A compiled graph finds the buffers through the module; not persistent, so no checkpoint ever holds them.
-        point.module.register_buffer("introspan_rows", self._rows[tap], persistent=False)
-        point.module.register_buffer("introspan_outputs", self._outputs[tap], persistent=False)
+        # What a compiled graph is told that the operator writes to: views of one tensor would look to it as if each
+        # tap wrote to all. Not persistent, so no checkpoint ever holds them.
+        for name in ("introspan_rows", "introspan_outputs"):
+            point.module.register_buffer(name, torch.zeros(1, device=self._rows.device), persistent=False)
         if point.form is Form.NORM:
             point.module.register_forward_hook(_norm_hook(tap))
         elif point.form is Form.NORM_INPUT:
@@ -115,9 +118,9 @@ class Taps:
 
         with_output: also for what the norms make of the first CHECK_ROWS of them.
         """
-        stop = start + index.numel()
-        _selection.into = [rows[start:stop] for rows in self._rows]
-        _selection.outputs_into = [rows[: index.numel()] for rows in self._outputs] if with_output else []
+        count = index.numel()
+        _selection.into = self._rows[:, start : start + count].unbind()
+        _selection.outputs_into = self._outputs[:, :count].unbind() if with_output else ()
         _selection.fired = [0] * len(self.points)
         _selection.failed = False
         _selection.health = self._health
@@ -138,19 +141,27 @@ class Taps:
 
     def complete(self) -> bool:
         """Whether every tap fired exactly once since `select`: only then do the buffers hold the step's rows."""
-        return all(count == 1 for count in _selection.fired)
+        return _selection.fired == [1] * len(self.points)
 
     def rows(self, count: int) -> torch.Tensor:
-        """The first rows of the buffers, float32 [count, taps, hidden size]."""
-        return torch.stack([rows[:count] for rows in self._rows], dim=1).float()
+        """The first rows of the buffers, float32 [count, taps, hidden size]; the next step writes over them."""
+        return self._rows[:, :count].transpose(0, 1).float()
+
+    def not_finite(self, start: int, count: int) -> list[int]:
+        """Which of these rows have a NaN or ±Inf at the deepest point, counted from start.
+
+        A sum adds values to it, so whatever is not finite before stays so; and one sum of a row says it.
+        """
+        sums = self._rows[-1, start : start + count].sum(dim=1, dtype=torch.float32)
+        return [row for row, total in enumerate(sums.tolist()) if not math.isfinite(total)]
 
     def tapped(self, tap: int, count: int) -> torch.Tensor:
         """One tap's first rows, [count, hidden size] in the model's dtype."""
-        return self._rows[tap][:count]
+        return self._rows[tap, :count]
 
     def outputs(self, tap: int, count: int) -> torch.Tensor:
         """What the tap's norm made of its rows, [count, hidden size] in the model's dtype."""
-        return self._outputs[tap][:count]
+        return self._outputs[tap, :count]
 
 
 def _tap(module: nn.Module, stream: torch.Tensor, output: torch.Tensor, tap: int) -> None:

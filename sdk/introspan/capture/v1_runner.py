@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from introspan.capture.health import Health
-from introspan.capture.output_probe import Sampling
 from introspan.capture.recorder import Recorder
+from introspan.capture.sampler import Sampling
 from introspan.capture.turn import Turn
 from introspan.observation import Request
 
