@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from introspan.capture.attention_probe import AttentionProbe
+from introspan.capture.canary_probe import CanaryProbe
 from introspan.capture.columns import Layout
 from introspan.capture.health import Health
 from introspan.capture.output_probe import OutputProbe
@@ -25,7 +26,7 @@ from introspan.capture.sampler import Sampling
 from introspan.capture.self_check import check_streams
 from introspan.capture.stream_probe import StreamProbe
 from introspan.capture.waiting import Waiting
-from introspan.observation import Request, Rows
+from introspan.observation import Observation, Request, Rows
 
 TOGETHER_ROWS = 48
 """Rows that are computed together, unless one has waited too long."""
@@ -38,16 +39,21 @@ class Sinks:
     """Where measured rows and the ends of requests go; both are called on the model's thread and must not block."""
 
     rows: Callable[[Rows], None]
+    canaries: Callable[[list[Observation]], None]
     finished: Callable[[Request, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probes:
-    """What measures; stream and attention are None where the model does not offer them."""
+    """What measures; stream and attention are None where the model does not offer them.
+
+    canary is None where no canaries are known.
+    """
 
     stream: StreamProbe | None
     attention: AttentionProbe | None
     output: OutputProbe
+    canary: CanaryProbe | None = None
 
 
 class Recorder:
@@ -77,6 +83,7 @@ class Recorder:
         self._streams_checked = False
         self._streams_lost = False
         self._alarmed: set[str] = set()
+        self._canaries: set[str] = set()
         names = ("residual.nonfinite", "output.nonfinite", "output.repetition")
         self._counting = [layout.blocks[name] for name in names]
 
@@ -87,6 +94,8 @@ class Recorder:
         if slot is None:
             self._health.drops["table_full"] += 1
             return
+        if request.is_canary:
+            self._canaries.add(request.key)
         self._probes.output.begin(slot, sampling)
         if self._probes.stream is not None:
             self._probes.stream.forget(slot)
@@ -98,7 +107,9 @@ class Recorder:
         ended = self._table.end(key)
         if ended is not None:
             self._alarmed.discard(key)
-            self._sinks.finished(*ended)
+            self._canaries.discard(key)
+            if not ended[0].is_canary:
+                self._sinks.finished(*ended)
 
     def must_flush(self, scheduled: AbstractSet[str]) -> bool:
         """Whether rows wait whose requests are not in the coming step: they may have lost their blocks."""
@@ -126,12 +137,19 @@ class Recorder:
             return
         stream, attention = self._probes.stream, self._probes.attention
         is_too_much = attention is not None and attention.is_too_much(selection)
+        # The rows of a canary are at points where those that wait are not.
+        is_too_much |= self._has_canaries(selection)
         if is_too_much or not self._waiting.has_room(len(selection)):
             self.flush()
         self._selection = selection
         if stream is not None and self._health.is_on("residual"):
             token = torch.from_numpy(selection.token)
-            stream.taps.select(token, self._waiting.count, with_output=not self._streams_checked)
+            stream.taps.select(
+                token,
+                self._waiting.count,
+                with_output=not self._streams_checked,
+                everywhere=self._has_canaries(selection),
+            )
         if attention is not None and self._health.is_on("attention"):
             attention.select(selection)
 
@@ -170,6 +188,7 @@ class Recorder:
         is_urgent = not self._streams_checked or self._begins_to_repeat(selection, values)
         is_urgent |= attention is not None and not attention.can_wait
         is_urgent |= self._is_not_finite(selection, before)
+        is_urgent |= self._has_canaries(selection)
         self._abandon_step()
         if is_urgent or self._waiting.count >= TOGETHER_ROWS:
             self.flush()
@@ -187,8 +206,11 @@ class Recorder:
         if self._health.is_on("output"):
             self._guard("output", lambda: output.measure(selection, values))
         rows = Rows(selection.requests, selection.position, values.copy(), self._closes(selection, values))
+        if self._has_canaries(selection):
+            rows = self._without_canaries(rows, selection)
         self._forget_waiting()
-        self._sinks.rows(rows)
+        if len(rows.requests):
+            self._sinks.rows(rows)
 
     def discard(self) -> None:
         """Drops the step at hand and every row that waits, and counts them."""
@@ -220,6 +242,18 @@ class Recorder:
             self._streams_checked = True
         if self._health.is_on("residual"):
             stream.measure(selection, values)
+
+    def _has_canaries(self, selection: Selection) -> bool:
+        return bool(self._canaries) and any(request.is_canary for request in selection.requests)
+
+    def _without_canaries(self, rows: Rows, selection: Selection) -> Rows:
+        """Hands the rows of canaries on; returns the others."""
+        probe = self._probes.canary
+        if probe is not None and self._health.is_on("residual") and not self._streams_lost:
+            self._guard("canary", lambda: self._sinks.canaries(probe.measure(selection)))
+        kept = [row for row, request in enumerate(rows.requests) if not request.is_canary]
+        requests = [rows.requests[row] for row in kept]
+        return Rows(requests, rows.position[kept], rows.values[kept], rows.closes[kept])
 
     def _begins_to_repeat(self, selection: Selection, values: NDArray[np.float32]) -> bool:
         repeating = np.flatnonzero(values[:, self._layout.blocks["output.repetition"].start] > 0)

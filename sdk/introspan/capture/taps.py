@@ -45,7 +45,7 @@ def _copy_rows(
 ) -> None:
     selection = _selection
     index, health = selection.index, selection.health
-    if index is None or health is None:
+    if index is None or health is None or tap >= len(selection.into):
         return
     started_ns = time.perf_counter_ns()
     try:
@@ -80,6 +80,7 @@ def register_operator(dispatch_key: str = "CPU") -> None:
 class Taps:
     """The tapped points of one model.
 
+    The first `always` points copy in every step with rows, those after them only where it is asked for.
     rows_max is the largest number of rows kept at once. They are kept in [taps, rows_max, hidden size] in the model's
     dtype, allocated here. The hooks stay for the life of the model.
     """
@@ -92,9 +93,11 @@ class Taps:
         dtype: torch.dtype,
         device: torch.device,
         health: Health,
+        always: int | None = None,
     ) -> None:
         register_operator(device.type.upper())
         self.points = points
+        self._always = len(points) if always is None else always
         self._health = health
         self._rows = torch.zeros(len(points), rows_max, hidden_size, dtype=dtype, device=device)
         self._outputs = torch.zeros(len(points), CHECK_ROWS, hidden_size, dtype=dtype, device=device)
@@ -113,13 +116,15 @@ class Taps:
         else:
             point.module.register_forward_pre_hook(_layer_hook(tap), with_kwargs=True)
 
-    def select(self, index: torch.Tensor, start: int, *, with_output: bool) -> None:
+    def select(self, index: torch.Tensor, start: int, *, with_output: bool, everywhere: bool = False) -> None:
         """Asks for these token rows (int64 [n]) of the next forward, to be put into the buffers from start on.
 
-        with_output: also for what the norms make of the first CHECK_ROWS of them.
+        with_output: also for what the norms make of the first CHECK_ROWS of them. everywhere: at all points; as
+        with the outputs, which are looked at once.
         """
         count = index.numel()
-        _selection.into = self._rows[:, start : start + count].unbind()
+        taps = len(self.points) if everywhere or with_output else self._always
+        _selection.into = self._rows[:taps, start : start + count].unbind()
         _selection.outputs_into = self._outputs[:, :count].unbind() if with_output else ()
         _selection.fired = [0] * len(self.points)
         _selection.failed = False
@@ -141,18 +146,23 @@ class Taps:
 
     def complete(self) -> bool:
         """Whether every tap fired exactly once since `select`: only then do the buffers hold the step's rows."""
-        return _selection.fired == [1] * len(self.points)
+        taps = len(_selection.into)
+        return _selection.fired[:taps] == [1] * taps
 
-    def rows(self, count: int) -> torch.Tensor:
-        """The first rows of the buffers, float32 [count, taps, hidden size]; the next step writes over them."""
-        return self._rows[:, :count].transpose(0, 1).float()
+    def rows(self, count: int, *, everywhere: bool = False) -> torch.Tensor:
+        """The first rows of the buffers, float32 [count, taps, hidden size]; the next step writes over them.
+
+        Of the points that always copy, or everywhere of all.
+        """
+        taps = len(self.points) if everywhere else self._always
+        return self._rows[:taps, :count].transpose(0, 1).float()
 
     def not_finite(self, start: int, count: int) -> list[int]:
-        """Which of these rows have a NaN or ±Inf at the deepest point, counted from start.
+        """Which of these rows have a NaN or ±Inf at the deepest point that always copies, counted from start.
 
         A sum adds values to it, so whatever is not finite before stays so; and one sum of a row says it.
         """
-        sums = self._rows[-1, start : start + count].sum(dim=1, dtype=torch.float32)
+        sums = self._rows[self._always - 1, start : start + count].sum(dim=1, dtype=torch.float32)
         return [row for row, total in enumerate(sums.tolist()) if not math.isfinite(total)]
 
     def tapped(self, tap: int, count: int) -> torch.Tensor:

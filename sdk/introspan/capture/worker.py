@@ -20,6 +20,7 @@ from introspan.admission import Admission
 from introspan.capture.anatomy import Anatomy, describe, survey
 from introspan.capture.attention_probe import AttentionProbe
 from introspan.capture.attention_taps import AttentionTap
+from introspan.capture.canary_probe import CanaryProbe
 from introspan.capture.checkpoint import fingerprint_of
 from introspan.capture.columns import Layout, lay_out
 from introspan.capture.health import Health
@@ -84,14 +85,14 @@ def follow(worker: Any, config: Any, settings: Settings, pipeline: Callable[...,
     )
     if not health.is_on("capture"):
         return
-    sinks = Sinks(opened.rows, opened.finished)
+    sinks = Sinks(opened.rows, opened.canaries, opened.finished)
     with _told(health):
         recorder = _recorder(runner, config, settings, anatomy, layout, capacity, health, sinks)
         weights = Weights(
             health, lambda: _leave(runner, recorder), lambda source: _rename(runner, config, opened, source)
         )
         weights.follow(worker, runner)
-        identity = Identity(settings.salt or os.urandom(16), admission)
+        identity = Identity(settings.salt or os.urandom(16), admission, settings.canary_key)
         V1Runner(runner, recorder, health, weights.measured(identity.of))
         # Before the exporter's own, whose priority is 100: what waits here becomes observations there.
         Finalize(None, _close, (recorder, opened), exitpriority=110)
@@ -179,11 +180,15 @@ def _recorder(
     tapped = sorted(
         {*layout.residual_layers, *(layer + 1 for layer in layout.residual_layers), *layout.projection_layers}
     )
-    stream = None
+    stream = canary = None
     if tapped:
-        points = [anatomy.streams[layer] for layer in tapped]
-        taps = Taps(points, rows_max, hidden_size, dtype, device, health)
+        # A canary is measured at every layer; what only it needs is idle in all other steps.
+        others = sorted(anatomy.streams.keys() - set(tapped)) if settings.canary_key else []
+        points = [anatomy.streams[layer] for layer in (*tapped, *others)]
+        taps = Taps(points, rows_max, hidden_size, dtype, device, health, always=len(tapped))
         stream = StreamProbe(layout, taps, capacity, hidden_size)
+        if settings.canary_key and settings.projections:
+            canary = CanaryProbe(taps, hidden_size)
     attention = None
     if layout.attention_layers:
         tapped_attention = [
@@ -197,7 +202,7 @@ def _recorder(
         health.refuse(Disabled("sampler", "custom_logits_processor", detail))
     output = OutputProbe(layout, capacity, rows_max, health)
     table = Table(capacity, settings.token_stride)
-    return Recorder(layout, table, Probes(stream, attention, output), health, sinks, rows_max)
+    return Recorder(layout, table, Probes(stream, attention, output, canary), health, sinks, rows_max)
 
 
 def _heads(model: Any, parallel: Any) -> tuple[int, range]:
