@@ -157,6 +157,26 @@ def test_numbers_that_were_edited_are_refused(one):
         from_bytes(changed(data, "manifest.json", manifest.replace(b'"bfloat16"', b'"float32"')))
 
 
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("features", lambda array: array[1:]),
+        ("projection", lambda array: array[:, :33]),
+        ("class_id", lambda array: array + np.int16(99)),
+        ("length_bin", lambda array: array + np.int8(32)),
+        ("cells", lambda array: array[:-1]),
+        ("cells", lambda array: array - np.int16(1)),
+        ("centre", lambda array: array[1:]),
+        ("cluster", lambda array: array[1:]),
+    ],
+)
+def test_arrays_that_do_not_fit_one_another_are_refused_although_their_hash_is_right(one, field, change):
+    population = one.populations[Kind.PROMPT]
+    wrong = replace(population, **{field: change(getattr(population, field))})
+    with pytest.raises(ValueError, match=r"damaged.*export it again"):
+        from_bytes(to_bytes(replace(one, populations={**one.populations, Kind.PROMPT: wrong})))
+
+
 def test_pickled_objects_are_never_loaded(one):
     buffer = io.BytesIO()
     np.save(buffer, np.array([{}], object), allow_pickle=True)

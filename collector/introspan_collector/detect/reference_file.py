@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from introspan_collector.detect.cells import LENGTH_BINS
 from introspan_collector.detect.classes import Classes
 from introspan_collector.detect.reference import Counts, Identity, Population, Reference, State
 from introspan_collector.detect.sample import Feature
 from introspan_collector.detect.space import Space
-from introspan_wire.signals import Kind
+from introspan_wire.signals import PROJECTION_COMPONENTS, Kind
 
 VERSION = 1
 _MANIFEST = "manifest.json"
@@ -65,6 +66,8 @@ def from_bytes(data: bytes, identity: Identity | None = None) -> Reference:
         unharmed = manifest == json.loads(json.dumps(overview(reference)))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"reference is damaged ({error!r}): {_REMEDY}") from error
+    if not all(_fits(part, len(reference.classes)) for part in reference.populations.values()):
+        raise ValueError(f"reference is damaged: its arrays do not fit one another; {_REMEDY}")
     if not unharmed:
         raise ValueError(f"reference is damaged: its numbers do not have the hash in {_MANIFEST}; {_REMEDY}")
     if identity is not None and (differences := reference.identity.differences(identity)):
@@ -211,6 +214,30 @@ def _population(kind: str, described: dict[str, Any], arrays: dict[str, NDArray[
         if field.name not in values:
             values[field.name] = arrays[f"{kind}/{field.name}"]
     return Population(**values)
+
+
+def _fits(population: Population, classes: int) -> bool:
+    """Whether arrays have the shapes that they must have, and what points into another array points inside it."""
+    rows, names, cells = len(population), len(population.names), population.cell_count
+    projected = len(population.projection_layers) * PROJECTION_COMPONENTS
+    by_row = (
+        population.length_bin,
+        population.class_id,
+        population.cluster,
+        population.fit,
+        population.outside,
+    )
+    return (
+        population.features.shape == (rows, names)
+        and population.projection.shape == (rows, projected)
+        and all(array.shape == (rows,) for array in by_row)
+        and population.centre.shape == population.spread.shape == (cells, names)
+        and population.space.whitening.shape == (projected, projected)
+        and population.cells.shape == (classes + 1, LENGTH_BINS)
+        and bool(np.all(population.cells >= 0))
+        and bool(np.all((population.class_id >= -1) & (population.class_id < classes)))
+        and bool(np.all((population.length_bin >= 0) & (population.length_bin < LENGTH_BINS)))
+    )
 
 
 def _space_of(folder: str, arrays: dict[str, NDArray[Any]]) -> Space:
