@@ -27,13 +27,14 @@ from introspan_collector.detect.incidents import Change, Event, Incidents
 from introspan_collector.detect.nulls import impossible, uniformity
 from introspan_collector.detect.reconsider import CanaryReport
 from introspan_collector.detect.recovery import Recovery, RecoverySettings
-from introspan_collector.detect.reference import Identity, Reference, State
+from introspan_collector.detect.reference import Identity, Reference
 from introspan_collector.detect.roster import Roster
 from introspan_collector.detect.sample import Sample, samples
 from introspan_collector.detect.settings import DetectSettings
 from introspan_collector.detect.tick import Ticks, TickSettings
 from introspan_collector.detect.triage import Canary
 from introspan_collector.detect.watch import Watch
+from introspan_collector.detect.yardstick import DETECTORS
 from introspan_collector.model import Batch, Origin
 from introspan_collector.notice import Notice
 from introspan_wire.codec import SegmentTable
@@ -46,7 +47,6 @@ _EXEMPLARS = 5
 _GROW_SECONDS = 10.0
 _BET_SECONDS = 1.0
 _MOST_COUNTS = 1024
-_BY_REFERENCE = ("bank", "extremes", "drift", "classes")
 
 
 class _Piece(Protocol):
@@ -123,6 +123,8 @@ class Detector:
             if tick is not None or now - self._updated_unix_seconds >= _BET_SECONDS:
                 self._updated_unix_seconds = now
                 self._update(self._nothing() if tick is None else tick.x, now)
+            if tick is not None:
+                self._close_tick()
             self._announce(self._pieces.incidents.tick(now))
             if now - self._grown_unix_seconds >= _GROW_SECONDS:
                 self._grown_unix_seconds = now
@@ -201,7 +203,9 @@ class Detector:
             about = {clue.stream.detector for one in opened for clue in one.evidence}
             if about == {"canary"}:
                 self._recoveries.pop(subject, None)
-                self._announce(self._pieces.incidents.promote(subject, "the canary's baseline", self._clock()))
+                self._announce(
+                    self._pieces.incidents.promote(subject, "the canary's baseline", self._clock())
+                )
 
     def snapshot(self) -> bytes:
         """The whole state."""
@@ -266,7 +270,9 @@ class Detector:
         """Learns what is served as healthy, by whichever way there is."""
         watch = self._watches.get(subject)
         if watch is None:
-            return f"nothing is learnt: no request of {subject} was seen, so that there is no reference to widen"
+            return (
+                f"nothing is learnt: no request of {subject} was seen, so that there is no reference to widen"
+            )
         present, building = watch.reference, watch.building()
         is_another = bool(building) and present is not None and building[-1].identity != present.identity
         if is_another and building[-1].progress.reached is not None:
@@ -280,7 +286,7 @@ class Detector:
 
     def _took_up(self, subject: Subject, now: float) -> None:
         """Has everything follow from a subject's new reference: old evidence is about the old one."""
-        self._pieces.roster.drop(*subject, _BY_REFERENCE)
+        self._pieces.roster.drop(*subject, DETECTORS)
         self._follow()
         self._recoveries.pop(subject, None)
         self._exemplars.pop(subject, None)
@@ -300,9 +306,8 @@ class Detector:
             self._take(_impossible(stream, sample, row, self._clock()))
         is_healthy = subject not in self._recoveries
         seen = watch.see(Identity.of(origin, adapter), sample, origin.replica, is_healthy=is_healthy)
-        reference = watch.reference
         for evidence in seen.evidence:
-            self._add(evidence, tickets_only=reference is not None and reference.state is State.PROVISIONAL)
+            self._add(evidence, tickets_only=watch.is_provisional)
         if seen.exemplar is not None:
             kept = [*self._exemplars.get(subject, ()), seen.exemplar]
             self._exemplars[subject] = sorted(kept, key=lambda one: -one.score)[:_EXEMPLARS]
@@ -339,6 +344,12 @@ class Detector:
         self._pieces.page.follow(streams, page_bound, shared_out(streams, page_bound))
         for recovery in self._recoveries.values():
             recovery.follow(streams, bound)
+
+    def _close_tick(self) -> None:
+        """What only a whole tick shows becomes evidence of the next."""
+        for watch in self._watches.values():
+            for evidence in watch.tick():
+                self._add(evidence, tickets_only=watch.is_provisional)
 
     def _nothing(self) -> NDArray[np.float64]:
         return np.full(len(self._pieces.ticks.streams), np.nan)

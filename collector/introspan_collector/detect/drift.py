@@ -105,8 +105,7 @@ class Drift:
 
     def _features(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         angle = z @ self._frequencies
-        features: NDArray[np.float64] = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
-        return features / np.sqrt(FREQUENCIES)
+        return np.asarray(np.concatenate([np.cos(angle), np.sin(angle)], axis=1) / np.sqrt(FREQUENCIES))
 
 
 def can_drift(population: Population) -> bool:
@@ -120,8 +119,7 @@ def _frequencies(z: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np
     first, second = rng.integers(len(known), size=(2, _PAIRS))
     squared = np.sum((known[first] - known[second]) ** 2, axis=1)
     scale = float(np.median(squared[first != second])) or 1.0
-    drawn: NDArray[np.float64] = rng.standard_normal((z.shape[1], FREQUENCIES))
-    return drawn / np.sqrt(scale)
+    return np.asarray(rng.standard_normal((z.shape[1], FREQUENCIES)) / np.sqrt(scale))
 
 
 def _bootstrap(features: NDArray[np.float64], rng: np.random.Generator) -> float:

@@ -1,34 +1,25 @@
 """Requests of one model and adapter in; evidence against its reference, and the reference itself, out."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from introspan_collector.detect import checkpoint
-from introspan_collector.detect.bank import Bank
 from introspan_collector.detect.builder import Builder, Limits, Progress
 from introspan_collector.detect.evidence import Evidence
-from introspan_collector.detect.extremes import Extremes
-from introspan_collector.detect.finding import Exemplar
-from introspan_collector.detect.placement import Placement, Placer
 from introspan_collector.detect.reference import Identity, Reference, State
-from introspan_collector.detect.reference_file import content_hash, from_bytes, to_bytes
-from introspan_collector.detect.sample import Feature, Sample
+from introspan_collector.detect.reference_file import from_bytes, to_bytes
+from introspan_collector.detect.sample import Sample
+from introspan_collector.detect.yardstick import Seen, Yardstick
+from introspan_wire.signals import Kind
 
 _WHAT = "a watch"
-_VERSION = 2
+_VERSION = 3
 
 _BUILDERS = 3
 _REFIT = 2.0
 """A provisional reference is fitted anew when so many times its clusters have come."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """What one sample gave: blocks of evidence, and the request that is least like healthy ones, if any is known."""
-
-    evidence: tuple[Evidence, ...]
-    exemplar: Exemplar | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,36 +31,6 @@ class Building:
     objections: tuple[str, ...]
 
 
-class _Comparison:
-    """Everything that is derived from one reference."""
-
-    def __init__(self, reference: Reference) -> None:
-        self.reference = reference
-        self.content_hash = content_hash(reference)
-        self.placer = Placer(reference)
-        self._bank = Bank(reference)
-        self._extremes = Extremes(reference)
-
-    def see(self, sample: Sample, replica: str) -> Seen:
-        placement = self.placer.place(sample)
-        evidence = (self._bank.evidence(sample, placement), self._extremes.evidence(sample, placement))
-        return Seen(evidence, self._exemplar(sample, placement, replica))
-
-    def _exemplar(self, sample: Sample, placement: Placement, replica: str) -> Exemplar | None:
-        score, features = self._extremes.worst(sample, placement)
-        if not np.isfinite(score).any():
-            return None
-        row = int(np.nanargmax(score))
-        return Exemplar(
-            sample.request_id[row],
-            sample.trace_id[row].tobytes().hex() if sample.trace_id[row].any() else "",
-            replica,
-            _said(features[row], sample),
-            float(score[row]),
-            "z",
-        )
-
-
 class Watch:
     """Compares with at most one reference, and builds the next from traffic in which nothing is the matter."""
 
@@ -77,19 +38,24 @@ class Watch:
         self._limits = limits
         self._builders: dict[Identity, Builder] = {}
         self._objections: dict[Identity, tuple[str, ...]] = {}
-        self._comparison: _Comparison | None = None
+        self._yardstick: Yardstick | None = None
         self._served: Identity | None = None
         self._due_clusters: int | None = None
 
     @property
     def reference(self) -> Reference | None:
         """What requests are compared with."""
-        return None if self._comparison is None else self._comparison.reference
+        return None if self._yardstick is None else self._yardstick.reference
+
+    @property
+    def is_provisional(self) -> bool:
+        """Whether what the reference says may raise tickets only."""
+        return self.reference is not None and self.reference.state is State.PROVISIONAL
 
     @property
     def content_hash(self) -> str:
         """That of the reference, "" while there is none."""
-        return "" if self._comparison is None else self._comparison.content_hash
+        return "" if self._yardstick is None else self._yardstick.content_hash
 
     @property
     def served(self) -> Identity | None:
@@ -108,14 +74,23 @@ class Watch:
         is_accepted = self._due_clusters is not None
         if is_accepted or (is_healthy and (reference is None or self._is_wanted(identity, reference))):
             self._builder(identity).add(sample)
-        comparison = self._comparison
+        yardstick = self._yardstick
         if (
-            comparison is None
-            or comparison.reference.identity != identity
-            or sample.kind not in comparison.reference.populations
+            yardstick is None
+            or yardstick.reference.identity != identity
+            or sample.kind not in yardstick.reference.populations
         ):
             return Seen((), None)
-        return comparison.see(sample, replica)
+        return yardstick.see(sample, replica)
+
+    def tick(self) -> Iterator[Evidence]:
+        """Closes a tick; gives what only a whole tick shows."""
+        if self._yardstick is not None:
+            yield from self._yardstick.tick()
+
+    def distances(self) -> dict[Kind, float]:
+        """How far the last ticks are from the reference, by kind of row; empty without a reference."""
+        return {} if self._yardstick is None else self._yardstick.distances()
 
     def progress(self) -> dict[Identity, Progress]:
         """How far the references are that are being built."""
@@ -132,7 +107,9 @@ class Watch:
         """What was collected last, for `Builder.restore`. Raises ValueError where nothing was collected."""
         newest = next(reversed(self._builders), None)
         if newest is None:
-            raise ValueError("nothing is being collected: a frozen reference is compared with, export that one")
+            raise ValueError(
+                "nothing is being collected: a frozen reference is compared with, export that one"
+            )
         return newest, self._builders[newest].snapshot()
 
     def accept(self) -> int:
@@ -193,9 +170,9 @@ class Watch:
     def snapshot(self) -> bytes:
         """The whole state."""
         arrays = {f"builder_{i}": builder.snapshot() for i, builder in enumerate(self._builders.values())}
-        if self._comparison is not None:
-            arrays["reference"] = to_bytes(self._comparison.reference)
-            arrays["placer"] = self._comparison.placer.snapshot()
+        if self._yardstick is not None:
+            arrays["reference"] = to_bytes(self._yardstick.reference)
+            arrays["yardstick"] = self._yardstick.snapshot()
         header = {
             "identities": [asdict(identity) for identity in self._builders],
             "served": None if self._served is None else asdict(self._served),
@@ -215,13 +192,13 @@ class Watch:
         self._objections = {}
         self._served = None if header["served"] is None else Identity(**header["served"])
         self._due_clusters = header["due_clusters"]
-        self._comparison = None
+        self._yardstick = None
         if "reference" in arrays:
-            self._comparison = _Comparison(from_bytes(arrays["reference"].tobytes()))
-            self._comparison.placer.restore(arrays["placer"].tobytes())
+            self._yardstick = Yardstick(from_bytes(arrays["reference"].tobytes()))
+            self._yardstick.restore(arrays["yardstick"].tobytes())
 
     def _take(self, reference: Reference) -> Reference:
-        self._comparison = _Comparison(reference)
+        self._yardstick = Yardstick(reference)
         self._due_clusters = None
         if reference.state is State.FROZEN:
             self._builders.clear()
@@ -239,8 +216,3 @@ class Watch:
             self._builders.pop(oldest)
             self._objections.pop(oldest, None)
         return builder
-
-
-def _said(feature: Feature, sample: Sample) -> str:
-    where = f" at layer {feature.layer}" if feature.layer >= 0 else ""
-    return f"{feature.signal}{where} of its {sample.kind.value} row"

@@ -14,6 +14,7 @@ from introspan_collector.detect.finding import Exemplar
 from introspan_collector.detect.frequencies import Frequencies
 from introspan_collector.detect.placement import Placement, Placer
 from introspan_collector.detect.reference import Reference
+from introspan_collector.detect.reference_file import content_hash
 from introspan_collector.detect.replicas import Replicas
 from introspan_collector.detect.sample import Feature, Sample
 from introspan_wire.signals import Kind
@@ -38,6 +39,7 @@ class Yardstick:
 
     def __init__(self, reference: Reference) -> None:
         self.reference = reference
+        self.content_hash = content_hash(reference)
         self._placer = Placer(reference)
         self._bank = Bank(reference)
         self._extremes = Extremes(reference)
