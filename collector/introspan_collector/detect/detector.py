@@ -46,6 +46,7 @@ _DAY_SECONDS = 86_400.0
 _EXEMPLARS = 5
 _GROW_SECONDS = 10.0
 _BET_SECONDS = 1.0
+_CARRIERS = 16
 _MOST_COUNTS = 1024
 
 
@@ -255,6 +256,7 @@ class Detector:
         self._requests: dict[Subject, int] = {}
         self._exemplars: dict[Subject, list[Exemplar]] = {}
         self._asked: dict[str, float] = {}
+        self._impossible: dict[Subject, float] = {}
         self.unwatched_requests = 0
         """Requests of models and adapters beyond subject_limit."""
         self.opened: Counter[tuple[str, str, str]] = Counter()
@@ -302,8 +304,12 @@ class Detector:
             watch = self._watches[subject] = Watch(self._limits)
         if sample.kind is Kind.PROMPT:
             self._requests[subject] = self._requests.get(subject, 0) + len(sample)
-        for stream, row in impossible(sample, origin.model, origin.replica, adapter):
-            self._take(_impossible(stream, sample, row, self._clock()))
+        found = impossible(sample, origin.model, origin.replica, adapter)
+        now = self._clock()
+        # Once it is said, saying it for each of thousands of rows would only cost time.
+        if found and now - self._impossible.get(subject, -math.inf) >= _BET_SECONDS:
+            self._impossible[subject] = now
+            self._take(_impossible(found, sample, now))
         is_healthy = subject not in self._recoveries
         seen = watch.see(Identity.of(origin, adapter), sample, origin.replica, is_healthy=is_healthy)
         for evidence in seen.evidence:
@@ -429,10 +435,15 @@ class Detector:
             self.opened[key if key in self.opened or len(self.opened) < _MOST_COUNTS else ("other",) * 3] += 1
 
 
-def _impossible(stream: Stream, sample: Sample, row: int, now: float) -> Finding:
-    alarm = Alarm(stream.model, stream.adapter, now, math.inf, math.inf, (Carrier(stream, 1.0),))
+def _impossible(found: list[tuple[Stream, int]], sample: Sample, now: float) -> Finding:
+    stream, row = found[0]
+    carriers = tuple(Carrier(one, 1.0 / len(found)) for one, _ in found[:_CARRIERS])
+    alarm = Alarm(stream.model, stream.adapter, now, math.inf, math.inf, carriers)
     where = f" at layer {stream.layer}" if stream.layer >= 0 else ""
-    sentence = f"{stream.signal}{where} is not zero on {stream.replica}: a healthy server never shows this."
+    more = f", nor are {len(found) - 1} more signals" if len(found) > 1 else ""
+    sentence = (
+        f"{stream.signal}{where} is not zero on {stream.replica}{more}: a healthy server never shows this."
+    )
     trace = sample.trace_id[row].tobytes().hex() if sample.trace_id[row].any() else ""
     exemplar = Exemplar(sample.request_id[row], trace, stream.replica, stream.signal, 0.0, "p")
     return Finding(alarm, Copy.PAGE, sentence, replicas=(stream.replica,), exemplars=(exemplar,))

@@ -9,7 +9,7 @@ from introspan_collector.detect import checkpoint
 from introspan_collector.detect.builder import Builder, Limits, Progress
 from introspan_collector.detect.evidence import Evidence
 from introspan_collector.detect.reference import Identity, Reference, State
-from introspan_collector.detect.reference_file import from_bytes, to_bytes
+from introspan_collector.detect.reference_file import from_bytes
 from introspan_collector.detect.sample import Sample
 from introspan_collector.detect.yardstick import Seen, Yardstick
 from introspan_wire.signals import Kind
@@ -18,6 +18,7 @@ _WHAT = "a watch"
 _VERSION = 3
 
 _BUILDERS = 3
+_RESAVE = 1.05
 _REFIT = 2.0
 """A provisional reference is fitted anew when so many times its clusters have come."""
 
@@ -38,6 +39,7 @@ class Watch:
         self._limits = limits
         self._builders: dict[Identity, Builder] = {}
         self._objections: dict[Identity, tuple[str, ...]] = {}
+        self._snapshots: dict[Identity, tuple[int, bytes]] = {}
         self._yardstick: Yardstick | None = None
         self._served: Identity | None = None
         self._due_clusters: int | None = None
@@ -169,9 +171,9 @@ class Watch:
 
     def snapshot(self) -> bytes:
         """The whole state."""
-        arrays = {f"builder_{i}": builder.snapshot() for i, builder in enumerate(self._builders.values())}
+        arrays = {f"builder_{i}": self._saved(identity) for i, identity in enumerate(self._builders)}
         if self._yardstick is not None:
-            arrays["reference"] = to_bytes(self._yardstick.reference)
+            arrays["reference"] = self._yardstick.data
             arrays["yardstick"] = self._yardstick.snapshot()
         header = {
             "identities": [asdict(identity) for identity in self._builders],
@@ -185,10 +187,14 @@ class Watch:
     def restore(self, data: bytes) -> None:
         """Puts a snapshot's state in place of this one. Raises ValueError for one that it cannot read."""
         header, arrays = checkpoint.load(_WHAT, _VERSION, data)
-        self._builders = {}
+        self._builders, self._snapshots = {}, {}
         for i, fields in enumerate(header["identities"]):
             builder = self._builders[Identity(**fields)] = Builder(Identity(**fields), self._limits)
             builder.restore(arrays[f"builder_{i}"].tobytes())
+            self._snapshots[builder.identity] = (
+                builder.progress().counts.requests,
+                arrays[f"builder_{i}"].tobytes(),
+            )
         self._objections = {}
         self._served = None if header["served"] is None else Identity(**header["served"])
         self._due_clusters = header["due_clusters"]
@@ -197,12 +203,25 @@ class Watch:
             self._yardstick = Yardstick(from_bytes(arrays["reference"].tobytes()))
             self._yardstick.restore(arrays["yardstick"].tobytes())
 
+    def _saved(self, identity: Identity) -> bytes:
+        """A builder's state, at most a twentieth of its requests old: it may have 30 MB, and is saved every minute.
+
+        What a crash loses of it is only missing from the reference that is being built.
+        """
+        builder = self._builders[identity]
+        requests = builder.progress().counts.requests
+        known = self._snapshots.get(identity)
+        if known is None or requests > _RESAVE * known[0]:
+            known = self._snapshots[identity] = (requests, builder.snapshot())
+        return known[1]
+
     def _take(self, reference: Reference) -> Reference:
         self._yardstick = Yardstick(reference)
         self._due_clusters = None
         if reference.state is State.FROZEN:
             self._builders.clear()
             self._objections.clear()
+            self._snapshots.clear()
         return reference
 
     def _is_wanted(self, identity: Identity, reference: Reference) -> bool:
@@ -215,4 +234,5 @@ class Watch:
             oldest = next(iter(self._builders))
             self._builders.pop(oldest)
             self._objections.pop(oldest, None)
+            self._snapshots.pop(oldest, None)
         return builder

@@ -14,7 +14,7 @@ from introspan_collector.detect.finding import Exemplar
 from introspan_collector.detect.frequencies import Frequencies
 from introspan_collector.detect.placement import Placement, Placer
 from introspan_collector.detect.reference import Reference
-from introspan_collector.detect.reference_file import content_hash
+from introspan_collector.detect.reference_file import content_hash, to_bytes
 from introspan_collector.detect.replicas import Replicas
 from introspan_collector.detect.sample import Feature, Sample
 from introspan_wire.signals import Kind
@@ -35,10 +35,11 @@ class Seen:
 
 
 class Yardstick:
-    """Compares requests of the reference's model, adapter and kinds of rows with it."""
+    """Compares requests of the reference's model, adapter and kinds of rows with it. data: the reference's bytes."""
 
     def __init__(self, reference: Reference) -> None:
         self.reference = reference
+        self.data = to_bytes(reference)
         self.content_hash = content_hash(reference)
         self._placer = Placer(reference)
         self._bank = Bank(reference)
