@@ -143,7 +143,7 @@ class Canaries:
             raise ValueError(
                 f"model {model!r} has no rounds of canaries gathered for a new baseline: ask it first"
             )
-        found.baseline = build(found.gathered)
+        found.baseline = build(found.gathered, self._rounds)
         found.gathered = []
         found.last.clear()
         found.before.clear()
@@ -210,7 +210,7 @@ class Canaries:
         if last.comparison is not None and not last.comparison.equivalent:
             return
         try:
-            model.baseline, model.gathered, model.problem = build(model.gathered), [], ""
+            model.baseline, model.gathered, model.problem = build(model.gathered, self._rounds), [], ""
         except ValueError as error:
             model.problem = str(error)
 

@@ -10,7 +10,7 @@ from introspan_collector.detect.canary_answer import STATE_SIZE, Answer, Outputs
 from introspan_collector.suite import QUESTIONS
 
 FEWEST_ROUNDS = 64
-"""Rounds that a baseline takes at least: its 0.99 quantile means little below."""
+"""Rounds that a baseline takes unless its operator says otherwise: its 0.99 quantile means little below."""
 
 _QUANTILE = 0.99
 _EPSILON = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7, "float64": 2.0**-52}
@@ -52,10 +52,10 @@ class Baseline:
     distances: NDArray[np.float64]
 
 
-def build(rounds: Sequence[Mapping[str, Answer]]) -> Baseline:
+def build(rounds: Sequence[Mapping[str, Answer]], fewest: int = FEWEST_ROUNDS) -> Baseline:
     """A baseline from rounds of answers by prompt. Raises ValueError for too few, or rounds that do not agree."""
-    if len(rounds) < FEWEST_ROUNDS:
-        raise ValueError(f"rounds must be >= {FEWEST_ROUNDS}, got {len(rounds)}: ask the canary more often")
+    if len(rounds) < max(2, fewest):
+        raise ValueError(f"rounds must be >= {max(2, fewest)}, got {len(rounds)}: ask the canary more often")
     prompts = set(rounds[0])
     if any(set(answers) != prompts for answers in rounds):
         raise ValueError("rounds must have the same prompts: leave out those that were cut short")
