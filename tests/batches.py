@@ -1,5 +1,7 @@
 """Made-up batches of a served model, healthy or not: what the collector reads from its log."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from introspan_collector.model import Batch, Origin
@@ -29,12 +31,13 @@ class Traffic:
     """Requests of four classes; each gives a prompt row and a first decoded segment.
 
     shift moves one feature of decoded and prompt rows; temperature ≠ 1 makes the sampler wrong; outside moves
-    the prompt's projection away from all classes.
+    the prompt's projection away from all classes. who says what differs from ORIGIN.
     """
 
     def __init__(self, seed=0, replica="r0"):
         self.rng = np.random.default_rng(seed)
         self.replica = replica
+        self.who = {"replica": replica}
         self.requests = 0
 
     def batch(self, count, now, *, shift=0.0, temperature=1.0, outside=0.0, nonfinite=0):
@@ -53,9 +56,7 @@ class Traffic:
             )
             values[0, -2] = nonfinite
             tables.append(_table(schema, ids, cluster, values.astype(np.float32), now))
-        origin = Origin(
-            **{name: getattr(ORIGIN, name) for name in Origin.__slots__} | {"replica": self.replica}
-        )
+        origin = replace(ORIGIN, **self.who)
         return Batch(0, 1, int(now * 1e9), b"p" * 16, 1, origin, tuple(tables), None)
 
 

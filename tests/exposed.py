@@ -34,8 +34,8 @@ class AsSeen:
 
     def alarms(self):
         return [
-            {"id": "a", "subject": ["m", ""], "state": "open", "severity": "critical"},
-            {"id": "b", "subject": ["m", "poet"], "state": "resolved", "severity": "warning"},
+            {"id": "a", "model": "m", "adapter": "", "state": "open", "severity": "critical"},
+            {"id": "b", "model": "m", "adapter": "poet", "state": "resolved", "severity": "warning"},
         ]
 
     def opened(self):

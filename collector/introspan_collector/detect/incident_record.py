@@ -6,6 +6,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from introspan_collector.detect import checkpoint
+from introspan_collector.detect.evidence import Stream
+from introspan_collector.detect.finding import Subject
 from introspan_collector.detect.incident import Incident
 from introspan_collector.detect.maintenance import Window
 from introspan_collector.detect.reconsider import CanaryReport
@@ -48,6 +50,10 @@ def load(data: bytes) -> Book:
 def as_json(incident: Incident) -> dict[str, Any]:
     """The incident as the API shows it, with its guarantee and what can be done about it."""
     shown: dict[str, Any] = _INCIDENT.dump_python(incident, mode="json")
+    # By name: whoever reads JSON knows no order of fields.
+    shown |= dict(zip(Subject._fields, shown.pop("subject"), strict=True))
+    for clue in shown["evidence"]:
+        clue["stream"] = dict(zip(Stream._fields, clue["stream"], strict=True))
     shown["guarantee"] = incident.guarantee
     shown["actions"] = [] if incident.resolved_unix_seconds else ["acknowledge", "accept_as_class"]
     return shown

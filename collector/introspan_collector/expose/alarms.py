@@ -65,9 +65,4 @@ def _wanted(alarm: Answer, asked: Parameters) -> bool:
     state = asked.text("state")
     if state is not None and state not in _STATES:
         raise ParameterError("state", state, f"must be one of {', '.join(_STATES)}")
-    model, adapter = alarm["subject"]
-    return (
-        asked.text("model") in (None, model)
-        and asked.text("adapter") in (None, adapter)
-        and state in (None, alarm["state"])
-    )
+    return all(asked.text(key) in (None, alarm[key]) for key in ("model", "adapter", "state"))

@@ -62,7 +62,7 @@ def _alarms(detection: Detection, references: list[Answer]) -> Iterator[Metric]:
     )
     for alarm in detection.alarms():
         if alarm["state"] != "resolved":
-            active[*alarm["subject"], alarm["severity"]] = 1
+            active[alarm["model"], alarm["adapter"], alarm["severity"]] = 1
     gauge = GaugeMetricFamily(
         "introspan_alarm_active", "1 while an incident is open or acknowledged.", labels=(*_WHO, "severity")
     )

@@ -1,0 +1,246 @@
+"""What people decide about alarms and references, and what the detector then does."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from introspan_collector.detect.canaries import Round, _Model
+from introspan_collector.detect.canary import Comparison
+from introspan_collector.detect.detector import Detector
+from introspan_collector.detect.reference import State
+from introspan_collector.detect.reference_file import from_bytes
+from introspan_collector.detect.report import ALL, Report
+from introspan_collector.detect.settings import DetectSettings
+from tests.batches import ORIGIN, Traffic
+
+SETTINGS = DetectSettings(
+    provisional_clusters=60, frozen_clusters=400, frozen_hours=0.0, quiet_seconds=600.0, quiet_requests=10_000
+)
+
+
+class Desk:
+    """A detector, its clock, and somebody who decides."""
+
+    def __init__(self, settings=SETTINGS, **traffic):
+        self.now = 1_800_000_000.0
+        self.told = []
+        self.settings = settings
+        self.detector = Detector(settings, self.told.append, "runbook.md", lambda: self.now)
+        self.report = Report(self.detector, lambda: self.now)
+        self.traffic = Traffic(**traffic)
+
+    def run(self, ticks, requests=20, **fault):
+        for _ in range(ticks):
+            self.now += 10.0
+            self.detector.consume(self.traffic.batch(requests, self.now, **fault))
+            self.detector.advance()
+        return self
+
+    def restarted(self):
+        twin = Desk(self.settings)
+        twin.now, twin.traffic = self.now, self.traffic
+        twin.detector.restore(self.detector.snapshot())
+        return twin
+
+    @property
+    def reference(self):
+        (one,) = self.report.references()
+        return one
+
+    @property
+    def open(self):
+        return [one for one in self.report.alarms() if one["state"] != "resolved"]
+
+    def acknowledge(self, **accept):
+        (one,) = self.open
+        return self.report.acknowledge(one["id"], "somebody", "seen", **accept)
+
+
+def deviating(desk, in_a_row=2):
+    """The last round of a canary that deviates: of itself a new model inherits nothing then."""
+    found = Comparison(
+        20.0, 20.0, (0.5, 20.0, 30.0), 0.5, 0, "layer 0", 0.2, 0.9, flipped=3, nonfinite=0, has_states=True
+    )
+    origin = replace(ORIGIN, **desk.traffic.who)
+    last = Round("m", "r0", "0a", origin, int(desk.now * 1e9), {}, found, in_a_row)
+    with desk.detector.still() as state:
+        state.pieces.canaries._models["m"] = _Model(last={"r0": last}, before={"r0": in_a_row})
+    return last
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    """The state of a detector whose reference is frozen, and the hash of that."""
+    desk = Desk().run(40)
+    assert desk.reference["state"] == "frozen"
+    return desk
+
+
+@pytest.fixture
+def desk(frozen):
+    return frozen.restarted()
+
+
+def test_progress_of_a_reference_is_visible_from_its_first_request():
+    desk = Desk().run(2)
+    assert (desk.reference["state"], desk.reference["reference"]) == ("none", None)
+    (building,) = desk.reference["building"]
+    assert (building["clusters"], building["reached"]) == (40, "none")
+    assert building["objections"] == ["40 of 400 clusters"]
+    desk.run(2)
+    assert desk.reference["state"] == "provisional"
+    assert desk.reference["reference"]["content_sha256"]
+
+
+def test_halves_that_differ_are_named_among_the_objections():
+    desk = Desk().run(10).run(11, shift=3.0)
+    assert any("differs from the earlier" in text for text in desk.reference["building"][-1]["objections"])
+    assert desk.reference["state"] == "provisional"
+
+
+def test_levels_of_detectors_and_of_all_are_those_of_the_test(desk):
+    desk.run(3, temperature=1.1)
+    levels = {(one["copy"], one["detector"]): one["log10"] for one in desk.report.detection()["levels"]}
+    with desk.detector.still() as state:
+        assert levels["ticket", ALL] == pytest.approx(state.pieces.ticket.levels()["m", ""])
+        assert levels["page", ALL] == pytest.approx(state.pieces.page.levels()["m", ""])
+        logs = state.pieces.ticket.evidence()
+        mine = [
+            x for x, of in zip(logs, state.pieces.ticket.streams, strict=True) if of.detector == "sampler"
+        ]
+    assert levels["ticket", "sampler"] == pytest.approx(math.log10(sum(10**x for x in mine)))
+
+
+def test_new_traffic_that_is_accepted_is_learnt_and_ends_the_incident(desk):
+    before = desk.reference["reference"]["content_sha256"]
+    desk.run(30, shift=3.0)
+    (incident,) = desk.open
+    desk.run(10, shift=3.0)
+    assert not desk.reference["building"]  # what nobody accepted is not learnt
+    done = desk.acknowledge(accept_as_class=True)
+    assert done["alarm"]["state"] == "acknowledged"
+    assert "60 more clusters" in done["accepted"]
+    assert desk.reference["accepted_until_clusters"] == 60
+    desk = desk.restarted().run(4, shift=3.0)
+    assert not desk.open
+    ended = desk.report.alarm(incident["id"])
+    learnt = desk.reference["reference"]["content_sha256"]
+    assert learnt != before
+    assert learnt in ended["resolution"]
+    assert desk.reference["accepted_until_clusters"] is None
+    desk.run(20, shift=3.0)
+    assert not desk.open
+
+
+def test_acknowledging_alone_learns_nothing(desk):
+    desk.run(30, shift=3.0)
+    assert desk.acknowledge(accept_as_class=False)["accepted"] == ""
+    desk.run(10, shift=3.0)
+    assert not desk.reference["building"]
+    assert desk.open
+
+
+def test_accepting_another_model_promotes_what_was_built_of_it(desk):
+    desk.traffic.who["fingerprint"] = "beef"
+    deviating(desk)
+    desk.run(10)
+    assert desk.reference["reference"]["differs_from_served"] == ["fingerprint is 'f00d', not 'beef'"]
+    desk.detector.consume(desk.traffic.batch(4, desk.now, nonfinite=3))
+    assert "promoted" in desk.acknowledge(accept_as_class=True)["accepted"]
+    assert desk.reference["reference"]["identity"]["fingerprint"] == "beef"
+    assert desk.reference["state"] == "frozen"
+    assert not desk.open
+
+
+def test_promoting_takes_what_was_collected_and_ends_the_incident():
+    desk = Desk().run(6)
+    assert desk.reference["state"] == "provisional"
+    desk.run(20, temperature=2.0)
+    (incident,) = desk.open
+    found = desk.report.promote("m", "")
+    assert found["state"] == "frozen"
+    assert desk.reference["reference"]["content_sha256"] == found["content_sha256"]
+    assert desk.report.alarm(incident["id"])["state"] == "resolved"
+    assert desk.told[-1].ended_unix_seconds is not None
+
+
+def test_promoting_too_little_says_how_much_it_takes():
+    desk = Desk().run(2)
+    with pytest.raises(ValueError, match="60 clusters"):
+        desk.report.promote("m", "")
+    with pytest.raises(ValueError, match="nothing was heard of other"):
+        desk.report.promote("other", "")
+
+
+def test_a_reference_that_is_exported_can_be_adopted_elsewhere_before_any_traffic(frozen):
+    data = frozen.report.export("m", "", draft=False)
+    desk = Desk(seed=3)
+    assert desk.report.adopt(data)["content_sha256"] == frozen.reference["reference"]["content_sha256"]
+    assert desk.reference["state"] == "frozen"
+    desk.run(40, shift=2.0)
+    assert desk.open[0]["reference"] == frozen.reference["reference"]["content_sha256"]
+
+
+def test_a_reference_of_what_is_not_served_is_refused_by_name(frozen):
+    desk = Desk()
+    desk.traffic.who["fingerprint"] = "beef"
+    desk.run(1)
+    with pytest.raises(ValueError, match="fingerprint is 'f00d', not 'beef'"):
+        desk.report.adopt(frozen.report.export("m", "", draft=False))
+    assert desk.reference["state"] == "none"
+
+
+def test_a_reference_beyond_the_limit_of_models_is_refused(frozen):
+    desk = Desk(DetectSettings(subject_limit=1))
+    desk.traffic.who["model"] = "other"
+    desk.run(1)
+    with pytest.raises(ValueError, match="subject_limit"):
+        desk.report.adopt(frozen.report.export("m", "", draft=False))
+
+
+def test_a_draft_is_what_was_collected_so_far_and_changes_nothing():
+    desk = Desk().run(2)
+    found = from_bytes(desk.report.export("m", "", draft=True))
+    assert (found.state, found.counts.clusters) == (State.PROVISIONAL, 40)
+    assert desk.reference["state"] == "none"
+    with pytest.raises(ValueError, match="no reference yet"):
+        desk.report.export("m", "", draft=False)
+
+
+def test_a_frozen_reference_has_no_draft(desk):
+    with pytest.raises(ValueError, match="nothing is being collected"):
+        desk.report.export("m", "", draft=True)
+
+
+def test_a_deploy_that_is_over_cannot_be_announced(desk):
+    with pytest.raises(ValueError, match="end must be after now"):
+        desk.report.announce("m", desk.now - 60, desk.now - 1, "late")
+    window = desk.report.announce("m", None, desk.now + 60, "new weights")
+    assert desk.report.windows() == [window]
+    desk.run(30, temperature=2.0)
+    assert desk.report.windows() == []
+
+
+def test_an_incident_of_a_deploy_counts_once(desk):
+    desk.report.announce("m", None, desk.now + 100, "new weights")
+    desk.run(5, temperature=2.0)
+    assert not desk.told
+    desk.run(10, temperature=2.0)
+    assert desk.told
+    (counted,) = desk.report.opened()
+    assert counted == {"model": "m", "adapter": "", "alertname": "IntrospanSamplerDeviates", "count": 1}
+
+
+def test_a_canary_is_shown_with_where_it_deviates_and_whether_it_matters(desk):
+    deviating(desk, in_a_row=1)
+    desk.now += 5.0
+    (one,) = desk.report.canaries()
+    assert (one["model"], one["baseline"], one["gathered"], one["needed"]) == ("m", None, 0, 64)
+    assert one["wanted"]
+    (replica,) = one["replicas"]
+    assert (replica["age_seconds"], replica["layer"], replica["place"]) == (pytest.approx(5.0), 0, "layer 0")
+    assert (replica["layer_ratios"], replica["flipped"]) == ([0.5, 20.0, 30.0], 3)
+    assert (replica["deviates"], replica["equivalent"]) == (True, False)
+    with pytest.raises(ValueError, match="no rounds"):
+        desk.report.promote_canary("m")
