@@ -57,7 +57,7 @@ demo: install ## Serves a small real model and shows what happens inside it. DEM
 
 .PHONY: check
 check: lint ## What lint checks, and the unit and property tests.
-	$(BIN)/python -m pytest -q tests/unit tests/property
+	$(BIN)/python -m pytest -q -n 2 tests/unit tests/property
 	@$(TOOK)
 
 .PHONY: lint
@@ -80,7 +80,8 @@ check-proto: install
 
 .PHONY: test
 test: install components ## Every test but the slow ones; real vLLM and Prometheus included.
-	$(BIN)/python -m pytest -m 'not slow' tests/unit tests/property tests/integration
+	$(BIN)/python -m pytest -m 'not slow' -n 2 tests/unit tests/property
+	$(BIN)/python -m pytest -m 'not slow' tests/integration
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadgroup tests/e2e
 	@$(TOOK)
 
