@@ -1,0 +1,1 @@
+"""Faults injected from outside the product in, what its detection caught out."""

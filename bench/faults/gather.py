@@ -1,0 +1,182 @@
+"""Sets of requests in, what the real capture measures of them in one vLLM engine out, a file for each set.
+
+Run as a program: `python -m bench.faults.gather FOLDER`. A set whose file is there is not asked again.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.faults import tables
+from bench.faults.engine_faults import CacheFault, sampler_fault
+from bench.faults.traffic import Call, Set, Traffic
+from demo.model import cache_folder, prepare
+from introspan.admission import Admission
+from introspan.config import Settings
+from introspan.digest.segments import Segments
+from introspan.export import frame
+from introspan.observation import CaptureStatus, Observation, Request, Resource, RowColumn, Rows
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "INTROSPAN_ENDPOINT": "127.0.0.1:1",
+    # Answers are short: with the default of 24 most would have no decoded row.
+    "INTROSPAN_TOKEN_STRIDE": "1",
+    "INTROSPAN_ROW_BUDGET": "1000000",
+}
+BLOCK_TOKENS = 16
+
+
+class Kept:
+    """Takes the place of introspan.pipeline.Pipeline: the same segments, kept instead of sent."""
+
+    opened: "list[Kept]" = []  # noqa: RUF012 - the worker that makes the instance hands it to nobody
+
+    def __init__(
+        self,
+        settings: Settings,
+        resource: Resource,
+        columns: tuple[RowColumn, ...],
+        capacity: int,
+        admission: Admission,
+        status: Callable[[], CaptureStatus],
+        switch_off: Callable[[], None],
+    ) -> None:
+        del settings, admission, status, switch_off
+        self.resource = resource
+        self.observations: list[Observation] = []
+        self._segments = Segments(columns, capacity)
+        Kept.opened.append(self)
+
+    def rows(self, rows: Rows) -> None:
+        """Reduces the rows of one step."""
+        self.observations += self._segments.add(rows, time.time_ns())
+
+    def finished(self, request: Request, last_position: int) -> None:
+        """Keeps what a request's last segment holds."""
+        self.observations += self._segments.finish(request, last_position, time.time_ns())
+
+    def canaries(self, observations: list[Observation]) -> None:
+        """There are none."""
+
+    def model_changed(self, fingerprint: str) -> None:
+        """It does not change."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+# Any: vLLM's engine.
+class Engine:
+    """SmolLM2 in vLLM, in this process, with capture attached."""
+
+    def __init__(self, model: Path) -> None:
+        from introspan import plugin
+
+        plugin.register(Kept)
+        from vllm import LLM
+
+        # Any: vLLM's own classes.
+        self._llm: Any = LLM(
+            str(model),
+            dtype="float32",
+            enforce_eager=True,
+            max_model_len=512,
+            max_num_seqs=16,
+            block_size=BLOCK_TOKENS,
+        )
+        self._engine = self._llm.llm_engine
+        self._kept = Kept.opened[0]
+        found: list[Any] = []
+        self._engine.collective_rpc(lambda worker: found.append(worker.model_runner))
+        self._runner = found[0]
+
+    @property
+    def traffic(self) -> Traffic:
+        """Requests made with this model's tokenizer."""
+        return Traffic(self._llm.get_tokenizer())
+
+    def ask(self, wanted: Set, path: Path) -> None:
+        """Asks a set and writes what was measured."""
+        calls = wanted.calls()
+        self._kept.observations.clear()
+        with sampler_fault(wanted.fault):
+            answers = self._drive(wanted, calls)
+        self._engine.reset_prefix_cache()
+        answered = list(self._kept.observations)
+        mine = [one for one in answered if not one.request_id.startswith("last")]
+        perplexity = np.array([answers[f"{wanted.name}:{i}"] for i in range(len(calls))])
+        tables.save(path, frame.tables(mine), {"prompt_logprob": perplexity})
+
+    def _drive(self, wanted: Set, calls: list[Call]) -> dict[str, float]:
+        """Mean log-probability of each request's prompt, NaN where it is not wanted."""
+        from vllm import SamplingParams
+
+        fault = CacheFault(wanted.fault, self._runner)
+        found: dict[str, float] = {}
+        for i, call in enumerate(calls):
+            self._engine.add_request(
+                f"{wanted.name}:{i}",
+                {"prompt_token_ids": call.ids},
+                SamplingParams(
+                    max_tokens=call.answer_tokens,
+                    temperature=call.temperature,
+                    ignore_eos=True,
+                    prompt_logprobs=0 if wanted.perplexity else None,
+                ),
+            )
+        while self._engine.has_unfinished_requests():
+            for output in self._engine.step():
+                if output.finished:
+                    found[output.request_id] = _mean(output.prompt_logprobs)
+            fault.after_step(BLOCK_TOKENS)
+        # One more request, so that the worker hears that the others are finished.
+        self._engine.add_request(
+            "last", {"prompt_token_ids": [1]}, SamplingParams(max_tokens=2, temperature=0)
+        )
+        while self._engine.has_unfinished_requests():
+            self._engine.step()
+        return found
+
+
+def _mean(logprobs: Any) -> float:
+    if not logprobs:
+        return float("nan")
+    own = [next(iter(position.values())).logprob for position in logprobs if position]
+    return float(np.mean(own))
+
+
+def gather(folder: Path, say: Callable[[str], None], seconds: float = float("inf")) -> None:
+    """Asks every set that has no file in the folder, until so many seconds are over."""
+    os.environ.update(ENVIRONMENT)
+    folder.mkdir(parents=True, exist_ok=True)
+    engine = Engine(prepare(cache_folder(), say))
+    began = time.monotonic()
+    for wanted in engine.traffic.sets():
+        path = folder / f"{wanted.name}.npz"
+        if path.exists():
+            continue
+        if time.monotonic() - began > seconds:
+            return
+        before = time.monotonic()
+        engine.ask(wanted, path)
+        say(f"{wanted.name}: {time.monotonic() - before:.0f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no set is begun after so many")
+    given = parser.parse_args()
+    gather(given.folder, lambda line: print(line, flush=True), given.seconds)

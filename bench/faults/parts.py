@@ -1,0 +1,35 @@
+"""The parts of `make bench-faults`: each injects faults of some kinds, and says what was caught."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One program of bench/faults/: its module has `run(workplace: Workplace) -> Result`."""
+
+    name: str
+    module: str
+    question: str
+
+
+PARTS = {
+    part.name: part
+    for part in (
+        Part(
+            "layers",
+            "bench.faults.layers",
+            "One layer is damaged: is the canary's alarm there within two rounds, and does it name that layer?",
+        ),
+        Part(
+            "prompts",
+            "bench.faults.prompts",
+            "Positions, tokenizer or chat template are wrong: does one round of the canary tell?",
+        ),
+        Part(
+            "small",
+            "bench.faults.small",
+            "All weights change a little: who tells it better from a healthy model, the canary or output alone?",
+        ),
+    )
+}
+"""Every part by name, in the order they run."""

@@ -1,0 +1,64 @@
+"""What a part found: claims against targets, tables, and how it was done."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Cell = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One figure against its target. low, high: its interval, None where it has none; bound None: no target was set."""
+
+    text: str
+    measured: float | None
+    bound: float | None
+    at_most: bool = False
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the measured figure keeps the bound; what was not measured does not."""
+        if self.bound is None:
+            return True
+        if self.measured is None or self.measured != self.measured:  # noqa: PLR0124 NaN is no measurement
+            return False
+        return self.measured <= self.bound if self.at_most else self.measured >= self.bound
+
+    @property
+    def missed_by(self) -> float:
+        """How far the figure is from its bound, 0 where it is met."""
+        if self.is_met or self.measured is None or self.bound is None:
+            return 0.0
+        return abs(self.measured - self.bound)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of figures under a title."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A part's result. complete: how much of what was to be run was; notes: how it was done, and what it cannot say."""
+
+    complete: str
+    notes: Sequence[str]
+    claims: Sequence[Claim]
+    tables: Sequence[Table]
+
+
+def load(found: Mapping[str, Any]) -> Result:
+    """A result from JSON. Any: JSON."""
+    return Result(
+        found["complete"],
+        found["notes"],
+        [Claim(**claim) for claim in found["claims"]],
+        [Table(**table) for table in found["tables"]],
+    )

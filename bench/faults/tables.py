@@ -1,0 +1,41 @@
+"""Tables of segments in, a compressed file out, and back."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from introspan_wire.codec import Column, Schema, SegmentTable
+from introspan_wire.signals import Kind, Statistic
+
+_NAMES = ("request_id", "adapter")
+_ARRAYS = tuple(field.name for field in fields(SegmentTable) if field.name not in (*_NAMES, "schema"))
+
+
+def save(path: Path, tables: list[SegmentTable], extra: dict[str, np.ndarray[Any, Any]]) -> None:
+    """Writes tables, one of a kind each, and arrays beside them; the file is there when it is whole."""
+    arrays = {f"extra_{name}": array for name, array in extra.items()}
+    schemas = {}
+    for table in tables:
+        kind = table.schema.kind.value
+        schemas[kind] = [list(column) for column in table.schema.columns]
+        arrays |= {f"{kind}_{name}": getattr(table, name) for name in _ARRAYS}
+        arrays |= {f"{kind}_{name}": np.array(getattr(table, name)) for name in _NAMES}
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(partial, schemas=np.array(json.dumps(schemas)), **arrays)
+    partial.rename(path)
+
+
+def load(path: Path) -> tuple[dict[Kind, SegmentTable], dict[str, np.ndarray[Any, Any]]]:
+    """The tables of a file by kind, and the arrays beside them."""
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    found = {}
+    for kind, columns in json.loads(str(arrays["schemas"])).items():
+        schema = Schema(Kind(kind), tuple(Column(c[0], Statistic(c[1]), *c[2:]) for c in columns))
+        given: dict[str, Any] = {name: arrays[f"{kind}_{name}"] for name in _ARRAYS}
+        given |= {name: arrays[f"{kind}_{name}"].tolist() for name in _NAMES}
+        found[Kind(kind)] = SegmentTable(schema, **given)
+    return found, {n.removeprefix("extra_"): a for n, a in arrays.items() if n.startswith("extra_")}
