@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from introspan_collector.detect.canary_record import (
     dump_baseline,
     dump_rounds,
     load_baseline,
+    load_round,
     load_rounds,
 )
 from introspan_collector.detect.evidence import Evidence, Stream
@@ -26,18 +27,20 @@ DISTANCE = "canary.distance"
 """What the stream of canary evidence is about."""
 
 _WHAT = "canaries"
-_VERSION = 1
+_VERSION = 2
 _STATES_WAIT_NANO = 5_000_000_000
 _ROUND_WAIT_NANO = 30_000_000_000
 _OPEN_ROUNDS = 1024
 _CHANCE = 0.01
+_AGAIN_NANO = 60_000_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Round:
     """One round of one replica.
 
-    comparison is None while there is nothing to compare with. in_a_row: rounds that deviate, this one included.
+    suite: digest of all questions; questions: those that were answered; comparison: None while there is nothing to
+    compare with; in_a_row: rounds that deviate, this one included.
     """
 
     model: str
@@ -45,7 +48,8 @@ class Round:
     name: str
     origin: Origin
     time_unix_nano: int
-    answers: Mapping[str, Answer]
+    suite: str
+    questions: tuple[str, ...]
     comparison: Comparison | None
     in_a_row: int
 
@@ -69,6 +73,7 @@ class _Model:
     gathered: list[Mapping[str, Answer]] = field(default_factory=list)
     last: dict[str, Round] = field(default_factory=dict)
     before: dict[str, int] = field(default_factory=dict)  # rounds in a row that deviate, by replica
+    again: dict[str, int] = field(default_factory=dict)  # until when a second round is waited for, by replica
     problem: str = ""
 
 
@@ -79,7 +84,7 @@ class Canaries:
         self._rounds = rounds
         self._limits = (models, replicas)
         self._join = Join()
-        self._open: OrderedDict[tuple[str, str, str], _Open] = OrderedDict()
+        self._open: OrderedDict[str, _Open] = OrderedDict()
         self._models: dict[str, _Model] = {}
 
     def consume(self, batch: Batch) -> None:
@@ -91,31 +96,44 @@ class Canaries:
         """The rounds that are complete, or have waited long enough, compared."""
         for answer in self._join.late(now_unix_nano - _STATES_WAIT_NANO):
             self._put(answer)
+        for model in self._models.values():
+            model.again = {replica: until for replica, until in model.again.items() if until > now_unix_nano}
         done = [
-            key
-            for key, found in self._open.items()
+            number
+            for number, found in self._open.items()
             if found.answers.keys() >= NAMES or found.since_unix_nano < now_unix_nano - _ROUND_WAIT_NANO
         ]
-        return [self._finish(key, self._open.pop(key)) for key in done]
+        return [self._finish(number, self._open.pop(number), now_unix_nano) for number in done]
 
     def evidence(self, finished: Round) -> Evidence | None:
-        """X = 1 where a round is further off than every one of the baseline; None where it was not compared."""
-        model = self._models[finished.model]
-        if finished.comparison is None or model.baseline is None:
+        """X = 1 where a round is further off than every one of the baseline, and than rounding explains.
+
+        None where it was not compared, or with the baseline of another model: that a new model differs is no chance,
+        and two rounds in a row say it. None too for one that is far off and equivalent: that is explained.
+        """
+        model, found = self._models[finished.model], finished.comparison
+        if found is None or model.baseline is None or _identity(model.baseline) != _of(finished.origin):
+            return None
+        if found.deviates and found.equivalent:
             return None
         distances = model.baseline.distances
         stream = Stream(finished.model, finished.replica, "", "canary", "", DISTANCE, -1, "high")
         return Evidence(
             (stream,),
             np.array([tail_bound(1, len(distances), _CHANCE)]),
-            np.array([[float(finished.comparison.ratio > distances[-1])]]),
+            np.array([[float(found.ratio > max(distances[-1], 1.0) or found.deviates)]]),
             np.array([int(finished.name, 16)], np.uint64),
         )
 
     def wanted(self, model: str) -> bool:
         """Whether the canary should be asked again at once: a first round deviates and waits for a second."""
         found = self._models.get(model)
-        return found is not None and 1 in found.before.values()
+        return found is not None and bool(found.again)
+
+    @property
+    def foreign(self) -> int:
+        """Rows of canaries of another version, which are compared with nothing."""
+        return self._join.foreign
 
     def models(self) -> tuple[str, ...]:
         """Models that were heard of."""
@@ -145,69 +163,81 @@ class Canaries:
             )
         found.baseline = build(found.gathered, self._rounds)
         found.gathered = []
-        found.last.clear()
-        found.before.clear()
+        for kept in (found.last, found.before, found.again):
+            kept.clear()
 
     def snapshot(self) -> bytes:
-        """Baselines and the rounds that are to become one; rounds under way are asked again anyway."""
+        """Baselines, rounds that are to become one, and what came of the last; what is under way is asked again."""
         arrays: Arrays = {}
         header = []
         for i, (name, model) in enumerate(self._models.items()):
             known = None if model.baseline is None else dump_baseline(model.baseline, f"{i}_", arrays)
             rounds = dump_rounds(model.gathered, f"{i}_rounds_", arrays)
-            header.append([name, known, rounds, model.before])
+            last = [asdict(one) for one in model.last.values()]
+            header.append([name, known, rounds, model.before, last])
         return checkpoint.dump(_WHAT, _VERSION, {"models": header}, arrays)
 
     def restore(self, data: bytes) -> None:
         """Puts a snapshot's state in place of this one. Raises ValueError for one that it cannot read."""
         header, arrays = checkpoint.load(_WHAT, _VERSION, data)
         self._models = {}
-        for i, (name, known, rounds, in_a_row) in enumerate(header["models"]):
+        for i, (name, known, rounds, in_a_row, last) in enumerate(header["models"]):
             self._models[name] = _Model(
                 baseline=None if known is None else load_baseline(known, f"{i}_", arrays),
                 gathered=load_rounds(rounds, f"{i}_rounds_", arrays),
+                last={one["replica"]: Round(**load_round(one)) for one in last},
                 before=in_a_row,
             )
 
     def _put(self, answer: Answer) -> None:
-        key = (answer.origin.model, answer.origin.replica, answer.round)
-        found = self._open.setdefault(key, _Open(answer.received_unix_nano))
+        # Not by replica: of an answer without states it is not known which one gave it.
+        found = self._open.setdefault(answer.round, _Open(answer.received_unix_nano))
         found.answers[answer.prompt] = answer
         if len(self._open) > _OPEN_ROUNDS:
             self._open.popitem(last=False)
 
-    def _finish(self, key: tuple[str, str, str], found: _Open) -> Round:
-        name, replica, number = key
+    def _finish(self, number: str, found: _Open, now_unix_nano: int) -> Round:
+        origin = _origin(found.answers)
+        name, replica = origin.model, origin.replica
         if name not in self._models and len(self._models) >= self._limits[0]:
             self._models.pop(next(iter(self._models)))
         model = self._models.setdefault(name, _Model())
-        origin = next(iter(found.answers.values())).origin
-        comparison, in_a_row = None, 0
-        if model.baseline is not None and model.baseline.questions.keys() & found.answers.keys():
-            comparison = compare(model.baseline, found.answers)
-            in_a_row = (1 + model.before.get(replica, 0)) if comparison.deviates else 0
+        comparison, in_a_row = _compared(model.baseline, found.answers), 0
+        if comparison is not None and comparison.deviates:
+            in_a_row = 1 + model.before.get(replica, 0)
+        suite = next(iter(found.answers.values())).suite
         last = Round(
-            name, replica, number, origin, found.since_unix_nano, found.answers, comparison, in_a_row
+            *(name, replica, number, origin, found.since_unix_nano, suite),
+            *(tuple(sorted(found.answers)), comparison, in_a_row),
         )
+        model.again.pop(replica, None)
         if len(model.last) < self._limits[1] or replica in model.last:
             model.last[replica], model.before[replica] = last, in_a_row
-        self._gather(model, last)
+            if in_a_row == 1:
+                model.again[replica] = now_unix_nano + _AGAIN_NANO
+        if _is_sound(found.answers):
+            self._gather(model, last, found.answers)
         return last
 
-    def _gather(self, model: _Model, last: Round) -> None:
-        """Keeps a round for the next baseline, if one is needed and the round is whole."""
-        known = model.baseline
-        is_known = known is not None and _identity(known) == _of(last.origin)
-        if is_known or last.answers.keys() < NAMES:
+    def _gather(self, model: _Model, last: Round, answers: Mapping[str, Answer]) -> None:
+        """Keeps a whole round for the next baseline, if one is needed."""
+        known, has_states = model.baseline, _has_states(answers)
+        if known is not None and known.suite != last.suite:
+            known = None  # other questions were asked, which say nothing of these
+        if known is not None and (
+            _identity(known) == _of(last.origin) or (known.layer_count and not has_states)
+        ):
             return
         if model.gathered and _of(_origin(model.gathered[0])) != _of(last.origin):
+            if not has_states and _has_states(model.gathered[0]):
+                return  # states that were lost on the way make no other model
             model.gathered = []  # the model has changed again
-        model.gathered.append(last.answers)
+        model.gathered.append(answers)
         if len(model.gathered) < self._rounds:
             return
         model.gathered = model.gathered[-self._rounds :]
         # A model that answers differently never inherits: people promote its baseline, or resolve what changed.
-        if last.comparison is not None and not last.comparison.equivalent:
+        if last.comparison is not None and last.comparison.deviates and not last.comparison.equivalent:
             return
         try:
             model.baseline, model.gathered, model.problem = build(model.gathered, self._rounds), [], ""
@@ -215,8 +245,35 @@ class Canaries:
             model.problem = str(error)
 
 
+def _compared(baseline: Baseline | None, answers: Mapping[str, Answer]) -> Comparison | None:
+    """The comparison, None where there is nothing to compare with, or nothing of it was answered."""
+    if baseline is None or next(iter(answers.values())).suite != baseline.suite:
+        return None
+    try:
+        return compare(baseline, answers)
+    except ValueError:
+        return None  # the only answers are to questions that were made of others which are missing or differ
+
+
+def _has_states(answers: Mapping[str, Answer]) -> bool:
+    return any(answer.states is not None for answer in answers.values())
+
+
+def _is_sound(answers: Mapping[str, Answer]) -> bool:
+    """Whether a round can be part of a baseline: whole, of one model, and finite."""
+    measured = [answer for answer in answers.values() if answer.states is not None]
+    return (
+        answers.keys() >= NAMES
+        and len(measured) in (0, len(answers))
+        and len({_of(answer.origin) for answer in answers.values()}) == 1
+        and not any(answer.states.nonfinite for answer in measured if answer.states is not None)
+    )
+
+
 def _origin(answers: Mapping[str, Answer]) -> Origin:
-    return next(iter(answers.values())).origin
+    """Who answered: a worker where any is known."""
+    known = [answer.origin for answer in answers.values() if answer.states is not None]
+    return known[0] if known else next(iter(answers.values())).origin
 
 
 def _of(origin: Origin) -> tuple[str, str, str]:

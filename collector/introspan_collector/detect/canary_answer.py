@@ -1,12 +1,14 @@
 """Canary rows in, one answer for each question asked out: what the API returned joined with the states inside."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from introspan_collector.model import Batch, Origin
+from introspan_collector.suite import DIGEST, NAMES
 from introspan_wire import canary
 from introspan_wire.codec import SegmentTable
 from introspan_wire.signals import PROJECTION_COMPONENTS, TOP_TOKENS
@@ -14,7 +16,10 @@ from introspan_wire.signals import PROJECTION_COMPONENTS, TOP_TOKENS
 STATE_SIZE = PROJECTION_COMPONENTS + 1
 """Numbers that describe one state: its 32 projections, and √32 · ln rms."""
 
-_WAITING = 4096
+_WAITING = 512
+_MOST_POSITIONS = 4096
+_MOST_STATES = 64
+_LARGEST_ID = 2**24
 _SCALE = np.float32(np.sqrt(PROJECTION_COMPONENTS))
 
 
@@ -23,16 +28,16 @@ class Outputs:
     """What the API returned for n positions, the prompt's and then those of the generated tokens.
 
     position: int64 [n], of the row whose next token it is; token: int64 [n], each position's own next token;
-    logprob: float64 [n], NaN where the API gave none; top_token: int64 [n, 20], −1 where there are fewer;
-    top_logprob: float64 [n, 20].
+    logprob: float32 [n], NaN where the API gave none; top_token: int32 [n, 20], −1 where there are fewer;
+    top_logprob: float32 [n, 20]. What is large is kept short: a round has some 700 positions.
     """
 
     prompt_tokens: int
     position: NDArray[np.int64]
     token: NDArray[np.int64]
-    logprob: NDArray[np.float64]
-    top_token: NDArray[np.int64]
-    top_logprob: NDArray[np.float64]
+    logprob: NDArray[np.float32]
+    top_token: NDArray[np.int32]
+    top_logprob: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,22 +79,22 @@ class _Parts:
 
 
 class Join:
-    """Halves of answers that wait for each other; bounded, the oldest are given up first."""
+    """Halves of answers that wait for each other; bounded, the oldest are given up first.
+
+    given_up: halves that nothing came to. foreign: rows of questions that this collector does not know, because
+    whoever asked them is of another version, or that are more than any answer has.
+    """
 
     def __init__(self) -> None:
         self._parts: OrderedDict[canary.CanaryId, _Parts] = OrderedDict()
         self.given_up = 0
+        self.foreign = 0
 
     def add(self, batch: Batch) -> list[Answer]:
         """Takes the canary rows of a batch; returns the answers that both halves are there of now."""
         complete = []
         for table in batch.canaries:
-            for request_id in dict.fromkeys(table.request_id):
-                rows = np.array([i for i, name in enumerate(table.request_id) if name == request_id])
-                # The API and the worker put different things around the id.
-                found = canary.find(request_id)
-                if found is None:
-                    continue
+            for found, rows in self._by_answer(table):
                 parts = self._parts.setdefault(found, _Parts(batch.received_unix_nano))
                 self._take(parts, batch.origin, table, rows)
                 if parts.is_complete():
@@ -111,14 +116,30 @@ class Join:
                 answers.append(_answer(found, parts))
         return answers
 
+    def _by_answer(self, table: SegmentTable) -> Iterator[tuple[canary.CanaryId, NDArray[np.intp]]]:
+        """The rows of each answer. The API and the worker put different things around its id."""
+        names, which = np.unique(np.array(table.request_id), return_inverse=True)
+        groups = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1])
+        for name, rows in zip(names.tolist(), groups, strict=True):
+            found = canary.find(name)
+            if found is None or found.suite != DIGEST or found.question not in NAMES:
+                self.foreign += len(rows)
+            else:
+                yield found, rows
+
     def _take(self, parts: _Parts, origin: Origin, table: SegmentTable, rows: NDArray[np.intp]) -> None:
         if any(column.signal == "canary.token" for column in table.schema.columns):
-            parts.outputs = (origin, _outputs(table, rows))
+            self.foreign += max(0, len(rows) - _MOST_POSITIONS)
+            parts.outputs = (origin, _outputs(table, rows[:_MOST_POSITIONS]))
             return
-        found = _states(table, rows, origin.layer_count)
+        found = _states(table, rows[:_MOST_STATES])
+        if found is None:
+            self.foreign += len(rows)
+            return
         if parts.states is not None:  # rows of the same answer in an earlier batch
             found = _joined(parts.states[1], found)
-        parts.states = (origin, found)
+        self.foreign += max(0, len(rows) - _MOST_STATES) + max(0, len(found.position) - _MOST_STATES)
+        parts.states = (origin, _first(found, _MOST_STATES))
 
 
 def _answer(found: canary.CanaryId, parts: _Parts) -> Answer:
@@ -139,32 +160,37 @@ def _answer(found: canary.CanaryId, parts: _Parts) -> Answer:
 def _outputs(table: SegmentTable, rows: NDArray[np.intp]) -> Outputs:
     rows = rows[np.argsort(table.token_start[rows], kind="stable")]
     place = {(column.signal, column.component): i for i, column in enumerate(table.schema.columns)}
-    values = table.values[rows].astype(np.float64)
-    nothing = np.full(len(rows), np.nan)
+    values = table.values[rows]
+    nothing = np.full(len(rows), np.nan, np.float32)
 
-    def column(signal: str, component: int) -> NDArray[np.float64]:
+    def column(signal: str, component: int) -> NDArray[np.float32]:
         at = place.get((signal, component))
         return nothing if at is None else values[:, at]
 
-    def top(signal: str) -> NDArray[np.float64]:
+    def top(signal: str) -> NDArray[np.float32]:
         return np.stack([column(signal, i) for i in range(TOP_TOKENS)], axis=1)
 
     return Outputs(
         int(table.prompt_tokens[rows[0]]),
         table.token_start[rows].astype(np.int64),
-        _ids(column("canary.token", -1)),
+        _ids(column("canary.token", -1)).astype(np.int64),
         column("canary.logprob", -1),
         _ids(top("canary.top_token")),
         top("canary.top_logprob"),
     )
 
 
-def _ids(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.where(np.isfinite(values), values, -1).astype(np.int64)
+def _ids(values: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Token ids; −1 where there is none, or none that a float32 holds exactly."""
+    return np.where(np.abs(values) <= _LARGEST_ID, values, -1).astype(np.int32)
 
 
-def _states(table: SegmentTable, rows: NDArray[np.intp], layer_count: int) -> States:
-    values = np.full((len(rows), layer_count + 1, STATE_SIZE), np.nan, np.float32)
+def _states(table: SegmentTable, rows: NDArray[np.intp]) -> States | None:
+    """The states of rows, None where there are none. As deep as what was measured, whatever a producer says."""
+    depth = 1 + max((column.layer for column in table.schema.columns), default=-1)
+    if not depth:
+        return None
+    values = np.full((len(rows), depth, STATE_SIZE), np.nan, np.float32)
     nonfinite = 0.0
     for i, column in enumerate(table.schema.columns):
         if column.signal == "residual.projection":
@@ -184,3 +210,7 @@ def _joined(first: States, second: States) -> States:
     order = np.argsort(position, kind="stable")
     values = np.concatenate([first.values, second.values])
     return States(position[order], values[order], first.nonfinite + second.nonfinite)
+
+
+def _first(states: States, count: int) -> States:
+    return States(states.position[:count], states.values[:count], states.nonfinite)

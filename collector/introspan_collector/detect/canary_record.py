@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from introspan_collector.detect.canary import Comparison
 from introspan_collector.detect.canary_answer import Answer, Outputs, States
 from introspan_collector.detect.canary_baseline import Baseline, Question
 from introspan_collector.model import Origin
@@ -21,7 +22,7 @@ _OUTPUTS = tuple(field.name for field in fields(Outputs) if field.name != "promp
 
 def dump_baseline(baseline: Baseline, prefix: str, arrays: Arrays) -> dict[str, Any]:
     """The header of a baseline; its arrays are put among the others under names that begin with prefix."""
-    arrays[f"{prefix}distances"] = baseline.distances
+    arrays |= {f"{prefix}{key}": getattr(baseline, key) for key in ("distances", "step_limit")}
     questions = {}
     for name, question in baseline.questions.items():
         questions[name] = [question.prompt_tokens, question.output_floor]
@@ -40,7 +41,11 @@ def load_baseline(header: dict[str, Any], prefix: str, arrays: Arrays) -> Baseli
         )
         for name, (prompt_tokens, output_floor) in header["questions"].items()
     }
-    return Baseline(**header | {"questions": questions}, distances=arrays[f"{prefix}distances"])
+    return Baseline(
+        **header | {"questions": questions},
+        distances=arrays[f"{prefix}distances"],
+        step_limit=arrays[f"{prefix}step_limit"],
+    )
 
 
 def dump_rounds(rounds: Sequence[Mapping[str, Answer]], prefix: str, arrays: Arrays) -> list[list[Any]]:
@@ -76,9 +81,7 @@ def load_rounds(header: list[list[Any]], prefix: str, arrays: Arrays) -> list[Ma
                     nonfinite,
                 )
                 state_row += count
-            origin = Origin(
-                **one["origin"] | {"attributes": tuple((k, v) for k, v in one["origin"]["attributes"])}
-            )
+            origin = _origin(one["origin"])
             answers[one["prompt"]] = Answer(
                 one["suite"],
                 one["prompt"],
@@ -90,6 +93,23 @@ def load_rounds(header: list[list[Any]], prefix: str, arrays: Arrays) -> list[Ma
             )
         rounds.append(answers)
     return rounds
+
+
+def load_round(found: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a finished round."""
+    comparison = found["comparison"]
+    if comparison is not None:
+        many = {key: tuple(comparison[key]) for key in ("state_ratio", "step_ratio")}
+        comparison = Comparison(**comparison | many)
+    return found | {
+        "origin": _origin(found["origin"]),
+        "questions": tuple(found["questions"]),
+        "comparison": comparison,
+    }
+
+
+def _origin(found: dict[str, Any]) -> Origin:
+    return Origin(**found | {"attributes": tuple((key, value) for key, value in found["attributes"])})
 
 
 def _described(answer: Answer) -> dict[str, Any]:
