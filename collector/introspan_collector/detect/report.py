@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from introspan_collector.detect.builder import Builder, Progress
 from introspan_collector.detect.canaries import Canaries, Round
-from introspan_collector.detect.detector import Detector, Pieces
+from introspan_collector.detect.detector import Detector
 from introspan_collector.detect.evidence import Stream
 from introspan_collector.detect.finding import Copy, Subject
 from introspan_collector.detect.incident import Acknowledgement
 from introspan_collector.detect.incident_record import as_json
+from introspan_collector.detect.knowledge import Pieces
 from introspan_collector.detect.maintenance import Window
 from introspan_collector.detect.reference import State
 from introspan_collector.detect.reference_file import content_hash, from_bytes, to_bytes
@@ -270,7 +271,7 @@ def _round(one: Round, now: float) -> Answer:
         "replica": one.replica,
         "time": time_unix_seconds,
         "age_seconds": max(now - time_unix_seconds, 0.0),
-        "prompts": sorted(one.answers),
+        "prompts": list(one.questions),
         "deviating_in_a_row": one.in_a_row,
     }
     found = one.comparison

@@ -1,0 +1,48 @@
+"""Events of incidents in; what people are told, whose canary is asked at once, and how many began out."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from introspan_collector.detect.announcement import notice
+from introspan_collector.detect.incident import Incident
+from introspan_collector.detect.incidents import Change, Event
+from introspan_collector.notice import Notice
+
+_MOST_COUNTS = 1024
+
+
+class Announcer:
+    """Tells of incidents, and remembers which canaries were asked for."""
+
+    def __init__(self, tell: Callable[[Notice], None], runbook_url: str, clock: Callable[[], float]) -> None:
+        self._tell = tell
+        self._runbook_url = runbook_url
+        self._clock = clock
+        self.asked: dict[str, float] = {}
+        """Models whose canary is asked at once, and since when."""
+        self.opened: Counter[tuple[str, str, str]] = Counter()
+        """Incidents that began since the start, by model, adapter and name of the alert."""
+
+    def announce(self, events: Iterable[Event]) -> None:
+        """Passes on what has happened."""
+        for event in events:
+            self._count(event)
+            if event.ask_canary:
+                self.ask(event.incident.subject.model)
+            if event.incident.notified:
+                self._tell(self.notice(event.incident))
+
+    def notice(self, incident: Incident) -> Notice:
+        """What people are told of an incident."""
+        return notice(incident, self._runbook_url)
+
+    def ask(self, model: str) -> None:
+        """Has the canary of a model asked at once."""
+        self.asked[model] = self._clock()
+
+    def _count(self, event: Event) -> None:
+        incident = event.incident
+        # One that opened during a deploy opens for people again when that is over.
+        if event.change is Change.OPENED and incident.notified == (not incident.maintenance):
+            key = (*incident.subject, incident.alertname)
+            self.opened[key if key in self.opened or len(self.opened) < _MOST_COUNTS else ("other",) * 3] += 1

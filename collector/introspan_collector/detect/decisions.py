@@ -1,0 +1,97 @@
+"""What people decide in — accept, promote, adopt — and everything that follows from it out."""
+
+from collections.abc import Callable
+
+from introspan_collector.detect.announcer import Announcer
+from introspan_collector.detect.finding import Subject
+from introspan_collector.detect.incident import Acknowledgement
+from introspan_collector.detect.knowledge import Knowledge
+from introspan_collector.detect.reference import Reference
+from introspan_collector.detect.watch import Watch
+from introspan_collector.detect.yardstick import DETECTORS
+
+
+class Decisions:
+    """Carries out what is decided about references, baselines and incidents. Raises ValueError with a remedy."""
+
+    def __init__(
+        self, knowledge: Knowledge, announcer: Announcer, subject_limit: int, clock: Callable[[], float]
+    ) -> None:
+        self._knowledge = knowledge
+        self._announcer = announcer
+        self._subject_limit = subject_limit
+        self._clock = clock
+
+    def acknowledge(self, id_: str, acknowledgement: Acknowledgement) -> str:
+        """Records who looks after an incident; what is done where it is accepted as healthy, in words."""
+        event = self._knowledge.pieces.incidents.acknowledge(id_, acknowledgement)
+        self._announcer.announce([event])
+        return self._accept(event.incident.subject) if acknowledgement.accept_as_class else ""
+
+    def promote(self, subject: Subject) -> Reference:
+        """Makes what was collected last the frozen reference."""
+        reference = self._knowledge.watch(subject).promote(self._clock())
+        self.take_up(subject, self._clock())
+        return reference
+
+    def adopt(self, reference: Reference) -> None:
+        """Compares with a reference from elsewhere."""
+        identity = reference.identity
+        subject = Subject(identity.model, identity.adapter)
+        watches = self._knowledge.watches
+        watch = watches.get(subject)
+        served = None if watch is None else watch.served
+        if served is not None and (differences := identity.differences(served)):
+            raise ValueError(
+                f"reference is not of what is served: {'; '.join(differences)}; import one of this model, "
+                "or build one"
+            )
+        if watch is None and len(watches) >= self._subject_limit:
+            raise ValueError(
+                f"{len(watches)} models and adapters are watched, as many as detect.subject_limit: raise it"
+            )
+        watches.setdefault(subject, Watch(self._knowledge.limits)).adopt(reference)
+        self.take_up(subject, self._clock())
+
+    def promote_canary(self, model: str) -> None:
+        """Makes the rounds gathered since a model changed its baseline."""
+        knowledge = self._knowledge
+        incidents = knowledge.pieces.incidents
+        knowledge.pieces.canaries.promote(model)
+        self._announcer.ask(model)
+        knowledge.pieces.roster.drop(model, "", ("canary",))
+        knowledge.follow()
+        subject = Subject(model, "")
+        opened = (one for one in incidents.open() if one.subject == subject)
+        about = {clue.stream.detector for one in opened for clue in one.evidence}
+        if about == {"canary"}:
+            knowledge.recoveries.pop(subject, None)
+            self._announcer.announce(incidents.promote(subject, "the canary's baseline", self._clock()))
+
+    def take_up(self, subject: Subject, now: float) -> None:
+        """Has everything follow from a subject's new reference: old evidence is about the old one."""
+        knowledge = self._knowledge
+        knowledge.pieces.roster.drop(*subject, DETECTORS)
+        knowledge.follow()
+        knowledge.recoveries.pop(subject, None)
+        knowledge.exemplars.pop(subject, None)
+        content_hash = knowledge.watches[subject].content_hash
+        self._announcer.announce(knowledge.pieces.incidents.promote(subject, content_hash, now))
+
+    def _accept(self, subject: Subject) -> str:
+        """Learns what is served as healthy, by whichever way there is."""
+        watch = self._knowledge.watches.get(subject)
+        if watch is None:
+            return (
+                f"nothing is learnt: no request of {subject} was seen, so that there is no reference to widen"
+            )
+        present, building = watch.reference, watch.building()
+        is_another = bool(building) and present is not None and building[-1].identity != present.identity
+        if is_another and building[-1].progress.reached is not None:
+            self.promote(subject)
+            return "the reference that was being built of what is served now was promoted"
+        more = watch.accept()
+        return (
+            f"requests enter the next reference from now on; it is taken up after {more} more clusters, "
+            "once canaries are clean, and ends the incident"
+        )

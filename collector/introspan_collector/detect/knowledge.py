@@ -1,0 +1,148 @@
+"""Evidence in, one state of everything out: the parts that there is one of, and what is known of each model."""
+
+import math
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from introspan_collector.detect import checkpoint
+from introspan_collector.detect.alarm import Alarm
+from introspan_collector.detect.bets import Bets
+from introspan_collector.detect.budget import shared_out
+from introspan_collector.detect.builder import Limits
+from introspan_collector.detect.canaries import Canaries
+from introspan_collector.detect.e_detector import EDetector
+from introspan_collector.detect.evidence import Evidence
+from introspan_collector.detect.finding import Exemplar, Subject
+from introspan_collector.detect.incidents import Incidents
+from introspan_collector.detect.recovery import Recovery, RecoverySettings
+from introspan_collector.detect.roster import Roster
+from introspan_collector.detect.settings import DetectSettings
+from introspan_collector.detect.tick import Ticks, TickSettings
+from introspan_collector.detect.watch import Watch
+
+_WHAT = "the detector"
+_VERSION = 1
+_DAY_SECONDS = 86_400.0
+_LONGEST_WAIT_SECONDS = 600.0
+_EXEMPLARS = 5
+
+
+class _Piece(Protocol):
+    """A part whose state is saved."""
+
+    def snapshot(self) -> bytes: ...
+    def restore(self, data: bytes, /) -> None: ...
+
+
+class Pieces(NamedTuple):
+    """The parts that there is one of."""
+
+    ticks: Ticks
+    bets: Bets
+    ticket: EDetector
+    page: EDetector
+    incidents: Incidents
+    canaries: Canaries
+    roster: Roster
+
+    def named(self) -> dict[str, _Piece]:
+        """Each by its name."""
+        return self._asdict()
+
+
+class Knowledge:
+    """Everything that outlives the process, and the exemplars of the last tick. Not safe to use from two threads."""
+
+    def __init__(self, settings: DetectSettings) -> None:
+        self.limits = Limits(settings.provisional_clusters, settings.frozen_clusters, settings.frozen_hours)
+        self._recovery = RecoverySettings(
+            settings.quiet_seconds, settings.quiet_requests, settings.ticket_days * _DAY_SECONDS
+        )
+        longest_wait_seconds = max(_LONGEST_WAIT_SECONDS, settings.tick_seconds)
+        self.pieces = Pieces(
+            Ticks(TickSettings(settings.tick_seconds, longest_wait_seconds)),
+            Bets(),
+            EDetector(settings.ticket_days * _DAY_SECONDS),
+            EDetector(settings.page_days * _DAY_SECONDS),
+            Incidents(),
+            Canaries(settings.canary_rounds),
+            Roster(),
+        )
+        self.watches: dict[Subject, Watch] = {}
+        self.recoveries: dict[Subject, Recovery] = {}
+        self.exemplars: dict[Subject, list[Exemplar]] = {}
+        self._followed = 0
+
+    def watch(self, subject: Subject) -> Watch:
+        """That of a model and adapter. Raises ValueError for one that nothing was heard of."""
+        watch = self.watches.get(subject)
+        if watch is None:
+            raise ValueError(f"nothing was heard of {subject}: list the references and take one of those")
+        return watch
+
+    def add(self, evidence: Evidence, *, tickets_only: bool = False) -> None:
+        """Takes evidence that ticks gather by cluster; tickets_only: it must not page."""
+        rows = self.pieces.roster.rows(evidence, tickets_only=tickets_only)
+        self.follow()
+        self.pieces.ticks.add(rows, evidence.cluster[:, None], evidence.x)
+
+    def bet(self, evidence: Evidence) -> None:
+        """Takes evidence that needs no clusters, because it is independent of what came before."""
+        at = self.pieces.roster.rows(evidence)
+        self.follow()
+        self.pieces.bets.add(at, evidence.x, evidence.bound)
+
+    def remember(self, subject: Subject, exemplar: Exemplar) -> None:
+        """Keeps a request if it is among those that are least like healthy ones."""
+        kept = [*self.exemplars.get(subject, ()), exemplar]
+        self.exemplars[subject] = sorted(kept, key=lambda one: -one.score)[:_EXEMPLARS]
+
+    def recover_from(self, alarm: Alarm) -> None:
+        """Waits from now on for what an alarm is about to be over."""
+        subject = Subject(alarm.model, alarm.adapter)
+        recovery = self.recoveries[subject] = Recovery(alarm, self._recovery)
+        recovery.follow(self.pieces.roster.streams, self.pieces.roster.bound)
+
+    def follow(self) -> None:
+        """Has all parts follow the streams that there are now."""
+        pieces, roster = self.pieces, self.pieces.roster
+        if self._followed == roster.version:
+            return
+        self._followed = roster.version
+        streams, bound, page_bound = roster.streams, roster.bound, roster.page_bound
+        pieces.ticks.follow(streams, roster.fewest_clusters)
+        pieces.bets.follow(streams)
+        pieces.ticket.follow(streams, bound, shared_out(streams, bound))
+        pieces.page.follow(streams, page_bound, shared_out(streams, page_bound))
+        for recovery in self.recoveries.values():
+            recovery.follow(streams, bound)
+
+    def snapshot(self) -> bytes:
+        """The whole state."""
+        parts = {name: piece.snapshot() for name, piece in self.pieces.named().items()}
+        parts |= {f"watch_{i}": watch.snapshot() for i, watch in enumerate(self.watches.values())}
+        parts |= {f"recovery_{i}": one.snapshot() for i, one in enumerate(self.recoveries.values())}
+        header = {"watches": list(self.watches), "recoveries": list(self.recoveries)}
+        arrays = {name: np.frombuffer(data, np.uint8) for name, data in parts.items()}
+        return checkpoint.dump(_WHAT, _VERSION, header, arrays)
+
+    def restore(self, state: bytes) -> None:
+        """Takes up a snapshot's state; nothing must be known yet. Raises ValueError for one that it cannot read."""
+        header, arrays = checkpoint.load(_WHAT, _VERSION, state)
+        for name, piece in self.pieces.named().items():
+            piece.restore(arrays[name].tobytes())
+        roster = self.pieces.roster
+        self._followed = roster.version
+        for i, subject in enumerate(header["watches"]):
+            self.watches[Subject(*subject)] = watch = Watch(self.limits)
+            watch.restore(arrays[f"watch_{i}"].tobytes())
+        for i, subject in enumerate(header["recoveries"]):
+            recovery = Recovery(_placeholder(Subject(*subject)), self._recovery)
+            recovery.restore(arrays[f"recovery_{i}"].tobytes())
+            recovery.follow(roster.streams, roster.bound)
+            self.recoveries[Subject(*subject)] = recovery
+
+
+def _placeholder(subject: Subject) -> Alarm:
+    return Alarm(subject.model, subject.adapter, 0.0, 0.0, math.inf, ())

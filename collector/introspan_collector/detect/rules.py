@@ -1,0 +1,43 @@
+"""Impossible values and canaries far off in, findings out: what pages by a rule, and not by the test."""
+
+import math
+from collections.abc import Sequence
+
+from introspan_collector.detect.alarm import Alarm, Carrier
+from introspan_collector.detect.canaries import DISTANCE, Round
+from introspan_collector.detect.canary import PAGE_RATIO, Comparison
+from introspan_collector.detect.evidence import Stream
+from introspan_collector.detect.finding import Copy, Exemplar, Finding
+from introspan_collector.detect.sample import Sample
+
+_CARRIERS = 16
+
+
+def impossible_finding(found: Sequence[tuple[Stream, int]], sample: Sample, now: float) -> Finding:
+    """What is told of streams that should be zero and are not, each with a row of the sample that shows it."""
+    stream, row = found[0]
+    carriers = tuple(Carrier(one, 1.0 / len(found)) for one, _ in found[:_CARRIERS])
+    alarm = Alarm(stream.model, stream.adapter, now, math.inf, math.inf, carriers)
+    where = f" at layer {stream.layer}" if stream.layer >= 0 else ""
+    more = f", nor are {len(found) - 1} more signals" if len(found) > 1 else ""
+    sentence = (
+        f"{stream.signal}{where} is not zero on {stream.replica}{more}: a healthy server never shows this."
+    )
+    trace = sample.trace_id[row].tobytes().hex() if sample.trace_id[row].any() else ""
+    exemplar = Exemplar(sample.request_id[row], trace, stream.replica, stream.signal, 0.0, "p")
+    return Finding(alarm, Copy.PAGE, sentence, replicas=(stream.replica,), exemplars=(exemplar,))
+
+
+def canary_finding(finished: Round, found: Comparison, now: float) -> Finding:
+    """What is told of a canary that pages; found is the comparison of its last round."""
+    stream = Stream(finished.model, finished.replica, "", "canary", "", DISTANCE, -1, "high")
+    level = math.log10(max(found.ratio / PAGE_RATIO, 1.0))
+    alarm = Alarm(finished.model, "", now, level, math.inf, (Carrier(stream, 1.0),))
+    place = f", beginning at {found.place}" if found.place else ""
+    flipped = f"{found.flipped} greedy tokens flipped, " if found.flipped else ""
+    sentence = (
+        f"The canary on {finished.replica} is {found.ratio:.1f} times as far off as chance explains, in "
+        f"{finished.in_a_row} rounds in a row{place}: {flipped}divergence of the output {found.kl_nats:.2g} nats, "
+        f"same likeliest token at {found.top1:.1%} of positions."
+    )
+    return Finding(alarm, Copy.PAGE, sentence, layer=found.place, replicas=(finished.replica,))
