@@ -10,6 +10,7 @@ UV := $(BIN)/uv
 UV_VERSION := 0.13.9
 TORCH := torch==2.13.0
 DEMO_SECONDS ?=
+DEMO_FAULT ?=
 DEMO_FLAGS ?=
 ONLY ?=
 
@@ -51,9 +52,15 @@ $(VENV)/.installed: pyproject.toml requirements/dev.txt requirements/overrides.t
 	touch $@
 
 .PHONY: demo
-demo: install ## Serves a small real model and shows what happens inside it. DEMO_SECONDS=120 ends by itself.
+demo: install ## Serves a small real model, shows what happens inside it, and what alarms. DEMO_SECONDS=120 ends by itself.
 	requirements/debian.sh $(VENV) libnuma1
-	$(BIN)/python -m demo.run $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(DEMO_FLAGS)
+	$(BIN)/python -m demo.run $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) \
+	  $(if $(DEMO_FAULT),--fault $(DEMO_FAULT)) $(DEMO_FLAGS)
+
+.PHONY: demo-reference
+demo-reference: install ## Collects a reference that later demonstrations compare with, in 10 minutes.
+	requirements/debian.sh $(VENV) libnuma1
+	$(BIN)/python -m demo.run --build-reference --seconds $(or $(DEMO_SECONDS),600) $(DEMO_FLAGS)
 
 .PHONY: check
 check: lint ## What lint checks, and the unit and property tests.
@@ -97,6 +104,10 @@ components: install
 .PHONY: bench
 bench: install ## Measures cost and throughput and writes docs/benchmarks.md. ONLY=ingest runs one part.
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
+
+.PHONY: bench-faults
+bench-faults: install ## Injects faults and writes docs/detection-results.md: what is caught. ONLY=layers runs one part.
+	OMP_NUM_THREADS=1 $(BIN)/python -m bench.faults $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))
 
 .PHONY: proto
 proto: install ## Regenerates the code of protos/.

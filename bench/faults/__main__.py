@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.faults.page import missed, page
 from bench.faults.parts import PARTS
-from bench.faults.protocol import check_seal, digest
+from bench.faults.protocol import PROTOCOL, check_seal, digest
 from bench.faults.result import Result
 from bench.faults.workplace import Workplace
 from bench.machine import hardware, versions
@@ -26,35 +26,34 @@ _DOCS = Path(__file__).parent.parent.parent / "docs"
 
 
 def main() -> int:
-    """Runs the parts one after another; each is written as soon as it is there, and goes on where it was interrupted."""
+    """Runs the parts one after another, from where each was interrupted, and writes each as soon as it is there."""
     parser = argparse.ArgumentParser(prog="python -m bench.faults")
     parser.add_argument("--only", choices=PARTS, action="append", help="run this part alone")
     parser.add_argument(
         "--scale", type=float, default=1.0, help="share of the instances of random faults; 2 doubles them"
     )
     parser.add_argument("--docs", type=Path, default=_DOCS, help=argparse.SUPPRESS)
+    parser.add_argument("--dtype", choices=PROTOCOL["dtypes"], action="append", help="run in this one alone")
     parser.add_argument(
-        "--page", action="store_true", help="write the page anew from what is stored, and run nothing"
+        "--finished", action="store_true", help="run nothing, and write what earlier runs finished"
     )
     options = parser.parse_args()
-    if options.page:
-        merge(options.docs)
-        return 0
     check_seal()
     # Batches of a single thread are what two busy cores compute most of.
     torch.set_num_threads(1)
+    dtypes = () if options.finished else tuple(options.dtype or PROTOCOL["dtypes"])
     code = 0
     for name in options.only or PARTS:
-        code = max(code, _measure(name, options.scale, options.docs))
+        code = max(code, _measure(name, options.scale, dtypes, options.docs))
     return code
 
 
-def _measure(name: str, scale: float, docs: Path) -> int:
+def _measure(name: str, scale: float, dtypes: tuple[str, ...], docs: Path) -> int:
     print(f"── {name}: {PARTS[name].question}", flush=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
         with Progress(*columns, console=Console(stderr=True)) as progress:
-            result = importlib.import_module(PARTS[name].module).run(Workplace(progress, scale))
+            result = importlib.import_module(PARTS[name].module).run(Workplace(progress, scale, dtypes))
     except Exception:  # noqa: BLE001 the other parts are worth measuring still
         traceback.print_exc()
         return 2

@@ -103,9 +103,9 @@ def _outputs(
             texts[name].prompt,
             positions,
             parts[0][rows].copy(),
-            parts[1][rows].astype(np.float64),
-            parts[2][rows],
-            parts[3][rows].astype(np.float64),
+            parts[1][rows],
+            parts[2][rows].astype(np.int32),
+            parts[3][rows],
         )
     return made
 

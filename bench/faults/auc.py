@@ -34,7 +34,7 @@ def interval(
 
 
 def share(successes: Sequence[bool], seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
-    """Bootstrap interval of a share; where all or none succeed, which resampling cannot doubt, Clopper and Pearson's."""
+    """Bootstrap interval of a share; Clopper and Pearson's where all or none succeed, which resampling cannot doubt."""
     outcome = np.array(successes, dtype=float)
     n = len(outcome)
     tail = (1 - level) / 2

@@ -1,4 +1,4 @@
-"""Texts and a seed in, the steps of a server that reads them together out: who is computed beside whom, in chunks of what size."""
+"""Texts and a seed in, the steps of a server that reads them together out: who is beside whom, in what chunks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _NEIGHBOUR_TOKENS = (4, 72)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Text:
-    """One request: token ids [n], of which the first `prompt` were asked. It waits for the request `after`, "" for none.
+    """One request: token ids [n], of which the first `prompt` were asked. It waits for `after`, "" for none.
 
     cached: tokens whose keys and values are taken from that request instead of being computed.
     """
@@ -46,7 +46,7 @@ def neighbour(vocabulary: int, seed: int) -> Text:
 
 
 def steps(texts: Mapping[str, Text], seed: int) -> list[Step]:
-    """Continuous batching with chunked prefill: order of arrival and tokens a step are drawn, decoding goes token by token."""
+    """Continuous batching with chunked prefill: order and tokens a step are drawn; decoding is token by token."""
     random = np.random.default_rng([seed, 2])
     budget = int(random.choice(_BUDGETS))
     order = [str(name) for name in random.permutation(sorted(texts))]

@@ -1,18 +1,18 @@
 """A Hugging Face model and the steps of a batch in, the stream that enters every layer, and logits, out.
 
-The modules are the model's own; rows of several requests are packed as a server packs them, so that a batch's composition
-changes shapes, and with them rounding. It goes layer by layer and not step by step, which computes the same: what a
-layer makes of a step depends on no later layer. A fault in one layer then starts from the healthy stream before it.
+The modules are the model's own; rows of several requests are packed as a server packs them, so that a batch's
+composition changes shapes, and with them rounding. It goes layer by layer and not step by step, which computes the
+same: what a layer makes of a step depends on no later layer. So a fault in a layer starts from the healthy stream.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaForCausalLM
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_rotary_pos_emb
 
 from bench.faults.batch import Step, Text
 
@@ -62,10 +62,12 @@ class Forward:
     def __init__(self, model: LlamaForCausalLM) -> None:
         self.model = model
         config = model.config
+        assert config.num_key_value_heads is not None
+        assert config.head_dim is not None
         self.layer_count = int(config.num_hidden_layers)
         self._heads = int(config.num_attention_heads)
-        self._kv_heads = int(config.num_key_value_heads)
-        self._head_size = int(config.head_dim)
+        self._kv_heads = config.num_key_value_heads
+        self._head_size = config.head_dim
 
     @torch.inference_mode()
     def streams(self, plan: Plan, start: int = 0, entering: Tensor | None = None) -> list[Tensor]:
@@ -74,6 +76,7 @@ class Forward:
         stream = self.model.model.embed_tokens(layout.ids) if entering is None else entering
         found = [stream]
         for layer in self.model.model.layers[start:]:
+            assert isinstance(layer, LlamaDecoderLayer)
             stream = self._layer(layer, stream, plan, layout)
             found.append(stream)
         return found
@@ -81,7 +84,7 @@ class Forward:
     @torch.inference_mode()
     def logprobs(self, stream: Tensor) -> Iterator[Tensor]:
         """float32 log-probabilities [≤ 128, vocabulary] of the next token, from rows that enter the final norm."""
-        for rows in stream.split(_HEAD_ROWS):
+        for rows in torch.split(stream, _HEAD_ROWS):
             yield self.model.lm_head(self.model.model.norm(rows)).float().log_softmax(-1)
 
     def _layout(self, plan: Plan) -> _Layout:
@@ -96,8 +99,7 @@ class Forward:
         cos, sin = self.model.model.rotary_emb(like, torch.cat(positions)[None])
         return _Layout(torch.cat(ids), cos, sin, chunks)
 
-    # Any of nn.Module: transformers leaves attributes of layers untyped.
-    def _layer(self, layer: nn.Module, stream: Tensor, plan: Plan, layout: _Layout) -> Tensor:
+    def _layer(self, layer: LlamaDecoderLayer, stream: Tensor, plan: Plan, layout: _Layout) -> Tensor:
         shape = (self._kv_heads, -1, self._head_size)
         keys = {
             name: stream.new_empty((shape[0], len(text.ids), shape[2])) for name, text in plan.texts.items()
@@ -129,7 +131,7 @@ class Forward:
         return made
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, start: int) -> Tensor:
-        """Causal attention of a chunk's rows [1, heads, n, head size] that begin at position `start` → [n, heads, head size]."""
+        """Causal attention of a chunk's rows [1, heads, n, size] that begin at position `start` → [n, heads, size]."""
         n, end = q.shape[2], k.shape[1]
         mask = None if n == 1 else torch.ones((n, end), dtype=torch.bool).tril(start)
         found = scaled_dot_product_attention(q, k[None], v[None], attn_mask=mask, enable_gqa=True)

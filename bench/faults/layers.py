@@ -8,7 +8,8 @@ import numpy as np
 from bench.faults.auc import share
 from bench.faults.protocol import PROTOCOL
 from bench.faults.result import Cell, Claim, Result, Table
-from bench.faults.trial import Trial, judge
+from bench.faults.store import Sample
+from bench.faults.trial import Trial
 from bench.faults.weights import Change, bit_flip, mis_scaled, zeroed_shard
 from bench.faults.workplace import Run, Workplace
 
@@ -21,7 +22,7 @@ def run(workplace: Workplace) -> Result:
     """30 layers × 3 faults, in each dtype."""
     trials = []
     for dtype in PROTOCOL["dtypes"]:
-        trials += workplace.trials(f"layers-{dtype}", list(_runs(workplace, dtype)))
+        trials += workplace.trials("layers", dtype, _runs(workplace, dtype))
     return report(trials)
 
 
@@ -35,12 +36,11 @@ def changes(scale: float) -> list[Change]:
 
 
 def _runs(workplace: Workplace, dtype: str) -> list[tuple[str, Run]]:
-    def one(change: Change, number: int) -> Trial:
+    def one(change: Change, number: int) -> Sample:
         subject = workplace.subject(dtype)
         averaged = PROTOCOL["rounds_averaged_to_name_a_layer"][dtype]
         drawn = subject.changed(change, number, max(averaged, PROTOCOL["rounds_of_a_trial"]))
-        label = (change.family, change.name, change.layer)
-        return judge(subject, label, drawn.rounds, is_other=drawn.is_other)
+        return Sample(change.family, change.name, dtype, change.layer, drawn.is_other, drawn.rounds)
 
     per_turn = _LAYERS * len(_KINDS)
     return [
@@ -57,7 +57,7 @@ def report(trials: Sequence[Trial]) -> Result:
         if some:
             claims += _claims(dtype, some)
             rows += [_row(dtype, family, [t for t in some if t.family == family]) for family in _FAMILIES]
-            missed += [_miss(t) for t in some if t.is_material and (not t.pages or t.located() != t.layer)]
+            missed += [_miss(t) for t in some if t.is_material and (not t.pages or t.located != t.layer)]
     tables = [
         Table("By kind of fault", _COLUMNS, rows),
         Table("Naming the layer with lower floors", _FLOOR_COLUMNS, _floors(trials)),
@@ -72,8 +72,8 @@ def _claims(dtype: str, trials: Sequence[Trial]) -> list[Claim]:
     paged = [trial.pages for trial in material]
     alarms = [trial for trial in trials if trial.pages]
     seed, target = PROTOCOL["seed"], PROTOCOL["targets"]
-    named = [trial.located() == trial.layer for trial in alarms]
-    both = [trial.pages and trial.located() == trial.layer for trial in material]
+    named = [trial.located == trial.layer for trial in alarms]
+    both = [trial.pages and trial.located == trial.layer for trial in material]
     return [
         _share(
             f"{dtype}: material faults that page within two rounds",
@@ -108,16 +108,12 @@ _COLUMNS = (
 def _row(dtype: str, family: str, trials: Sequence[Trial]) -> list[Cell]:
     material = [t for t in trials if t.is_material]
     alarms = [t for t in trials if t.pages]
-    first = sum(_first_located(t) == t.layer for t in alarms)
+    first = sum(t.rounds[-1].layer == t.layer for t in alarms)
     return [
         dtype, family, len(trials), len(material), sum(t.pages for t in material),
         sum(all(r.output_ratio > 8 or r.nonfinite for r in t.rounds[:2]) for t in material), len(alarms),
-        f"{sum(t.located() == t.layer for t in alarms)} of {len(alarms)}", f"{first} of {len(alarms)}",
+        f"{sum(t.located == t.layer for t in alarms)} of {len(alarms)}", f"{first} of {len(alarms)}",
     ]  # fmt: skip
-
-
-def _first_located(trial: Trial) -> int | None:
-    return trial.rounds[0].layer
 
 
 _FLOOR_COLUMNS = ("dtype", "floors", "exact, chosen on mis-scaled", "exact, exponent bits and zeroed shards")
@@ -132,7 +128,7 @@ def _floors(trials: Sequence[Trial]) -> list[list[Cell]]:
             cells = []
             for families in (PROTOCOL["naming"]["chosen_on"], PROTOCOL["naming"]["reported_on"]):
                 some = [trial for trial in alarms if trial.family in families]
-                cells.append(f"{sum(t.located(floors) == t.layer for t in some)} of {len(some)}")
+                cells.append(f"{sum(t.first_beyond(floors) == t.layer for t in some)} of {len(some)}")
             rows.append([dtype, floors, *cells])
     return rows
 
@@ -150,23 +146,34 @@ _MISS_COLUMNS = (
 
 
 def _miss(trial: Trial) -> list[Cell]:
-    located = trial.located()
+    located = trial.located
     return [
         trial.dtype, trial.family, trial.name,
-        float(np.mean([one.kl_nats for one in trial.rounds])), trial.rounds[0].top1,
+        trial.kl_nats, trial.rounds[0].top1,
         " and ".join(f"{one.ratio:.3g}" for one in trial.rounds), trial.pages,
         "none" if located is None else f"layer {located}",
     ]  # fmt: skip
 
 
 _NOTES = (
-    "Forwards of Hugging Face's modules, packed into the batches of a continuous-batching server; streams go through the "
-    "product's projection, answers through its canary comparison. A start of vLLM for each of these faults would take hours.",
-    "exponent bit: one bit of one weight's exponent goes from 0 to 1. zeroed shard: a quarter of one matrix. mis-scaled: one "
-    "matrix times 2 or ½. Matrix and place are drawn. material: mean KL of the canary's next-token distributions ≥ 0.01 nats, "
-    "or values that are not finite.",
-    "Rounds of a changed model are in batch compositions that its baseline of 64 rounds has not seen. In float32 on one thread "
-    "most compositions give the same bits, so that the floor is the one that rounding sets.",
-    "In bfloat16 the layer is named from the states of four rounds averaged, against a baseline of such averages; the product "
-    "itself names it from one round, which is the last column of the table by kind. The alarm takes two rounds.",
+    (
+        "Forwards of Hugging Face's modules, packed into the batches of a continuous-batching server; streams "
+        "go through the product's projection, answers through its canary comparison. A start of vLLM for each "
+        "of these faults would take hours."
+    ),
+    (
+        "exponent bit: one bit of one weight's exponent goes from 0 to 1. zeroed shard: a quarter of one "
+        "matrix. mis-scaled: one matrix times 2 or ½. Matrix and place are drawn. material: mean KL of the "
+        "canary's next-token distributions ≥ 0.01 nats, or values that are not finite."
+    ),
+    (
+        "Rounds of a changed model are in batch compositions that its baseline of 64 rounds has not seen. In "
+        "float32 on one thread most compositions give the same bits, so that the floor is the one that "
+        "rounding sets."
+    ),
+    (
+        "In bfloat16 the layer is named from the states of four rounds averaged, against a baseline of such "
+        "averages; the product itself names it from one round, which is the last column of the table by kind. "
+        "The alarm takes two rounds."
+    ),
 )

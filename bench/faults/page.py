@@ -9,8 +9,9 @@ from bench.faults.result import Cell, Claim, Table, load
 _HEAD = """\
 # What detection catches
 
-Written by `make bench-faults` (one part alone: `make bench-faults ONLY=layers`); do not edit. Faults are injected from
-outside the product, and every target is the one that was set before; `docs/detection-results.json` has the same for programs.
+Written by `make bench-faults` (one part alone: `make bench-faults ONLY=layers`); do not edit. Faults are
+injected from outside the product, and every target was set before; `docs/detection-results.json` has the same for
+programs.
 """
 
 
@@ -35,8 +36,8 @@ def _section(part: Part, found: Mapping[str, Any] | None) -> str:
 def _body(found: Mapping[str, Any]) -> Iterator[str]:
     result = load(found["result"])
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    yield f"\nMeasured on {found['date']}: {found['hardware']}; {versions}. Protocol `{found['protocol']}`, written down "
-    yield f"before the run. {result.complete}\n"
+    yield f"\nMeasured on {found['date']}: {found['hardware']}; {versions}. Protocol "
+    yield f"`{found['protocol']}`, written down before the run. {result.complete}\n"
     if result.claims:
         yield "\n| claim | measured | 95 % interval | target |\n| --- | ---: | ---: | --- |\n"
         yield from map(_claim, result.claims)

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from functools import partial
 
 from bench.faults import questions, tracking
-from bench.faults.batch import Text
 from bench.faults.forward import Plan
 from bench.faults.protocol import PROTOCOL
 from bench.faults.questions import Messages, Tokenization
 from bench.faults.result import Cell, Claim, Result, Table
+from bench.faults.store import Sample
 from bench.faults.subject import Subject
-from bench.faults.trial import Trial, judge
+from bench.faults.trial import Trial
 from bench.faults.workplace import Run, Workplace
 
 _POSITIONS = ("RoPE θ × 10", "positions + 1, all", "positions + 1, decoded tokens")
@@ -30,13 +30,13 @@ def run(workplace: Workplace) -> Result:
     trials = []
     for dtype in PROTOCOL["dtypes"]:
         runs: list[tuple[str, Run]] = [
-            (name, partial(_trial, workplace, dtype, name)) for name in (*_POSITIONS, *_TEXTS)
+            (name, partial(_sample, workplace, dtype, name)) for name in (*_POSITIONS, *_TEXTS)
         ]
-        trials += workplace.trials(f"prompts-{dtype}", runs)
+        trials += workplace.trials("prompts", dtype, runs)
     return report(trials)
 
 
-def _trial(workplace: Workplace, dtype: str, name: str) -> Trial:
+def _sample(workplace: Workplace, dtype: str, name: str) -> Sample:
     subject = workplace.subject(dtype)
     rounds = PROTOCOL["rounds_of_a_trial"]
     if name == "RoPE θ × 10":
@@ -47,7 +47,7 @@ def _trial(workplace: Workplace, dtype: str, name: str) -> Trial:
         drawn = subject.asked_otherwise(lambda draw: subject.plan(draw).moved(*moved), 0, rounds)
     else:
         drawn = subject.asked_otherwise(_otherwise(subject, name), 0, rounds)
-    return judge(subject, ("prompts", name, None), drawn, is_other=True)
+    return Sample("prompts", name, dtype, None, is_other=False, rounds=drawn)
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def _theta(subject: Subject, factor: float) -> Iterator[None]:
 
 
 def _otherwise(subject: Subject, name: str) -> Callable[[int], Plan]:
-    texts: dict[str, Text] = questions.requests(questions.prompts(_wrong(subject, name)), subject.generated)
+    texts = questions.requests(questions.prompts(_wrong(subject, name)), subject.generated)
     return lambda draw: subject.plan(draw, texts)
 
 
@@ -102,7 +102,10 @@ def report(trials: Sequence[Trial]) -> Result:
     neutral = [trial for trial in trials if trial.name == _NEUTRAL]
     bound = PROTOCOL["targets"]["text_within_one_round"]
     claims = [
-        Claim(f"faults that one round tells ({sum(told)} of {len(told)})", sum(told) / len(told) if told else None, bound),
+        Claim(
+            f"faults that one round tells ({sum(told)} of {len(told)})",
+            sum(told) / len(told) if told else None, bound,
+        ),
         Claim(
             "pages of all positions + 1, which changes nothing under RoPE",
             float(sum(trial.pages for trial in neutral)), PROTOCOL["targets"]["neutral_pages"], at_most=True,
@@ -119,15 +122,9 @@ def report(trials: Sequence[Trial]) -> Result:
 
 
 _COLUMNS = (
-    "dtype",
-    "fault",
-    "one round deviates",
-    "pages",
-    "floors, outputs",
-    "floors, states",
-    "what it names",
+    "dtype", "fault", "one round deviates", "pages", "floors, outputs", "floors, states", "what it names",
     "mean KL, nats",
-)
+)  # fmt: skip
 
 
 def _row(trial: Trial) -> list[Cell]:
@@ -139,9 +136,18 @@ def _row(trial: Trial) -> list[Cell]:
 
 
 _NOTES = (
-    "Texts are compared token by token, as the API returns them: a prompt that was read as other tokens is told from any other "
-    "cause, and its distance is infinite. Internals add nothing to that, output alone tells it too.",
-    "RoPE turns queries and keys by the difference of their positions: to add 1 to all of them is no fault, and only rounding "
-    "differs. To add it to decoded tokens alone is one, as prompt and answer then lie one position too far apart.",
-    f"Log-probability tracking was asked in the same rounds ({', '.join(tracking.PROMPTS)}); it is compared in the part `small`.",
+    (
+        "Texts are compared token by token, as the API returns them: a prompt that was read as other tokens "
+        "is told from any other cause, and its distance is infinite. Internals add nothing to that, output "
+        "alone tells it too."
+    ),
+    (
+        "RoPE turns queries and keys by the difference of their positions: to add 1 to all of them is no "
+        "fault, and only rounding differs. To add it to decoded tokens alone is one, as prompt and answer "
+        "then lie one position too far apart."
+    ),
+    (
+        f"Log-probability tracking was asked in the same rounds ({', '.join(tracking.PROMPTS)}); it is "
+        "compared in the part `small`."
+    ),
 )

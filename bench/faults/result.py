@@ -1,5 +1,6 @@
 """What a part found: claims against targets, tables, and how it was done."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ class Claim:
         """Whether the measured figure keeps the bound; what was not measured does not."""
         if self.bound is None:
             return True
-        if self.measured is None or self.measured != self.measured:  # noqa: PLR0124 NaN is no measurement
+        if self.measured is None or math.isnan(self.measured):
             return False
         return self.measured <= self.bound if self.at_most else self.measured >= self.bound
 

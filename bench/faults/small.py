@@ -1,35 +1,36 @@
-"""A model whose weights changed a little in, how well canary and output-only baselines tell it from a healthy one out."""
+"""A model whose weights changed a little in, how well canary and output alone tell it from a healthy one, out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.faults import tiny
-from bench.faults.auc import auc, interval
 from bench.faults.protocol import PROTOCOL
 from bench.faults.result import Cell, Claim, Result, Table
-from bench.faults.tracking import PROMPTS, distance
-from bench.faults.trial import Trial, judge
+from bench.faults.scoring import OUTPUTS, Separation, chosen, separation, settings
+from bench.faults.store import Sample
+from bench.faults.tracking import Vector
+from bench.faults.trial import Trial
 from bench.faults.weights import Change
 from bench.faults.workplace import Run, Workplace
-from introspan_collector.detect.canary import Comparison
 
 _SEED: int = PROTOCOL["seed"]
 _SETTINGS = PROTOCOL["settings"]
-_FAMILIES = (*_SETTINGS["chosen_on"], *_SETTINGS["reported_on"])
+_FAMILIES: tuple[str, ...] = (*_SETTINGS["chosen_on"], *_SETTINGS["reported_on"])
 _LAYERS = 30
-Score = Callable[[Sequence[Trial]], NDArray[np.float64]]
 
 
 def run(workplace: Workplace) -> Result:
     """Every change in each dtype, beside rounds of the healthy model."""
     trials: list[Trial] = []
+    references = {}
     for dtype in PROTOCOL["dtypes"]:
-        trials += workplace.trials(f"small-{dtype}", [*_healthy(workplace, dtype), *_runs(workplace, dtype)])
-    return report(trials)
+        trials += workplace.trials("small", dtype, _runs(workplace, dtype))
+        trials += workplace.healthy(dtype)
+        if (judge := workplace.judge(dtype)) is not None:
+            references[dtype] = judge.reference
+    return report(trials, references)
 
 
 def changes(scale: float) -> list[Change]:
@@ -49,29 +50,11 @@ def changes(scale: float) -> list[Change]:
     return made + [tiny.neurons_permuted(layer, _SEED) for layer in neutral]
 
 
-def _healthy(workplace: Workplace, dtype: str) -> list[tuple[str, Run]]:
-    def reference() -> Trial:
-        subject = workplace.subject(dtype)
-        tracked = (subject.tracker.reference.tolist(),)
-        return Trial("reference", "", dtype, None, False, (), tracked, None)
-
-    def one(i: int) -> Trial:
-        subject = workplace.subject(dtype)
-        return judge(subject, ("healthy", str(i), None), [subject.held_out[i]], is_other=False)
-
-    rounds: list[tuple[str, Run]] = [
-        (f"healthy {i}", partial(one, i)) for i in range(PROTOCOL["healthy_rounds"])
-    ]
-    return [("reference", reference), *rounds]
-
-
 def _runs(workplace: Workplace, dtype: str) -> list[tuple[str, Run]]:
-    def one(change: Change, number: int) -> Trial:
+    def one(change: Change, number: int) -> Sample:
         subject = workplace.subject(dtype)
         drawn = subject.changed(change, number, PROTOCOL["rounds_of_a_trial"])
-        return judge(
-            subject, (change.family, change.name, change.layer), drawn.rounds, is_other=drawn.is_other
-        )
+        return Sample(change.family, change.name, dtype, change.layer, drawn.is_other, drawn.rounds)
 
     wanted = changes(workplace.scale)
     return [
@@ -79,6 +62,112 @@ def _runs(workplace: Workplace, dtype: str) -> list[tuple[str, Run]]:
     ]
 
 
-def report(trials: Sequence[Trial]) -> Result:
+def report(trials: Sequence[Trial], references: Mapping[str, Vector]) -> Result:
     """The part's result, of as many trials as there are."""
-    ...
+    canary, lt4, lt = (chosen(trials, references, settings(method)) for method in ("canary", "LT4", "LT"))
+    claims, rows = [], []
+    for dtype in PROTOCOL["dtypes"]:
+        for family in _FAMILIES:
+            found = separation(trials, references, family, dtype)
+            rows.append(_row(trials, family, dtype, found, (canary, OUTPUTS, lt4, lt)))
+            if found is not None:
+                claims += _claims(f"{dtype}, {family}", found, canary, lt4, dtype)
+    neutral = [trial for trial in trials if trial.family.startswith("neutral")]
+    claims.append(
+        Claim(
+            f"pages of neutral changes (of {len(neutral)})",
+            float(sum(trial.pages for trial in neutral)) if neutral else None,
+            PROTOCOL["targets"]["neutral_pages"],
+            at_most=True,
+        )
+    )
+    tables = [
+        Table("Told from a healthy model: area under the curve", _COLUMNS, rows),
+        Table("Neutral changes", _NEUTRAL_COLUMNS, [_neutral_row(trial) for trial in neutral]),
+        Table("Every setting that was tried", _TRIED_COLUMNS, _tried(trials, references)),
+    ]
+    total = len(PROTOCOL["dtypes"]) * (len(changes(1.0)) + PROTOCOL["healthy_rounds"])
+    notes = (*_NOTES, f"Settings chosen on {' and '.join(_CHOSEN_ON)}: {canary}; {lt4}; {lt}.")
+    return Result(f"{len(trials)} of {total} trials of the protocol are in it.", notes, claims, tables)
+
+
+def _claims(label: str, found: Separation, canary: str, lt4: str, dtype: str) -> list[Claim]:
+    low, high = found.interval(canary)
+    bounds = [found.auc(lt4)]
+    if dtype == "bfloat16":
+        bounds.append(PROTOCOL["targets"]["auc_bfloat16"])
+    means = ("at least LT4's", "at least the target of bfloat16")
+    return [
+        Claim(f"{label}: AUC of the canary, {meaning}", found.auc(canary), bound, low=low, high=high)
+        for bound, meaning in zip(bounds, means, strict=False)
+    ]
+
+
+_CHOSEN_ON: list[str] = _SETTINGS["chosen_on"]
+_COLUMNS = (
+    "dtype", "family", "role", "changed", "identical", "page", "canary", "outputs of the canary", "LT4", "LT",
+    "canary − outputs, 95 %", "canary − LT4, 95 %",
+)  # fmt: skip
+
+
+def _row(
+    trials: Sequence[Trial], family: str, dtype: str, found: Separation | None, names: tuple[str, ...]
+) -> list[Cell]:
+    some = [trial for trial in trials if trial.family == family and trial.dtype == dtype]
+    other = [trial for trial in some if trial.is_other]
+    head: list[Cell] = [
+        dtype, family, "settings chosen on it" if family in _CHOSEN_ON else "left out", len(other),
+        len(some) - len(other), sum(trial.pages for trial in other),
+    ]  # fmt: skip
+    if found is None:
+        return [*head, *[None] * (len(_COLUMNS) - len(head))]
+    canary, outputs, lt4, _ = names
+    beside = [
+        f"{low:+.3f} to {high:+.3f}"
+        for low, high in (found.interval(canary, other) for other in (outputs, lt4))
+    ]
+    return [*head, *(found.auc(name) for name in names), *beside]
+
+
+_NEUTRAL_COLUMNS = ("dtype", "change", "where", "deviates", "equivalent", "page", "mean KL, nats", "top-1")
+
+
+def _neutral_row(trial: Trial) -> list[Cell]:
+    first = trial.rounds[0]
+    return [
+        trial.dtype, trial.family, trial.name, first.deviates, first.equivalent, trial.pages, first.kl_nats, first.top1,
+    ]  # fmt: skip
+
+
+_TRIED_COLUMNS = ("score", *(f"{dtype}, {family}" for dtype in PROTOCOL["dtypes"] for family in _FAMILIES))
+
+
+def _tried(trials: Sequence[Trial], references: Mapping[str, Vector]) -> list[list[Cell]]:
+    found = [
+        separation(trials, references, family, dtype) for dtype in PROTOCOL["dtypes"] for family in _FAMILIES
+    ]
+    names = [name for method in ("canary", "LT4", "LT") for name in settings(method)]
+    return [[name, *(None if one is None else one.auc(name) for one in found)] for name in (*names, OUTPUTS)]
+
+
+_NOTES = (
+    (
+        "A trial is two rounds; a healthy one any two of 16 rounds that the baseline has not seen. Canary and "
+        "log-probability tracking are given the same rounds in the same batches, the same 64 of the healthy "
+        "model, and three settings each. Intervals are bootstrapped over changed models, not over healthy "
+        "rounds."
+    ),
+    (
+        "LT is 2512.03816's with its one prompt, LT4 the same with four. Variants whose weights are the "
+        "healthy model's bit for bit, in that dtype, are set apart as identical."
+    ),
+    (
+        "The last four columns are AUC and what the canary adds to it; an interval around 0 says that it adds "
+        "nothing there. page counts variants that the product would page for at its own limit of 8 floors, "
+        "which few tiny changes reach: AUC is about ranking, paging is about what matters to answers."
+    ),
+    (
+        "Batch noise is that of this machine: other batches, chunks and neighbours, one thread. In float32 "
+        "most batches give the same bits. Fine-tuned and LoRA variants of the families are not in it."
+    ),
+)

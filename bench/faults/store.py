@@ -1,42 +1,64 @@
-"""Results of trials in, the same after an interruption out: one line of JSON for each, in a folder for each protocol."""
+"""Rounds of answers in, the same after an interruption out: a file for each model that was asked.
+
+Answers are kept and not what was made of them, so that they can be compared again with nothing computed anew.
+"""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-# Any: JSON.
-Record = dict[str, Any]
+import numpy as np
+
+from bench.faults.answers import Round
+from introspan_collector.detect.canary_record import Arrays, dump_rounds, load_rounds
+
+_DESCRIPTION = "description"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """Rounds of one model. layer: the only one changed, None for none or all; is_other: whether any weight differs."""
+
+    family: str
+    name: str
+    dtype: str
+    layer: int | None
+    is_other: bool
+    rounds: Sequence[Round]
 
 
 class Store:
-    """A file of records by key. A line that an interruption cut short is not there."""
+    """A folder of samples by key. One that an interruption cut short is not there."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._records = dict(_read(path))
-        # What was cut short would otherwise begin the next line.
-        lines = [json.dumps([key, record]) + "\n" for key, record in self._records.items()]
-        path.write_text("".join(lines), encoding="utf-8")
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._records
+        return self._path(key).exists()
 
-    def __getitem__(self, key: str) -> Record:
-        return self._records[key]
+    def __getitem__(self, key: str) -> Sample:
+        with np.load(self._path(key)) as stored:
+            arrays = dict(stored)
+        found = json.loads(str(arrays.pop(_DESCRIPTION)))
+        rounds = [dict(one) for one in load_rounds(found.pop("rounds"), "", arrays)]
+        return Sample(**found, rounds=rounds)
 
-    def put(self, key: str, record: Record) -> None:
-        """Keeps a record from now on."""
-        self._records[key] = record
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([key, record]) + "\n")
+    def put(self, key: str, sample: Sample) -> None:
+        """Keeps a sample from now on, in place of an earlier one."""
+        arrays: Arrays = {}
+        kept = ("family", "name", "dtype", "layer", "is_other")
+        found = {name: getattr(sample, name) for name in kept} | {
+            "rounds": dump_rounds(sample.rounds, "", arrays)
+        }
+        arrays[_DESCRIPTION] = np.array(json.dumps(found))
+        partial = self._path(key).with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        partial.rename(self._path(key))
 
-
-def _read(path: Path) -> Iterator[tuple[str, Record]]:
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            key, record = json.loads(line)
-            yield key, record
+    def _path(self, key: str) -> Path:
+        name = re.sub(r"[^\w.+-]+", "_", key)
+        return self._folder / f"{name}.npz"

@@ -70,8 +70,8 @@ def heads_permuted(layer: int, heads: int, groups: int, seed: int) -> Change:
         q, k, v, o = (matrix(layer, which) for which in range(4))
         for name in (q, k, v):
             # Rows of a group follow one another, also where several query heads share keys.
-            yield name, healthy[name].unflatten(0, (groups, -1))[order].flatten(0, 1)
-        yield o, healthy[o].unflatten(1, (groups, -1))[:, order].flatten(1, 2)
+            yield name, torch.unflatten(healthy[name], 0, (groups, -1))[order].flatten(0, 1)
+        yield o, torch.unflatten(healthy[o], 1, (groups, -1))[:, order].flatten(1, 2)
 
     assert heads % groups == 0
     return Change("neutral: heads permuted", f"layer {layer}", layer, edit)

@@ -1,51 +1,86 @@
 """A folder and options in; subjects, trials that survive an interruption, and progress on the screen, out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import partial
 from pathlib import Path
 
 from rich.progress import Progress
 
-from bench.faults.protocol import digest
-from bench.faults.store import Store
+from bench.faults.protocol import PROTOCOL, digest
+from bench.faults.store import Sample, Store
 from bench.faults.subject import Subject
-from bench.faults.trial import Trial, record, trial
+from bench.faults.trial import Judge, Trial
 from demo.model import cache_folder, prepare
 
-Run = Callable[[], Trial]
+Run = Callable[[], Sample]
+
+_FIRST_DRAW = {"baseline": 0, "healthy": 1000}
+
+
+def _folder() -> Path:
+    # Of another protocol nothing is taken over.
+    return cache_folder().parent / "bench-faults" / digest()[:16]
 
 
 @dataclass(slots=True)
 class Workplace:
-    """What a part works with. scale: how many instances it takes, of those that the protocol's run takes."""
+    """What a part works with. scale: how many instances it takes, of those that the protocol's run takes.
+
+    dtypes: those that are run; of others, what earlier runs found is taken.
+    """
 
     progress: Progress
     scale: float
-    folder: Path = field(default_factory=lambda: cache_folder().parent / "bench-faults" / digest()[:16])
+    dtypes: tuple[str, ...] = tuple(PROTOCOL["dtypes"])
+    folder: Path = field(default_factory=_folder)
+    _subjects: dict[str, Subject] = field(default_factory=dict)
+    _judges: dict[str, Judge] = field(default_factory=dict)
 
     def subject(self, dtype: str) -> Subject:
-        """The real model in a dtype, with its baseline; loaded once."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return _subject(dtype, self.folder, self.progress.console.print)
+        """The real model in a dtype; loaded once."""
+        if dtype not in self._subjects:
+            say = self.progress.console.print
+            self._subjects[dtype] = Subject(prepare(cache_folder(), say), dtype)
+        return self._subjects[dtype]
 
-    def trials(self, part: str, wanted: Iterable[tuple[str, Run]]) -> list[Trial]:
-        """Every trial wanted, by key; those that an earlier run made are not made again."""
-        store = Store(self.folder / f"{part}.jsonl")
-        runs = list(wanted)
-        found = []
-        for key, run in self.progress.track(runs, description=part):
-            if key not in store:
-                store.put(key, record(run()))
-            found.append(trial(store[key]))
-        return found
+    def judge(self, dtype: str) -> Judge | None:
+        """What compares with the healthy model; None where its rounds are not complete."""
+        rounds = [one.rounds[0] for one in self._healthy(dtype, "baseline")]
+        if dtype not in self._judges and len(rounds) == PROTOCOL["baseline_rounds"]:
+            self._judges[dtype] = Judge(rounds, dtype)
+        return self._judges.get(dtype)
 
-    def finished(self, part: str, keys: Iterable[str]) -> list[Trial]:
-        """Those trials that earlier runs made."""
-        store = Store(self.folder / f"{part}.jsonl")
-        return [trial(store[key]) for key in keys if key in store]
+    def trials(self, part: str, dtype: str, wanted: Sequence[tuple[str, Run]]) -> list[Trial]:
+        """Every trial wanted, by key; of those that an earlier run made nothing is computed again."""
+        samples = self._samples(part, dtype, wanted)
+        judge = self.judge(dtype)
+        return [] if judge is None else [judge.trial(sample) for sample in samples]
 
+    def healthy(self, dtype: str) -> list[Trial]:
+        """Trials, of a round each, of the healthy model in batches that the baseline has not seen."""
+        samples = self._healthy(dtype, "healthy")
+        judge = self.judge(dtype)
+        return [] if judge is None else [judge.trial(sample) for sample in samples]
 
-@cache
-def _subject(dtype: str, folder: Path, say: Callable[[str], None]) -> Subject:
-    return Subject(prepare(cache_folder(), say), dtype, folder, say)
+    def _healthy(self, dtype: str, kind: str) -> list[Sample]:
+        def one(draw: int) -> Sample:
+            subject = self.subject(dtype)
+            return Sample(
+                "healthy", str(draw), dtype, None, is_other=False, rounds=[subject.healthy_round(draw)]
+            )
+
+        first = _FIRST_DRAW[kind]
+        draws = range(first, first + PROTOCOL[f"{kind}_rounds"])
+        return self._samples(kind, dtype, [(str(draw), partial(one, draw)) for draw in draws])
+
+    def _samples(self, part: str, dtype: str, wanted: Sequence[tuple[str, Run]]) -> list[Sample]:
+        store = Store(self.folder / f"{part}-{dtype}")
+        missing = [(key, run) for key, run in wanted if key not in store]
+        if missing and dtype in self.dtypes:
+            done = len(wanted) - len(missing)
+            task = self.progress.add_task(f"{part}, {dtype}", total=len(wanted), completed=done)
+            for key, run in missing:
+                store.put(key, run())
+                self.progress.advance(task)
+        return [store[key] for key, _ in wanted if key in store]
