@@ -68,6 +68,7 @@ class AsSeen:
             "unwatched_requests": 3,
             "dropped_values": 4,
             "refused_findings": 5,
+            "drift": [{"model": "m", "adapter": "", "kind": "prompt", "distance": 0.125}],
             "levels": [
                 {"model": "m", "adapter": "", "detector": detector, "copy": copy, "log10": level}
                 for detector, copy, level in levels

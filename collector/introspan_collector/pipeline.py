@@ -240,7 +240,9 @@ class Pipeline:
 
     def _save(self, offset: int) -> None:
         for checkpoint in self._checkpoints:
-            checkpoint.save(offset, at_once=self._draining)
+            # What people decided is in no log that could be read again.
+            decided = checkpoint.consumer is self._detector and self._detector.decided
+            checkpoint.save(offset, at_once=self._draining or decided)
 
 
 def _lock(settings: Settings) -> IO[str]:

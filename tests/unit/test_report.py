@@ -8,9 +8,10 @@ import pytest
 from introspan_collector.detect.canaries import Round, _Model
 from introspan_collector.detect.canary import Comparison
 from introspan_collector.detect.detector import Detector
+from introspan_collector.detect.levels import ALL
 from introspan_collector.detect.reference import State
 from introspan_collector.detect.reference_file import from_bytes
-from introspan_collector.detect.report import ALL, Report
+from introspan_collector.detect.report import Report
 from introspan_collector.detect.settings import DetectSettings
 from tests.batches import ORIGIN, Traffic
 
@@ -63,9 +64,11 @@ def deviating(desk, in_a_row=2):
         20.0, 20.0, (0.5, 20.0, 30.0), 0.5, 0, "layer 0", 0.2, 0.9, flipped=3, nonfinite=0, has_states=True
     )
     origin = replace(ORIGIN, **desk.traffic.who)
-    last = Round("m", "r0", "0a", origin, int(desk.now * 1e9), {}, found, in_a_row)
+    last = Round("m", "r0", "0a", origin, int(desk.now * 1e9), "suite", ("short",), found, in_a_row)
     with desk.detector.still() as state:
-        state.pieces.canaries._models["m"] = _Model(last={"r0": last}, before={"r0": in_a_row})
+        state.pieces.canaries._models["m"] = _Model(
+            last={"r0": last}, before={"r0": in_a_row}, again={"r0": 1}
+        )
     return last
 
 
@@ -244,3 +247,28 @@ def test_a_canary_is_shown_with_where_it_deviates_and_whether_it_matters(desk):
     assert (replica["deviates"], replica["equivalent"]) == (True, False)
     with pytest.raises(ValueError, match="no rounds"):
         desk.report.promote_canary("m")
+
+
+def test_what_was_accepted_is_learnt_no_longer_once_it_is_over():
+    desk = Desk(replace(SETTINGS, quiet_seconds=100.0, quiet_requests=20)).run(40)
+    desk.run(30, shift=3.0)
+    desk.acknowledge(accept_as_class=True)
+    desk.run(1, shift=3.0).run(20, requests=2)
+    assert not desk.open
+    assert (desk.reference["state"], desk.reference["building"]) == ("frozen", [])
+    assert desk.reference["accepted_until_clusters"] is None
+
+
+def test_what_people_decide_is_to_be_saved_at_once(desk):
+    desk.detector.snapshot()
+    assert not desk.detector.decided
+    desk.report.announce("m", None, desk.now + 60, "new weights")
+    assert desk.detector.decided
+    desk.detector.snapshot()
+    assert not desk.detector.decided
+
+
+def test_drift_is_shown_of_what_a_reference_can_follow(desk):
+    desk.run(1)
+    drift = {one["kind"]: one["distance"] for one in desk.report.detection()["drift"]}
+    assert 0 < drift["prompt"] < 1

@@ -1,11 +1,13 @@
 """What people decide in — accept, promote, adopt — and everything that follows from it out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from introspan_collector.detect.announcer import Announcer
 from introspan_collector.detect.finding import Subject
 from introspan_collector.detect.incident import Acknowledgement
+from introspan_collector.detect.incidents import Change, Event
 from introspan_collector.detect.knowledge import Knowledge
+from introspan_collector.detect.maintenance import Window
 from introspan_collector.detect.reference import Reference
 from introspan_collector.detect.watch import Watch
 from introspan_collector.detect.yardstick import DETECTORS
@@ -21,9 +23,22 @@ class Decisions:
         self._announcer = announcer
         self._subject_limit = subject_limit
         self._clock = clock
+        self.unsaved = False
+        """Whether something was decided, which is in no log, since the state was last saved."""
+
+    def announce(self, window: Window) -> None:
+        """Records a deploy."""
+        self.unsaved = True
+        self._knowledge.pieces.incidents.announce(window, self._clock())
+
+    def withdraw(self, id_: str) -> None:
+        """Forgets an announced deploy."""
+        self.unsaved = True
+        self._knowledge.pieces.incidents.withdraw(id_)
 
     def acknowledge(self, id_: str, acknowledgement: Acknowledgement) -> str:
         """Records who looks after an incident; what is done where it is accepted as healthy, in words."""
+        self.unsaved = True
         event = self._knowledge.pieces.incidents.acknowledge(id_, acknowledgement)
         self._announcer.announce([event])
         return self._accept(event.incident.subject) if acknowledgement.accept_as_class else ""
@@ -55,6 +70,7 @@ class Decisions:
 
     def promote_canary(self, model: str) -> None:
         """Makes the rounds gathered since a model changed its baseline."""
+        self.unsaved = True
         knowledge = self._knowledge
         incidents = knowledge.pieces.incidents
         knowledge.pieces.canaries.promote(model)
@@ -70,6 +86,7 @@ class Decisions:
 
     def take_up(self, subject: Subject, now: float) -> None:
         """Has everything follow from a subject's new reference: old evidence is about the old one."""
+        self.unsaved = True
         knowledge = self._knowledge
         knowledge.pieces.roster.drop(*subject, DETECTORS)
         knowledge.follow()
@@ -77,6 +94,13 @@ class Decisions:
         knowledge.exemplars.pop(subject, None)
         content_hash = knowledge.watches[subject].content_hash
         self._announcer.announce(knowledge.pieces.incidents.promote(subject, content_hash, now))
+
+    def reconsider(self, events: Iterable[Event]) -> None:
+        """Learns no longer what was accepted, where that is over or has become something worse."""
+        for event in events:
+            watch = self._knowledge.watches.get(event.incident.subject)
+            if watch is not None and event.change in (Change.ESCALATED, Change.RESOLVED):
+                watch.decline()
 
     def _accept(self, subject: Subject) -> str:
         """Learns what is served as healthy, by whichever way there is."""

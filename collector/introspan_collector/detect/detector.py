@@ -18,8 +18,9 @@ from introspan_collector.detect.canaries import Round
 from introspan_collector.detect.decisions import Decisions
 from introspan_collector.detect.finding import Copy, Finding, Subject
 from introspan_collector.detect.incident import Acknowledgement
-from introspan_collector.detect.incidents import Incidents
+from introspan_collector.detect.incidents import Event, Incidents
 from introspan_collector.detect.knowledge import Knowledge, Pieces
+from introspan_collector.detect.maintenance import Window
 from introspan_collector.detect.nulls import impossible, uniformity
 from introspan_collector.detect.reconsider import CanaryReport
 from introspan_collector.detect.reference import Identity, Reference
@@ -125,6 +126,21 @@ class Detector:
         with self._lock:
             yield Still(self._pieces, self._knowledge.watches, frozenset(self._announcer.asked))
 
+    @property
+    def decided(self) -> bool:
+        """Whether people decided something, which is in no log, since the state was last saved."""
+        return self._decisions.unsaved
+
+    def announce(self, window: Window) -> None:
+        """Records a deploy. Raises ValueError where too many are announced."""
+        with self._lock:
+            self._decisions.announce(window)
+
+    def withdraw(self, id_: str) -> None:
+        """Forgets an announced deploy. Raises ValueError for one that is not announced."""
+        with self._lock:
+            self._decisions.withdraw(id_)
+
     def acknowledge(self, id_: str, acknowledgement: Acknowledgement) -> str:
         """Records who looks after an incident; what is done where it is accepted as healthy, in words.
 
@@ -151,6 +167,7 @@ class Detector:
     def snapshot(self) -> bytes:
         """The whole state."""
         with self._lock:
+            self._decisions.unsaved = False
             return self._knowledge.snapshot()
 
     def restore(self, state: bytes) -> None:
@@ -216,7 +233,7 @@ class Detector:
         for subject, recovery in list(recoveries.items()):
             if recovery.update(x, self._requests.pop(subject, 0), now, growth):
                 del recoveries[subject]
-                self._announcer.announce(self.incidents.recovered(subject, now))
+                self._announce(self.incidents.recovered(subject, now))
         for copy, detector in ((Copy.TICKET, self._pieces.ticket), (Copy.PAGE, self._pieces.page)):
             for alarm in detector.update(x, now, growth):
                 self._take(self._finding(alarm, copy))
@@ -236,7 +253,11 @@ class Detector:
 
     def _take(self, finding: Finding) -> None:
         self._knowledge.recover_from(finding.alarm)
-        self._announcer.announce(self.incidents.take(finding, finding.alarm.time_seconds))
+        self._announce(self.incidents.take(finding, finding.alarm.time_seconds))
+
+    def _announce(self, events: list[Event]) -> None:
+        self._decisions.reconsider(events)
+        self._announcer.announce(events)
 
     def _judge(self, finished: Round, now: float) -> None:
         self._announcer.asked.pop(finished.model, None)

@@ -121,6 +121,13 @@ class Watch:
         self._due_clusters = gathered + self._limits.provisional_clusters
         return self._limits.provisional_clusters
 
+    def decline(self) -> None:
+        """Ends what accept began: it is over, or has become something else than what was accepted."""
+        present = self.reference
+        if self._due_clusters is not None and present is not None and present.state is State.FROZEN:
+            self._forget(present.identity)
+        self._due_clusters = None
+
     def grow(self, now_unix_seconds: float, *, canaries_clean: bool, may_succeed: bool) -> Reference | None:
         """A reference that has become possible, taken up; None where there is none. May take a second.
 
@@ -231,8 +238,9 @@ class Watch:
         builder = self._builders.pop(identity, None) or Builder(identity, self._limits)
         self._builders[identity] = builder  # the one fed last is the last
         while len(self._builders) > _BUILDERS:
-            oldest = next(iter(self._builders))
-            self._builders.pop(oldest)
-            self._objections.pop(oldest, None)
-            self._snapshots.pop(oldest, None)
+            self._forget(next(iter(self._builders)))
         return builder
+
+    def _forget(self, identity: Identity) -> None:
+        for known in (self._builders, self._objections, self._snapshots):
+            known.pop(identity, None)

@@ -1,5 +1,6 @@
 """What the detector, the canary job and the notifier say of themselves in, Prometheus metric families out."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -42,7 +43,14 @@ def _evidence(detection: Answer) -> Iterator[Metric]:
     for one in detection["levels"]:
         level = NO_EVIDENCE if one["log10"] is None else max(one["log10"], NO_EVIDENCE)
         levels.add_metric([one["model"], one["adapter"], one["copy"], one["detector"]], level)
-    yield levels
+    drift = GaugeMetricFamily(
+        "introspan_latent_drift_distance",
+        "How far projections of the last ticks are from the reference's; shown, not tested.",
+        labels=(*_WHO, "kind"),
+    )
+    for one in (one for one in detection["drift"] if math.isfinite(one["distance"])):
+        drift.add_metric([one["model"], one["adapter"], one["kind"]], one["distance"])
+    yield from (levels, drift)
     for name, text, key in (
         ("streams", "Streams of evidence that are followed.", "streams"),
         ("watched", "Models and adapters that are watched.", "watched"),
