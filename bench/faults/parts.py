@@ -30,6 +30,11 @@ PARTS = {
             "bench.faults.small",
             "All weights change a little: who tells it better from a healthy model, the canary or output alone?",
         ),
+        Part(
+            "sampler",
+            "bench.faults.sampler",
+            "The sampler draws otherwise than asked, or the answer is a loop: after how many tokens is it noticed?",
+        ),
     )
 }
 """Every part by name, in the order they run."""

@@ -130,8 +130,8 @@ _COLUMNS = (
 def _row(trial: Trial) -> list[Cell]:
     first = trial.rounds[0]
     return [
-        trial.dtype, trial.name, first.deviates, trial.pages, first.output_ratio, max(first.state_ratio), first.place or "nothing",
-        first.kl_nats,
+        trial.dtype, trial.name, first.deviates, trial.pages, first.output_ratio, max(first.state_ratio),
+        first.place or "nothing", first.kl_nats,
     ]  # fmt: skip
 
 

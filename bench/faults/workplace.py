@@ -53,7 +53,7 @@ class Workplace:
 
     def trials(self, part: str, dtype: str, wanted: Sequence[tuple[str, Run]]) -> list[Trial]:
         """Every trial wanted, by key; of those that an earlier run made nothing is computed again."""
-        samples = self._samples(part, dtype, wanted)
+        samples = self.samples(part, dtype, wanted)
         judge = self.judge(dtype)
         return [] if judge is None else [judge.trial(sample) for sample in samples]
 
@@ -72,9 +72,10 @@ class Workplace:
 
         first = _FIRST_DRAW[kind]
         draws = range(first, first + PROTOCOL[f"{kind}_rounds"])
-        return self._samples(kind, dtype, [(str(draw), partial(one, draw)) for draw in draws])
+        return self.samples(kind, dtype, [(str(draw), partial(one, draw)) for draw in draws])
 
-    def _samples(self, part: str, dtype: str, wanted: Sequence[tuple[str, Run]]) -> list[Sample]:
+    def samples(self, part: str, dtype: str, wanted: Sequence[tuple[str, Run]]) -> list[Sample]:
+        """Every sample wanted that is there; first those that are not are drawn, where the dtype is one to run."""
         store = Store(self.folder / f"{part}-{dtype}")
         missing = [(key, run) for key, run in wanted if key not in store]
         if missing and dtype in self.dtypes:

@@ -1,0 +1,171 @@
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.progress import Progress
+
+from bench.faults import layers, prompts, small
+from bench.faults.__main__ import merge, write
+from bench.faults.page import missed, page
+from bench.faults.parts import PARTS
+from bench.faults.protocol import check_seal, digest
+from bench.faults.result import Claim, Result, Table
+from bench.faults.store import Sample, Store
+from bench.faults.trial import Trial
+from bench.faults.workplace import Workplace
+from introspan_collector.detect.canary import Comparison
+from introspan_collector.detect.canary_answer import Answer, Outputs, States
+from introspan_collector.model import Origin
+
+ORIGIN = Origin("bench", "m", "r", "f", "transformers", "1", "float32", 4, 4, "bench")
+
+
+def answer(level: float) -> Answer:
+    outputs = Outputs(
+        3,
+        np.arange(4),
+        np.arange(4),
+        np.full(4, level, np.float32),
+        np.tile(np.arange(20, dtype=np.int32), (4, 1)),
+        np.full((4, 20), level, np.float32),
+    )
+    states = States(np.array([2, 3]), np.full((2, 5, 33), level, np.float32), 0)
+    return Answer("suite", "short", "0", 0, ORIGIN, outputs, states)
+
+
+def sample(level: float) -> Sample:
+    return Sample("int8", "layer 3", "float32", 3, is_other=True, rounds=[{"short": answer(level)}])
+
+
+def comparison(layer: int | None, ratio: float = 20.0, kl_nats: float = 0.1) -> Comparison:
+    return Comparison(
+        ratio, ratio, (0.0, 0.0, 9.0, 9.0), 0.0, layer, f"layer {layer}", kl_nats, 0.9, 1, 0, has_states=True
+    )
+
+
+def trial(layer: int, named: int | None, family: str = "mis-scaled", **kept: float) -> Trial:
+    found = comparison(named, **kept)
+    return Trial(family, f"layer {layer}", "float32", layer, is_other=True, rounds=(found, found), tracked=())
+
+
+def test_every_part_has_a_program_that_runs() -> None:
+    for part in PARTS.values():
+        assert callable(importlib.import_module(part.module).run), part.name
+
+
+def test_the_page_has_a_section_for_each_part_measured_or_not() -> None:
+    text = page({})
+    for part in PARTS.values():
+        assert f"## {part.name}\n" in text
+        assert f"make bench-faults ONLY={part.name}" in text
+
+
+def test_a_missed_target_is_shown_with_how_much_is_missing(tmp_path: Path) -> None:
+    claims = [Claim("caught", 0.75, 0.95, low=0.6, high=0.9), Claim("false", 0.0, 0.0, at_most=True)]
+    table = Table("Rows", ("a", "b"), [["x", 0.5], ["adds nothing", None]])
+    found = write("layers", Result("1 of 2.", ["a note"], claims, [table]), tmp_path)
+    text = (tmp_path / "detection-results.md").read_text()
+    assert "| caught | 0.75 | 0.6 to 0.9 | ≥ 0.95, **missed by 0.2** |" in text
+    assert "| false | 0 |  | ≤ 0, met |" in text
+    assert "| adds nothing | – |" in text
+    assert digest() in text
+    assert missed(found) == ["caught: ≥ 0.95, **missed by 0.2**"]
+
+
+def test_what_was_not_measured_is_not_met() -> None:
+    assert not Claim("nothing", None, 0.0).is_met
+    assert not Claim("nothing", float("nan"), 0.0, at_most=True).is_met
+
+
+def test_parts_are_stored_apart_and_merged(tmp_path: Path) -> None:
+    for name in ("small", "layers"):
+        write(name, Result(name, [], [Claim("far", float("inf"), None)], []), tmp_path)
+    (tmp_path / "detection-results.json").unlink()
+    merge(tmp_path)
+    merged = json.loads((tmp_path / "detection-results.json").read_text())
+    assert list(merged) == ["layers", "small"]
+    assert "small" in (tmp_path / "detection-results.md").read_text()
+
+
+def test_answers_that_are_kept_are_the_same(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("int8, layer 3", sample(0.25))
+    found = Store(tmp_path)["int8, layer 3"]
+    assert (found.family, found.name, found.layer, found.is_other) == ("int8", "layer 3", 3, True)
+    kept = found.rounds[0]["short"]
+    assert kept.states is not None
+    np.testing.assert_array_equal(kept.states.values, np.full((2, 5, 33), 0.25, np.float32))
+    np.testing.assert_array_equal(kept.outputs.top_token, np.tile(np.arange(20), (4, 1)))
+
+
+def test_a_run_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
+    asked = []
+
+    def run(key: str, *, fails: bool) -> Sample:
+        asked.append(key)
+        if fails:
+            raise KeyboardInterrupt
+        return sample(0.5)
+
+    def attempt(*, fails: bool) -> None:
+        workplace = Workplace(Progress(disable=True), 1.0, folder=tmp_path)
+        keys = ("one", "two", "three")
+        workplace.samples(
+            "x", "float32", [(key, lambda key=key: run(key, fails=fails and key == "two")) for key in keys]
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt(fails=True)
+    attempt(fails=False)
+    assert asked == ["one", "two", "two", "three"]
+
+
+def test_a_dtype_that_is_not_asked_for_is_read_and_not_run(tmp_path: Path) -> None:
+    workplace = Workplace(Progress(disable=True), 1.0, dtypes=(), folder=tmp_path)
+    Store(tmp_path / "x-float32").put("one", sample(0.5))
+
+    def never() -> Sample:
+        raise AssertionError
+
+    assert len(workplace.samples("x", "float32", [("one", never), ("two", never)])) == 1
+
+
+def test_the_protocol_is_the_one_written_down(tmp_path: Path) -> None:
+    check_seal()
+    other = tmp_path / "protocol.sha256"
+    other.write_text("0" * 64)
+    with pytest.raises(ValueError, match="write the new one there and commit it"):
+        check_seal(other)
+
+
+def test_scale_takes_fewer_faults_or_draws_more() -> None:
+    assert len(layers.changes(1.0)) == 90
+    assert {change.layer for change in layers.changes(1.0)} == set(range(30))
+    assert len(layers.changes(0.2)) == 18
+    assert len(layers.changes(2.0)) == 180
+    assert len(small.changes(0.25)) < len(small.changes(1.0)) < len(small.changes(2.0))
+
+
+def test_only_exactly_the_damaged_layer_counts_as_named() -> None:
+    found = layers.report([trial(3, 3), trial(5, 6), trial(7, 7, ratio=2.0)])
+    by_text = {claim.text: claim.measured for claim in found.claims}
+    assert by_text["float32: material faults that page within two rounds (2 of 3)"] == pytest.approx(2 / 3)
+    assert by_text["float32: exact layer named, of alarms (1 of 2)"] == 0.5
+    assert by_text["float32: paged and exact layer named, of material faults (1 of 3)"] == pytest.approx(
+        1 / 3
+    )
+    listed = next(table for table in found.tables if table.title.startswith("Material faults that did not"))
+    assert {row[2] for row in listed.rows} == {"layer 5", "layer 7"}
+
+
+def test_what_does_not_change_the_output_is_not_held_against_the_alarm() -> None:
+    found = layers.report([trial(3, 3), trial(5, None, ratio=1.0, kl_nats=1e-4)])
+    assert found.claims[0].measured == 1.0
+
+
+def test_a_part_of_which_nothing_has_run_misses_its_targets() -> None:
+    for found in (layers.report([]), prompts.report([]), small.report([], {})):
+        assert found.claims == [] or any(not claim.is_met for claim in found.claims)
+        assert found.complete.startswith("0 of")
