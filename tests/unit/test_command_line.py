@@ -1,5 +1,6 @@
-"""What `introspan` says where only the SDK is installed."""
+"""What `introspan` says where only the SDK is installed, and what it computes with."""
 
+import os
 import subprocess
 import sys
 
@@ -26,3 +27,21 @@ def test_doctor_works_without_the_extra():
     )
     assert done.returncode == 0, done.stderr
     assert "set INTROSPAN_ENDPOINT=host:4317 to switch it on" in done.stdout
+
+
+def test_every_command_computes_with_one_thread_of_blas_unless_told_otherwise():
+    script = (
+        "import sys, introspan_collector.cli as cli\n"
+        "assert 'numpy' not in sys.modules\n"
+        "sys.argv = ['introspan', '-h']\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "import numpy as np; np.linalg.eigvalsh(np.eye(512)); import os; print(len(os.listdir('/proc/self/task')))"
+    )
+    own = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    for more, threads in (({}, 1), ({"OPENBLAS_NUM_THREADS": "2"}, 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=own | more
+        )
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout.splitlines()[-1]) == threads

@@ -1,6 +1,7 @@
 """A command line in, one of the commands in this folder out: each module has `register(app)`."""
 
 import importlib
+import os
 import pkgutil
 import sys
 from importlib.metadata import entry_points
@@ -14,6 +15,9 @@ _MISSING = (
 
 def main() -> None:
     """The console script `introspan`."""
+    # NumPy reads it when it is imported. Our matrices are small: threads of BLAS gain nothing, and on a machine that
+    # serves a model as well each waits for the others' turn, seconds for what takes one thread milliseconds.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         import typer  # noqa: PLC0415 absent where only the SDK is installed, which must be said clearly
 
