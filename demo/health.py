@@ -16,24 +16,40 @@ _TAIL_LINES = 25
 
 
 async def until_healthy(
+    program: Program,
+    address: str,
+    tell: Callable[[float], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Returns once the address answers 200; tell hears meanwhile how long it takes. Raises DemoError."""
+    began = clock()
+    async with httpx.AsyncClient(timeout=5.0) as client:
+        while not await _healthy(client, address):
+            waited = clock() - began
+            check_alive(program)
+            if waited > _LIMIT_SECONDS:
+                raise DemoError(_failure(program, f"did not answer on {address} in {waited:.0f} s"))
+            tell(waited)
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def until_shown_healthy(
     program: Program, address: str, console: Console, clock: Callable[[], float] = time.monotonic
 ) -> None:
-    """Returns once the address answers 200, showing meanwhile how long it takes. Raises DemoError."""
+    """The same on a console that nothing else is shown on. Raises DemoError."""
     began = clock()
-    said = began
-    async with httpx.AsyncClient(timeout=5.0) as client:
-        with console.status("") as status:
-            while not await _healthy(client, address):
-                waited = clock() - began
-                check_alive(program)
-                if waited > _LIMIT_SECONDS:
-                    raise DemoError(_failure(program, f"did not answer on {address} in {waited:.0f} s"))
-                line = f"starting {program.name}, {waited:.0f} s"
-                status.update(f"{line}  [dim]{_last(program)}")
-                if not console.is_terminal and clock() - said >= _SAY_EVERY_SECONDS:
-                    said = clock()
-                    console.print(line)
-                await asyncio.sleep(_POLL_SECONDS)
+    said = 0.0
+
+    def tell(waited: float) -> None:
+        nonlocal said
+        line = f"starting {program.name}, {waited:.0f} s"
+        status.update(f"{line}  [dim]{_last(program)}")
+        if not console.is_terminal and waited - said >= _SAY_EVERY_SECONDS:
+            said = waited
+            console.print(line)
+
+    with console.status("") as status:
+        await until_healthy(program, address, tell, clock)
     console.print(f"{program.name} is ready after {clock() - began:.0f} s")
 
 

@@ -2,24 +2,41 @@
 
 import argparse
 import asyncio
+import secrets
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from demo.health import until_healthy
+from demo import collector_settings
+from demo.callers import chats
+from demo.faults import DamagedLayer, Fault, FaultName, HotSampler, NewTraffic, NoFault, write_wrong_sampler
+from demo.health import until_shown_healthy
 from demo.model import cache_folder, prepare
+from demo.phases import Director
 from demo.processes import DemoError, Program, loopback_port, start
+from demo.server import MODEL, PATIENCE_SECONDS, ModelServer
 from demo.show import Plan, Show
+from demo.stage import Stage
+from demo.traffic import Tally
+from demo.view import COLUMNS
 
-_MODEL = "smollm2-135m-instruct"
-_PATIENCE_SECONDS = 20.0
-_VLLM_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+_KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    seconds: float | None
+    screenshot: Path | None
+    seed: int
+    fault: FaultName
+    build_reference: bool
 
 
 def main() -> int:
@@ -29,11 +46,17 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="end this long after the server is ready")
     parser.add_argument("--screenshot", type=Path, help="write the last screen to this SVG file")
     parser.add_argument("--seed", type=int, default=0, help="of the requests")
-    plan = Plan(model=_MODEL, **vars(parser.parse_args()))
+    parser.add_argument("--fault", type=FaultName, default=FaultName.TRAFFIC, choices=list(FaultName))
+    parser.add_argument(
+        "--build-reference", action="store_true", help="only collect a reference for later demonstrations"
+    )
+    options = _Options(**vars(parser.parse_args()))
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=COLUMNS)
     try:
         folder = prepare(cache_folder(), lambda line: console.print(line, markup=False))
-        asyncio.run(_demonstrate(plan, folder, console, started_seconds))
+        asyncio.run(_demonstrate(options, folder, console, started_seconds))
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("ended early; nothing that the demonstration started is left running")
     except DemoError as error:
@@ -42,7 +65,7 @@ def main() -> int:
     return 0
 
 
-async def _demonstrate(plan: Plan, model: Path, console: Console, started_seconds: float) -> None:
+async def _demonstrate(options: _Options, model: Path, console: Console, started_seconds: float) -> None:
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -50,12 +73,44 @@ async def _demonstrate(plan: Plan, model: Path, console: Console, started_second
     grpc, http, openai = (_port(preferred, console) for preferred in (4317, 9464, 8000))
     with tempfile.TemporaryDirectory(prefix="introspan-demo-") as scratch:
         folder = Path(scratch)
+        key_file = folder / "canary.key"
+        key_file.write_text(secrets.token_hex(_KEY_BYTES), encoding="utf-8")
+        flag, plugin = write_wrong_sampler(folder / "plugin")
+        environment = {
+            "INTROSPAN_ENDPOINT": f"127.0.0.1:{grpc}",
+            "INTROSPAN_CANARY_KEY": key_file.read_text(encoding="utf-8"),
+            # What is injected comes from outside the product, and only where it was asked for.
+            **(plugin if options.fault is FaultName.SAMPLER else {}),
+        }
+        tally = Tally()
+        server = ModelServer(folder, openai, environment, tally.quiet)
+        config = collector_settings.write(folder, key_file, openai)
         async with (
-            _collector(folder, grpc, http, console) as collector,
-            _vllm(folder, model, openai, grpc, console) as vllm,
+            _collector(folder, config, grpc, http, console) as collector,
+            server.serving(model, console),
         ):
-            addresses = (f"http://127.0.0.1:{http}", f"http://127.0.0.1:{openai}")
-            await Show(plan, console, (collector, vllm), *addresses, started_seconds).run()
+            fault = _fault(options, server, model, flag)
+            # The same file is read at the next demonstration; building one, an older one is of no use.
+            saved = cache_folder().parent / "references" / f"{model.name}.zip"
+            known = saved if saved.exists() and not options.build_reference else None
+            director = Director(not isinstance(fault, NoFault), fault.is_reversible)
+            stage = Stage(MODEL, server, fault, director, known)
+            source = chats(MODEL, options.seed, lambda: isinstance(fault, NewTraffic) and fault.is_on)
+            plan = Plan(
+                MODEL, options.seconds, options.screenshot, saved if options.build_reference else None
+            )
+            address = f"http://127.0.0.1:{http}"
+            await Show(plan, console, collector, address, stage, source, tally, started_seconds).run()
+
+
+def _fault(options: _Options, server: ModelServer, healthy: Path, flag: Path) -> Fault:
+    if options.build_reference or options.fault is FaultName.NONE:
+        return NoFault()
+    if options.fault is FaultName.TRAFFIC:
+        return NewTraffic()
+    if options.fault is FaultName.SAMPLER:
+        return HotSampler(flag)
+    return DamagedLayer(server.exchange, healthy, cache_folder())
 
 
 def _port(preferred: int, console: Console) -> int:
@@ -66,29 +121,16 @@ def _port(preferred: int, console: Console) -> int:
 
 
 @asynccontextmanager
-async def _collector(folder: Path, grpc: int, http: int, console: Console) -> AsyncIterator[Program]:
+async def _collector(
+    folder: Path, config: Path, grpc: int, http: int, console: Console
+) -> AsyncIterator[Program]:
     command: Sequence[str | Path] = (
         *(Path(sys.executable).with_name("introspan"), "collector"),
-        *("--data", folder / "data"),
+        *("--config", config, "--data", folder / "data"),
         *("--grpc", f"127.0.0.1:{grpc}", "--http", f"127.0.0.1:{http}"),
     )
-    with start("collector", command, {}, folder, _PATIENCE_SECONDS) as program:
-        await until_healthy(program, f"http://127.0.0.1:{http}/readyz", console)
-        yield program
-
-
-@asynccontextmanager
-async def _vllm(folder: Path, model: Path, port: int, grpc: int, console: Console) -> AsyncIterator[Program]:
-    """The server as anybody would start it: only the environment says that Introspan is there."""
-    command: Sequence[str | Path] = (
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", model, "--served-model-name", _MODEL),
-        *("--dtype", "float32", "--enforce-eager"),
-        *("--host", "127.0.0.1", "--port", str(port)),
-    )
-    environment = {**_VLLM_ENVIRONMENT, "INTROSPAN_ENDPOINT": f"127.0.0.1:{grpc}"}
-    with start("vllm", command, environment, folder, _PATIENCE_SECONDS) as program:
-        await until_healthy(program, f"http://127.0.0.1:{port}/health", console)
+    with start("collector", command, {}, folder, PATIENCE_SECONDS) as program:
+        await until_shown_healthy(program, f"http://127.0.0.1:{http}/readyz", console)
         yield program
 
 

@@ -1,8 +1,8 @@
-"""Two running servers in, requests and a live picture out, for as long as the plan says."""
+"""A running system in, requests and a live picture out, for as long as the plan says."""
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
@@ -14,13 +14,15 @@ from rich.live import Live
 
 from demo.collected import EMPTY, Snapshot, fetch
 from demo.health import check_alive
+from demo.outcome import act, plain_act, shown_incident, story
 from demo.picture import save
 from demo.processes import DemoError, Program
-from demo.traffic import Tally, chats, send
-from demo.view import COLUMNS, Run, plain_line, screen
+from demo.stage import Stage, save_reference
+from demo.traffic import Chat, Tally, send
+from demo.view import COLUMNS, Run, Scene, fitting, plain_line, screen
 
 _CONCURRENCY = 8
-_REQUESTS = 200
+_MOST_REQUESTS = 10_000
 _REFRESH_SECONDS = 1.0
 _PLAIN_EVERY_SECONDS = 10.0
 # Requests that are still going on so long after the end are given up.
@@ -31,12 +33,12 @@ _SETTLE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the command line asked for. seconds None: _REQUESTS requests, then until Ctrl-C."""
+    """What the command line asked for. seconds None: until Ctrl-C; reference: the file to build one for, if any."""
 
     model: str
-    seconds: float | None
-    screenshot: Path | None
-    seed: int
+    seconds: float | None = None
+    screenshot: Path | None = None
+    reference: Path | None = None
 
 
 @dataclass(slots=True)
@@ -45,15 +47,16 @@ class Show:
 
     plan: Plan
     console: Console
-    programs: Sequence[Program]
+    collector: Program
     collector_address: str
-    model_address: str
+    stage: Stage
+    chats: Iterator[Chat]
+    tally: Tally
     started_seconds: float
     """When the demonstration began, on the clock."""
     clock: Callable[[], float] = time.monotonic
     _began: float = field(default=0.0, init=False)
     _first_signal_seconds: float | None = field(default=None, init=False)
-    _tally: Tally = field(default_factory=Tally, init=False)
     _snapshot: Snapshot = field(default=EMPTY, init=False)
 
     async def run(self) -> None:
@@ -68,66 +71,83 @@ class Show:
                     await self._plain(client, traffic)
                 await asyncio.sleep(_SETTLE_SECONDS)
                 await self._look(client)
+                if self.plan.reference is not None:
+                    self.console.print(await save_reference(client, self.plan.model, self.plan.reference))
         finally:
             traffic.cancel()
             # Its connections have to be closed: a server that is asked to end waits for them.
             await asyncio.gather(traffic, return_exceptions=True)
+            await self.stage.close()
             self._summarise()
         if self._first_signal_seconds is None:
-            raise DemoError("no signal reached the collector; its log and vLLM's say why\n" + self._logs())
+            raise DemoError(
+                "no signal reached the collector; its log says why\n" + self.collector.log_tail(15)
+            )
 
     async def _send(self) -> None:
-        source = chats(self.plan.model, self.plan.seed)
-        limit = _REQUESTS if self.plan.seconds is None else None
-        await send(
-            self.model_address, islice(source, limit), self._tally, _CONCURRENCY, lambda: self._left() > 0
-        )
+        server = self.stage.server
+        source = islice(self.chats, _MOST_REQUESTS)
+        await send(server.address, source, self.tally, _CONCURRENCY, server.may_ask, lambda: self._left() > 0)
 
     def _left(self) -> float:
-        return inf if self.plan.seconds is None else self._began + self.plan.seconds - self.clock()
+        if self.plan.seconds is None:
+            return inf
+        # While the server is exchanged nothing is served: that time is given on top.
+        return self._began + self.plan.seconds + self.stage.server.away_seconds - self.clock()
 
     def _going(self, traffic: asyncio.Task[None]) -> bool:
         if traffic.done():
             traffic.result()  # raises what went wrong in it
-            return False
+            # With no seconds given the picture stays until Ctrl-C.
+            return self.plan.seconds is None
         return self._left() > -_DRAIN_SECONDS
 
     async def _live(self, client: httpx.AsyncClient, traffic: asyncio.Task[None]) -> None:
-        with Live(console=self.console, auto_refresh=False, vertical_overflow="visible") as live:
-            # With no seconds given the picture stays until Ctrl-C.
-            while self._going(traffic) or self.plan.seconds is None:
+        with Live(console=self.console, auto_refresh=False, vertical_overflow="crop") as live:
+            while self._going(traffic):
                 await self._look(client)
-                live.update(screen(self._now(), self._snapshot, self.console.width), refresh=True)
+                picture = fitting(self._now(), self._snapshot, self._scene(), self.console)
+                live.update(picture, refresh=True)
                 await asyncio.sleep(_REFRESH_SECONDS)
 
     async def _plain(self, client: httpx.AsyncClient, traffic: asyncio.Task[None]) -> None:
-        said = -inf
+        said, told = -inf, ""
         while self._going(traffic):
             await self._look(client)
+            line = plain_act(self.stage)
+            if line != told:
+                told = line
+                self.console.print(line, markup=False, soft_wrap=True)
             if self.clock() - said >= _PLAIN_EVERY_SECONDS:
                 said = self.clock()
                 self.console.print(plain_line(self._now(), self._snapshot), markup=False, soft_wrap=True)
             await asyncio.sleep(_REFRESH_SECONDS)
 
     async def _look(self, client: httpx.AsyncClient) -> None:
-        for program in self.programs:
-            check_alive(program)
+        for program in (self.collector, self.stage.server.program):
+            if program is not None:
+                check_alive(program)
         self._snapshot = await fetch(client)
+        await self.stage.step(client)
         if self._first_signal_seconds is None and self._snapshot.layers:
             self._first_signal_seconds = self.clock() - self._began
 
     def _now(self) -> Run:
         addresses = {
             "metrics": f"{self.collector_address}/metrics",
+            "alarms": f"{self.collector_address}/api/v1/alarms",
             "API": f"{self.collector_address}/api/v1/latest",
-            "model": f"{self.model_address}/v1/chat/completions",
+            "model": f"{self.stage.server.address}/v1/chat/completions",
         }
-        return Run(self.plan.model, self.clock() - self._began, self.plan.seconds, self._tally, addresses)
+        return Run(self.plan.model, self.clock() - self._began, self.plan.seconds, self.tally, addresses)
+
+    def _scene(self) -> Scene:
+        return Scene(act(self.stage), self.stage.seen, shown_incident(self.stage))
 
     def _summarise(self) -> None:
         run = self._now()
         if not self.console.is_terminal:
-            self.console.print(screen(run, self._snapshot, COLUMNS), width=COLUMNS)
+            self.console.print(screen(run, self._snapshot, self._scene(), COLUMNS), width=COLUMNS)
         if self._first_signal_seconds is not None:
             since_start = self._began + self._first_signal_seconds - self.started_seconds
             self.console.print(
@@ -135,11 +155,10 @@ class Show:
                 f"{since_start:.0f} s after the start of the demonstration"
             )
         self.console.print(plain_line(run, self._snapshot), markup=False, soft_wrap=True)
-        for failure in self._tally.failures:
+        for line in story(self.stage.director, self.clock()):
+            self.console.print(line, markup=False, soft_wrap=True)
+        for failure in self.tally.failures:
             self.console.print(f"a request failed: {failure}", markup=False)
         if self.plan.screenshot is not None:
-            save(screen(run, self._snapshot, COLUMNS), self.plan.screenshot)
+            save(screen(run, self._snapshot, self._scene(), COLUMNS), self.plan.screenshot)
             self.console.print(f"wrote {self.plan.screenshot}")
-
-    def _logs(self) -> str:
-        return "\n\n".join(f"{program.name}:\n{program.log_tail(15)}" for program in self.programs)

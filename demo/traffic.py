@@ -1,44 +1,12 @@
-"""A seed in, varied chat requests to an OpenAI-compatible server out, and what became of them."""
+"""Chat requests in, sent to an OpenAI-compatible server, several at once; what became of them out."""
 
 import asyncio
-import itertools
 import json
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import httpx
 
-_PASSAGE = (
-    "The lighthouse keeper counted the ships every evening. Some carried grain, some carried letters, and "
-    "one, which came only in autumn, carried nothing at all. He wrote each of them down in a book with a "
-    "blue cover, with the hour, the wind and the colour of the sails. "
-)
-
-_PROMPTS = (
-    "What is the capital of Portugal?",
-    "Explain in two sentences why the sky is blue.",
-    "Write a Python function that reverses a linked list, with a docstring.",
-    "def fibonacci(n):\n    # complete this function, iteratively",
-    "Give me five names for a small bakery in a harbour town.",
-    "Écris une courte phrase sur la pluie.",
-    "日本の首都はどこですか。",
-    "Напиши одно предложение о зиме.",
-    "اكتب جملة قصيرة عن البحر.",
-    "A train leaves at 9:40 and arrives at 13:05. How long does it travel? Think step by step.",
-    "Repeat the word 'again' as often as you can.",
-    "List the prime numbers below 50.",
-    "Tell a short story about a robot who learns to cook.",
-    "Translate to German: The meeting has been moved to Thursday.",
-    "Write an SQL query that counts orders per customer in 2024.",
-    'Return a JSON object with the keys "name", "age" and "city".',
-    "Summarise this in one sentence: " + _PASSAGE * 2,
-    "What did the keeper write down?\n" + _PASSAGE * 8,
-)
-
-_TEMPERATURES = (0.0, 0.3, 0.7, 1.0, 1.3)
-_LENGTHS_TOKENS = (8, 24, 64, 96, 160)
-_CLIENTS = 6
 _TIMEOUT_SECONDS = 300.0
 
 
@@ -60,39 +28,30 @@ class Tally:
     output_tokens: int = 0
     last_trace_id: str = ""
     failures: list[str] = field(default_factory=list)
+    quiet: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while no request is under way, once there was one."""
 
-
-def chats(model: str, seed: int) -> Iterator[Chat]:
-    """Requests without end; the same seed gives the same ones."""
-    draw = random.Random(seed)  # noqa: S311 - variety, not secrecy
-    for number in itertools.count():
-        stream = number % 2 == 0
-        body: dict[str, object] = {
-            "model": model,
-            "messages": [{"role": "user", "content": draw.choice(_PROMPTS)}],
-            "temperature": draw.choice(_TEMPERATURES),
-            "top_p": draw.choice((1.0, 0.9)),
-            "max_tokens": draw.choice(_LENGTHS_TOKENS),
-            "stream": stream,
-        }
-        if stream:
-            body["stream_options"] = {"include_usage": True}
-        headers = {
-            "traceparent": f"00-{draw.getrandbits(128):032x}-{draw.getrandbits(64):016x}-01",
-            "Authorization": f"Bearer demo-client-{draw.randrange(_CLIENTS)}",
-        }
-        yield Chat(body, headers)
+    @property
+    def in_flight(self) -> int:
+        """Requests that were sent and have not come back."""
+        return self.sent - self.answered - self.failed
 
 
 async def send(
-    address: str, source: Iterator[Chat], tally: Tally, concurrency: int, more: Callable[[], bool]
+    address: str,
+    source: Iterator[Chat],
+    tally: Tally,
+    concurrency: int,
+    gate: asyncio.Event,
+    more: Callable[[], bool],
 ) -> None:
-    """Keeps `concurrency` requests in flight until the source ends or `more` says no."""
+    """Keeps `concurrency` requests in flight while the gate is open, until the source ends or `more` says no."""
     limits = httpx.Limits(max_connections=concurrency)
     async with httpx.AsyncClient(base_url=address, timeout=_TIMEOUT_SECONDS, limits=limits) as client:
 
         async def worker() -> None:
             while more() and (chat := next(source, None)) is not None:
+                await gate.wait()
                 await _ask(client, chat, tally)
 
         await asyncio.gather(*(worker() for _ in range(concurrency)))
@@ -100,6 +59,15 @@ async def send(
 
 async def _ask(client: httpx.AsyncClient, chat: Chat, tally: Tally) -> None:
     tally.sent += 1
+    tally.quiet.clear()
+    try:
+        await _answer(client, chat, tally)
+    finally:
+        if not tally.in_flight:
+            tally.quiet.set()
+
+
+async def _answer(client: httpx.AsyncClient, chat: Chat, tally: Tally) -> None:
     try:
         async with client.stream(
             "POST", "/v1/chat/completions", json=chat.body, headers=chat.headers

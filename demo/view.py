@@ -1,10 +1,10 @@
 """A snapshot of the collector and the state of the run in, a terminal screen out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -13,6 +13,8 @@ from rich.text import Text
 
 from demo.collected import Snapshot
 from demo.traffic import Tally
+from demo.watch_view import Act, act_panel, evidence_table, incident_panel
+from demo.watched import Incident, Watched
 
 _LAYER_SIGNALS = {
     "residual.log_rms": "log rms",
@@ -54,14 +56,53 @@ class Run:
     addresses: Mapping[str, str]
 
 
-def screen(run: Run, snapshot: Snapshot, columns: int) -> RenderableType:
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is done to the system, what the collector makes of it, and the incident to be shown, if there is one."""
+
+    act: Act
+    seen: Watched
+    incident: Incident | None
+
+
+def screen(run: Run, snapshot: Snapshot, scene: Scene, columns: int) -> RenderableType:
     """Everything there is to see now; with bars where there are columns enough for them."""
-    layers = _layers(snapshot, _BAR_CELLS if columns >= COLUMNS else 0)
-    return Group(_header(run), layers, _model(snapshot), _health(snapshot), _addresses(run))
+    return Group(*_sections(run, snapshot, scene, columns))
+
+
+def fitting(run: Run, snapshot: Snapshot, scene: Scene, console: Console) -> RenderableType:
+    """The same for a live terminal: what does not fit below what matters more is left out."""
+    left = console.height - 1
+    shown: list[int] = []
+    # In this order they may stay; they are shown in that of the screen.
+    sections = _sections(run, snapshot, scene, console.width)
+    for place in sorted(range(len(sections)), key=_WHAT_STAYS.__getitem__):
+        lines = len(console.render_lines(sections[place], pad=False))
+        if lines <= left or not shown:
+            shown.append(place)
+            left -= lines
+    return Group(*(sections[place] for place in sorted(shown)))
+
+
+_WHAT_STAYS = (0, 1, 3, 2, 4, 5, 6, 7)
+"""How much each section matters, 0 the most: the incident more than the evidence for it."""
+
+
+def _sections(run: Run, snapshot: Snapshot, scene: Scene, columns: int) -> Sequence[RenderableType]:
+    return (
+        _header(run),
+        act_panel(scene.act, scene.seen),
+        evidence_table(scene.seen, is_wide=columns >= COLUMNS),
+        Group() if scene.incident is None else incident_panel(scene.incident),
+        _layers(snapshot, _BAR_CELLS if columns >= COLUMNS else 0),
+        _model(snapshot),
+        _health(snapshot),
+        _addresses(run),
+    )
 
 
 def plain_line(run: Run, snapshot: Snapshot) -> str:
-    """The same in one line, for output that is not a terminal."""
+    """What is measured in one line, for output that is not a terminal."""
     means = (f"{name}={value:.3f}" for name in _MODEL_SIGNALS if (value := snapshot.mean(name)) is not None)
     return (
         f"[{run.elapsed_seconds:5.0f} s] {run.tally.answered} requests, {run.tally.output_tokens} tokens, "
@@ -75,7 +116,7 @@ def _header(run: Run) -> RenderableType:
     text = Text.assemble(
         (run.model, "bold"),
         f"   {timedelta(seconds=int(run.elapsed_seconds))}   {tally.answered} requests answered, "
-        f"{tally.sent - tally.answered - tally.failed} in flight, {tally.failed} failed   "
+        f"{tally.in_flight} in flight, {tally.failed} failed   "
         f"{tally.output_tokens} tokens, {rate:.0f}/s",
     )
     if run.total_seconds is None:
