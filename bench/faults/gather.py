@@ -4,6 +4,7 @@ Run as a program: `python -m bench.faults.gather FOLDER`. A set whose file is th
 """
 
 import argparse
+import fcntl
 import os
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import AutoTokenizer
 
 from bench.faults import tables
 from bench.faults.engine_faults import CacheFault, sampler_fault
@@ -35,7 +37,7 @@ ENVIRONMENT = {
     "INTROSPAN_TOKEN_STRIDE": "1",
     "INTROSPAN_ROW_BUDGET": "1000000",
 }
-BLOCK_TOKENS = 16
+BLOCK_TOKENS = 32
 
 
 class Kept:
@@ -102,11 +104,6 @@ class Engine:
         self._engine.collective_rpc(lambda worker: found.append(worker.model_runner))
         self._runner = found[0]
 
-    @property
-    def traffic(self) -> Traffic:
-        """Requests made with this model's tokenizer."""
-        return Traffic(self._llm.get_tokenizer())
-
     def ask(self, wanted: Set, path: Path) -> None:
         """Asks a set and writes what was measured."""
         calls = wanted.calls()
@@ -158,19 +155,31 @@ def _mean(logprobs: Any) -> float:
 
 
 def gather(folder: Path, say: Callable[[str], None], seconds: float = float("inf")) -> None:
-    """Asks every set that has no file in the folder, until so many seconds are over."""
-    os.environ.update(ENVIRONMENT)
+    """Asks every set that has no file in the folder, until so many seconds are over; one program does it at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    engine = Engine(prepare(cache_folder(), say))
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another program gathers: what is there already is used")
+            return
+        _gather(folder, say, seconds)
+
+
+def _gather(folder: Path, say: Callable[[str], None], seconds: float) -> None:
+    model = prepare(cache_folder(), say)
+    sets = Traffic(AutoTokenizer.from_pretrained(model)).sets()
+    missing = [one for one in sets if not (folder / f"{one.name}.npz").exists()]
+    if not missing:
+        return
+    os.environ.update(ENVIRONMENT)
+    engine = Engine(model)
     began = time.monotonic()
-    for wanted in engine.traffic.sets():
-        path = folder / f"{wanted.name}.npz"
-        if path.exists():
-            continue
+    for wanted in missing:
         if time.monotonic() - began > seconds:
             return
         before = time.monotonic()
-        engine.ask(wanted, path)
+        engine.ask(wanted, folder / f"{wanted.name}.npz")
         say(f"{wanted.name}: {time.monotonic() - before:.0f} s")
 
 

@@ -122,6 +122,13 @@ def _lines(package: str, path: str) -> list[str]:
     return [line for line in (_folder(package) / path).read_text("utf-8").splitlines() if line.strip()]
 
 
+class _Loader(yaml.CSafeLoader):
+    """Reads files whose tags name functions of their package, which are not wanted."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: None)
+
+
 # Any: YAML.
 def _yaml(path: Path) -> Any:
-    return yaml.load(path.read_text("utf-8"), Loader=yaml.CSafeLoader)
+    return yaml.load(path.read_text("utf-8"), Loader=_Loader)

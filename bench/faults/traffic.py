@@ -6,6 +6,7 @@ be reported on another.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bench.faults import texts
@@ -13,9 +14,19 @@ from bench.faults.texts import Text
 
 PROMPT_TOKENS = 64
 ANSWER_TOKENS = 6
-SAMPLED_TOKENS = 16
+SAMPLED_TOKENS = 12
 CHUNK = 100
-"""Requests of a set."""
+"""Requests of a healthy set."""
+
+PARTS = 10
+"""Healthy sets of a stratum, as far as its texts go."""
+
+FAULTY = 48
+FEW = 32
+"""Requests of a set of faults, and of one of many of a kind."""
+
+_APART = 64
+"""Texts of a stratum that are in no healthy set: faults of template, cache and sampler take theirs from them."""
 
 STRATA: dict[str, Callable[[], list[Text]]] = {
     "claims": texts.claims,
@@ -59,78 +70,79 @@ class Traffic:
 
     def sets(self) -> Iterator[Set]:
         """Every set, the most wanted first."""
-        for part in range(3):
+        for part in range(PARTS):
             for name in STRATA:
-                yield self._healthy(name, part)
+                wanted = self._healthy(name, part)
+                if wanted.calls():
+                    yield wanted
             if part == 0:
-                yield from self._content()
-                yield from self._sampler()
                 yield from self._cache()
+                yield from self._content()
                 yield from self._templates()
+                yield from self._sampler()
 
     def _healthy(self, name: str, part: int) -> Set:
-        # The last of the smaller packages' texts are used up earlier.
         def calls() -> list[Call]:
-            chosen = texts.drawn(STRATA[name](), len(STRATA[name]()), _SEED)
+            chosen = _shuffled(STRATA[name]())[:-_APART]
             return [self._call(text) for text in chosen[part * CHUNK : (part + 1) * CHUNK]]
 
         return Set(f"healthy-{name}-{part}", f"healthy: {name}", calls, perplexity=True)
 
     def _content(self) -> Iterator[Set]:
         def plain(name: str, family: str, source: Callable[[], list[Text]], count: int) -> Set:
-            return Set(
-                name,
-                family,
-                lambda: [self._call(text) for text in texts.drawn(source(), count, _SEED)],
-                perplexity=True,
-            )
+            def calls() -> list[Call]:
+                return [self._call(text) for text in _shuffled(source())[:count]]
 
-        yield plain("code", "code", texts.programs, 100)
-        yield plain("suffix", "adversarial suffix", texts.suffixed, 100)
+            return Set(name, family, calls, perplexity=True)
+
         for language in texts.LANGUAGES:
-            yield plain(f"language-{language}", "language", lambda l=language: texts.exams_in(l), 50)
+            yield plain(f"language-{language}", "language", partial(texts.exams_in, language), FEW)
+        yield plain("code", "code", texts.programs, FAULTY)
         for encoding in texts.ENCODINGS:
-            yield plain(f"encoding-{encoding}", "encoding", lambda e=encoding: texts.encoded(e), 50)
-        yield plain("lookalikes", "benign look-alikes", texts.lookalikes, 50)
+            yield plain(f"encoding-{encoding}", "encoding", partial(texts.encoded, encoding), FEW)
+        yield plain("suffix", "adversarial suffix", texts.suffixed, FAULTY)
+        yield plain("lookalikes", "benign look-alikes", texts.lookalikes, FEW)
 
     def _sampler(self) -> Iterator[Set]:
-        def long(name: str) -> list[Call]:
-            chosen = texts.drawn(texts.questions() + texts.passages(), 400, _SEED + 1)[300:]
-            temperature = 0.0 if name == "greedy" else 1.0
+        def calls(temperature: float) -> list[Call]:
+            asked = _shuffled(texts.questions())[-FEW // 2 :]
+            chosen = [*asked, *_shuffled(texts.passages())[-FEW // 2 :]]
             return [self._call(text, SAMPLED_TOKENS, temperature) for text in chosen]
 
-        for name in ("temperature-1.5", "temperature-1.1", "greedy", "sampler-healthy"):
-            fault = "" if name == "sampler-healthy" else name
-            yield Set(name, "sampler", lambda n=name: long(n), fault)
+        yield Set("sampler-greedy", "sampler", partial(calls, 0.0), "greedy")
+        for name in ("temperature-1.5", "temperature-1.1", ""):
+            yield Set(f"sampler-{name or 'healthy'}", "sampler", partial(calls, 1.0), name)
 
     def _cache(self) -> Iterator[Set]:
         def calls() -> list[Call]:
-            chosen = texts.drawn(texts.passages(), 400, _SEED)[300:]
-            return [self._call(text) for text in chosen if len(self._ids(text)) >= 34]
+            apart = _shuffled(texts.passages())[PARTS * CHUNK :]
+            # Two blocks of the cache are what is exchanged.
+            whole = [text for text in apart if len(self.ids(text)) == PROMPT_TOKENS]
+            return [self._call(text) for text in whole[:FAULTY]]
 
         for name in ("kv-healthy", "kv-swapped", "kv-stale", "kv-scaled"):
             yield Set(name, "KV cache", calls, "" if name == "kv-healthy" else name)
 
     def _templates(self) -> Iterator[Set]:
         def calls(change: Callable[[Text], list[int]]) -> list[Call]:
-            chosen = (
-                texts.drawn(texts.questions(), 400, _SEED)[300:]
-                + texts.drawn(texts.instructions(), 400, _SEED)[300:350]
-            )
+            asked = _shuffled(texts.questions())[-FEW // 2 :]
+            chosen = [*asked, *_shuffled(texts.instructions())[-FEW // 2 :]]
             return [Call(change(text), ANSWER_TOKENS, 1.0) for text in chosen]
 
-        for name, change in {
-            "double BOS": lambda text: [self._tokenizer.bos_token_id, *self._ids(text)],
+        changes: dict[str, Callable[[Text], list[int]]] = {
+            "double BOS": lambda text: [self._tokenizer.bos_token_id, *self.ids(text)],
             "no template": lambda text: self._tokenizer(text.content).input_ids[:PROMPT_TOKENS],
             "system prompt dropped": lambda text: self._chat(text.content, system=False),
-            "other tokenizer": lambda text: self._characters(text),
-        }.items():
-            yield Set(f"template-{name.replace(' ', '-')}", f"template: {name}", lambda c=change: calls(c))
+            "other tokenizer": self._characters,
+        }
+        for name, change in changes.items():
+            yield Set(f"template-{name.replace(' ', '-')}", f"template: {name}", partial(calls, change))
 
     def _call(self, text: Text, answer_tokens: int = ANSWER_TOKENS, temperature: float = 1.0) -> Call:
-        return Call(self._ids(text), answer_tokens, temperature)
+        return Call(self.ids(text), answer_tokens, temperature)
 
-    def _ids(self, text: Text) -> list[int]:
+    def ids(self, text: Text) -> list[int]:
+        """Token ids of a text: as its beginning, or as a message in the chat template."""
         if text.is_chat:
             return self._chat(text.content)
         return list(self._tokenizer(text.content).input_ids)[:PROMPT_TOKENS]
@@ -150,3 +162,7 @@ class Traffic:
         at = next(i for i in range(len(whole)) if whole[i : i + len(hole)] == hole)
         content = [token for one in text.content[:PROMPT_TOKENS] for token in self._tokenizer(one).input_ids]
         return [*whole[:at], *content, *whole[at + len(hole) :]]
+
+
+def _shuffled(chosen: list[Text]) -> list[Text]:
+    return texts.drawn(chosen, len(chosen), _SEED)

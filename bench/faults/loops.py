@@ -1,0 +1,73 @@
+"""Texts of people, and the same with a loop at their end, in; which capture's output.repetition tells apart out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import AutoTokenizer
+
+from bench.faults import texts
+from bench.faults.result import Claim, Table
+from bench.faults.traffic_protocol import TRAFFIC
+from demo.model import cache_folder, prepare
+from introspan.capture.repetition import longest_period_tail
+from introspan.capture.rows import BURST
+from introspan_collector.aggregate.aggregator import REPETITION_TOKENS
+from introspan_wire.signals import REPETITION_PERIODS
+
+_LOOPS = TRAFFIC["loops"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """Claims and a table."""
+
+    claims: list[Claim]
+    table: Table
+
+
+def found(seed: int) -> Loops:
+    """Loops of every period behind texts, and texts alone."""
+    # Any: transformers leaves its tokenizers untyped.
+    tokenizer = AutoTokenizer.from_pretrained(prepare(cache_folder(), print))
+    chosen = [*texts.passages(), *texts.claims(), *texts.questions(), *texts.exams()]
+    random = np.random.default_rng(seed)
+    healthy = [
+        np.array(tokenizer(one.content).input_ids) for one in texts.drawn(chosen, _LOOPS["healthy"], seed)
+    ]
+    false = sum(any(_tail(ids, n) for n in range(1, len(ids) + 1)) for ids in healthy)
+    rows, hits, total = [], 0, 0
+    prefixes = [ids for ids in healthy if len(ids) >= REPETITION_PERIODS]
+    for low, high in ((1, 8), (9, 32), (33, 56), (57, REPETITION_PERIODS)):
+        delays = []
+        for period in range(low, high + 1):
+            for _ in range(_LOOPS["instances_a_period"]):
+                prefix = prefixes[int(random.integers(len(prefixes)))]
+                delays.append(_delay(prefix, period, int(random.integers(_LOOPS["token_stride"]))))
+        in_time = sum(delay <= max(3 * REPETITION_PERIODS, 192) for delay in delays)
+        hits, total = hits + in_time, total + len(delays)
+        rows.append([f"{low}–{high}", len(delays), in_time, float(np.median(delays)), max(delays)])
+    targets = TRAFFIC["targets"]
+    return Loops(
+        [
+            Claim(f"loops whose measured tail reaches {REPETITION_TOKENS} tokens within 3 periods or 192 tokens "
+                  f"({hits} of {total})", hits / total, targets["loops"]),
+            Claim(f"false ones in {len(healthy)} healthy texts", float(false), 0, at_most=True),
+            Claim("loops that raise an alarm: no detector reads output.repetition, it is a counter", 0.0, targets["loops"]),
+        ],
+        Table("Loops", ("period", "instances", "in time", "tokens until seen, median", "most"), rows),
+    )  # fmt: skip
+
+
+def _tail(ids: np.ndarray, length: int) -> bool:  # type: ignore[type-arg]  # token ids
+    return longest_period_tail(ids[:length]) >= REPETITION_TOKENS
+
+
+def _delay(prefix: np.ndarray, period: int, phase: int) -> int:  # type: ignore[type-arg]  # token ids
+    """Tokens from the loop's first, which belong to its first period, until a measured row shows it."""
+    copies = -(-4 * REPETITION_PERIODS // period) + 1
+    ids = np.concatenate([prefix[:-period], np.tile(prefix[-period:], copies)])
+    for count in range(1, len(ids) - len(prefix) + period):
+        is_measured = (count + phase) % _LOOPS["token_stride"] < BURST
+        if is_measured and _tail(ids, len(prefix) - period + count):
+            return count
+    return len(ids)

@@ -1,0 +1,177 @@
+"""Tokens drawn at a wrong temperature, greedy tokens that are not the likeliest, and loops in; how soon it is noticed out."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.faults import draws, loops
+from bench.faults.apart import apart
+from bench.faults.draws import U
+from bench.faults.measured import folder, measured
+from bench.faults.pool import Pool
+from bench.faults.replay import Random, Replay, Traffic
+from bench.faults.result import Cell, Claim, Result, Table
+from bench.faults.ledger import Ledger
+from bench.faults.traffic_protocol import TRAFFIC, traffic_digest
+from bench.faults.workplace import Workplace
+from demo.model import cache_folder, prepare
+from introspan_collector.model import Batch
+from introspan_wire.signals import Kind, Statistic
+
+_SEED: int = TRAFFIC["seed"]
+_SAMPLER = TRAFFIC["sampler"]
+Tokens = NDArray[np.float64]
+# Any: JSON.
+Found = dict[str, Any]
+
+
+def run(workplace: Workplace) -> Result:
+    """Every temperature in each way of measuring; then the real engine's greedy fault, then loops."""
+    pool = measured(workplace)
+    rows = draws.logits(prepare(cache_folder(), workplace.progress.console.print), folder() / "logits.npy")
+    u = {at: draws.pits(rows, at, _SAMPLER["draws_a_position"], _SEED) for at in _SAMPLER["temperatures"]}
+    replay = Replay(pool, healthy := pool.rows("healthy-"), len(healthy), _SEED)
+    store = Ledger(folder() / "trials" / f"sampler-{traffic_digest()[:16]}-{len(healthy)}.jsonl")
+    wanted = [
+        (f"{at}, {way}, {i}", at, way, i)
+        for at in _SAMPLER["temperatures"]
+        for way in _SAMPLER["ways"]
+        for i in range(max(1, round(workplace.scale * _SAMPLER["instances"])))
+    ]
+    found: dict[str, Found] = {}
+    for key, at, way, i in workplace.progress.track(wanted, description="sampler"):
+        if key not in store:
+            store.put(key, apart(partial(_trial, replay, u[at], at, way, i)))
+        found[key] = {"temperature": at, "way": way, **store[key]}
+    return report(list(found.values()), _greedy(pool, replay), loops.found(_SEED))
+
+
+def _trial(replay: Replay, u: U, temperature: float, way: str, number: int) -> Found:
+    measures = _SAMPLER["ways"][way]
+    traffic = Traffic(
+        lambda rng, count: rng.choice(replay.healthy, count),
+        measures["segments_a_second"],
+        1.0,
+        change=partial(_with_u, u, measures["measured"]),
+    )
+    limit = _SAMPLER["most_tokens"][str(temperature)]
+    seconds = limit // (measures["measured"] * measures["segments_a_second"])
+    return asdict(replay.stream(traffic, seconds, _SEED + number))
+
+
+def _with_u(u: U, count: int, batch: Batch, rng: Random) -> Batch:
+    """Decoded segments alone, each with so many tokens of the faulty sampler."""
+    table = next(table for table in batch.tables if table.schema.kind is Kind.DECODED)
+    drawn = rng.choice(u, (len(table), count))
+    values = table.values.copy()
+    for place, column in enumerate(table.schema.columns):
+        if column.signal == "sampler.pit":
+            values[:, place] = drawn[:, 0] if column.statistic is Statistic.SAMPLE else drawn.mean(axis=1)
+    return replace(batch, tables=(replace(table, values=values),))
+
+
+def _greedy(pool: Pool, replay: Replay) -> list[Cell]:
+    """The set of the engine whose greedy sampler is wrong, one request after another, until the first alarm."""
+    rows = pool.rows("sampler-greedy")
+    column = [column.signal for column in pool.decoded.schema.columns].index("sampler.greedy_mismatch")
+    wrong = pool.decoded.values[rows, column] > 0
+    if not len(rows):
+        return ["–", None, None, None]
+    order = iter(rows.tolist())
+    traffic = Traffic(lambda _, count: np.array([next(order) for _ in range(count)], np.intp), 1, 1.0)
+    outcome = apart(lambda: asdict(replay.stream(traffic, len(rows), _SEED)))
+    first = None if outcome["page"] is None else outcome["page"]["requests"]
+    return ["vLLM", len(rows), int(np.argmax(wrong)) + 1 if wrong.any() else None, first]
+
+
+def report(found: Sequence[Found], greedy: Sequence[Cell], looped: loops.Loops) -> Result:
+    """The part's result."""
+    claims, rows = [], []
+    for at in _SAMPLER["temperatures"]:
+        for way, measures in _SAMPLER["ways"].items():
+            some = [one for one in found if one["temperature"] == at and one["way"] == way]
+            first = _tokens(some, "first", measures["measured"])
+            page = _tokens(some, "page", measures["measured"])
+            delivered = measures["delivered"] / measures["measured"]
+            rows.append(
+                [
+                    at,
+                    way,
+                    len(some),
+                    _quantiles(first),
+                    _quantiles(page),
+                    float(np.median(first) * delivered),
+                ]
+            )
+            target = TRAFFIC["targets"]["sampled_tokens"].get(str(at))
+            if target is not None and way == _SAMPLER["claimed_way"]:
+                claims.append(
+                    _claim(f"temperature 1 → {at}: measured tokens to the first alarm, median", first, target)
+                )
+                claims.append(_claim(f"the same, {way}, to the page", page, None))
+            elif target is not None:
+                claims.append(_claim(f"temperature 1 → {at}: measured tokens, {way}", first, target))
+    late = None if greedy[3] is None or greedy[2] is None else float(str(greedy[3])) - float(str(greedy[2]))
+    claims.append(
+        Claim(
+            "greedy sampler not greedy: requests between the first measured wrong token and the page",
+            late,
+            0,
+            at_most=True,
+        )
+    )
+    return Result(
+        f"{len(found)} trials of {len(rows)} kinds.",
+        (*_NOTES, f"Protocol of traffic `{traffic_digest()}`."),
+        [*claims, *looped.claims],
+        [Table("Temperature", _COLUMNS, rows), Table("Greedy", _GREEDY_COLUMNS, [greedy]), looped.table],
+    )
+
+
+def _tokens(found: Sequence[Found], copy: str, measured_a_segment: int) -> Tokens:
+    """Measured tokens until the alarm, the most that were sent where there was none."""
+    sent = [_SAMPLER["most_tokens"][str(one["temperature"])] for one in found]
+    until = [None if one[copy] is None else one[copy]["requests"] * measured_a_segment for one in found]
+    return np.array(
+        [most if tokens is None else tokens for tokens, most in zip(until, sent, strict=True)], float
+    )
+
+
+def _quantiles(tokens: Tokens) -> str:
+    low, middle, high = (
+        np.quantile(tokens, [0.1, 0.5, 0.9], method="higher") if len(tokens) else (np.nan,) * 3
+    )
+    return f"{middle:g} ({low:g}–{high:g})"
+
+
+def _never(found: Sequence[Found], copy: str) -> int:
+    return sum(one[copy] is None for one in found)
+
+
+def _claim(text: str, tokens: Tokens, bound: float | None) -> Claim:
+    if not len(tokens):
+        return Claim(text, None, bound, at_most=True)
+    rng = np.random.default_rng(_SEED)
+    drawn = np.median(rng.choice(tokens, (2000, len(tokens))), axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
+    return Claim(text, float(np.median(tokens)), bound, at_most=True, low=float(low), high=float(high))
+
+
+_COLUMNS = (
+    "temperature used for 1", "measured", "instances", "measured tokens to the first alarm: median (10–90 %)", "never",
+    "to the page", "never", "delivered tokens to the first alarm, median",
+)  # fmt: skip
+_GREEDY_COLUMNS = ("engine", "requests", "first request with a measured wrong token", "request that paged")
+_NOTES = (
+    "Simulated, labelled so: tokens are drawn from SmolLM2's own next-token distributions at the wrong temperature and go "
+    "through capture's own `sampler.pit`, which believes in temperature 1. Segments then go through the product's detector with "
+    "the budget it has beside all other streams; each trial in a copy of the process, 1 s a step.",
+    "Every measured token of a segment enters the mean, but only one of them the bets on tails: with 8 or 64 measured "
+    "tokens a segment most of what the tokens say is lost. The same number of tokens, one a segment, shows what it costs.",
+    "The first decoded token's U is in the prompt row, which the sampler's detector does not read.",
+    "Greedy: a plugin of the test makes vLLM take the second-likeliest token in 5 % of draws.",
+)

@@ -1,0 +1,62 @@
+"""What the parts about traffic do and what they are held against, fixed before the run: as JSON, and its hash."""
+
+import hashlib
+import json
+from typing import Any
+
+# Any: JSON, whose leaves are numbers and text.
+TRAFFIC: dict[str, Any] = {
+    "seed": 20261,
+    "engine": "vLLM, SmolLM2-135M-Instruct float32, batches of 16, blocks of 32 tokens, every decoded token measured",
+    "sampler": {
+        "temperatures": [1.5, 1.1, 1.0],
+        "draws_a_position": 60,
+        "instances": 20,
+        "ways": {
+            "one token a segment": {"measured": 1, "delivered": 1, "segments_a_second": 4},
+            "8 of 64 tokens, the default": {"measured": 8, "delivered": 64, "segments_a_second": 4},
+            "all of 64 tokens": {"measured": 64, "delivered": 64, "segments_a_second": 4},
+        },
+        "claimed_way": "one token a segment",
+        "most_tokens": {"1.5": 8000, "1.1": 8000, "1.0": 8000},
+    },
+    "loops": {"healthy": 3000, "instances_a_period": 8, "token_stride": 24},
+    "requests": {
+        "chosen_on": ["language-es", "language-fr", "language-it", "encoding-base64", "kv-swapped"],
+        "chosen_by": "least AUROC over those of its kind, the first where equal",
+        "scores": [
+            "distance from the class",
+            "largest z, prompt",
+            "largest z, decoded",
+            "largest of the three, as ranks",
+        ],
+        "output_scores": [
+            "perplexity of the prompt",
+            "entropy, prompt",
+            "log-probability, answer",
+            "entropy, answer",
+        ],
+    },
+    "population": {
+        "reference": 20000,
+        "a_tick": [8, 32],
+        "shares": {"0.16": 300, "0.008": 3500},
+        "most_requests": {"1.0": 960, "0.16": 3200, "0.008": 12000},
+        "instances": 4,
+    },
+    "nulls": {"hours": 8.0, "a_tick": 16},
+    "bootstrap": {"resamples": 2000, "level": 0.95},
+    "targets": {
+        "sampled_tokens": {"1.5": 100, "1.1": 2000},
+        "loops": 0.95,
+        "auroc_low": 0.95,
+        "template_ticks": 30,
+        "false_alarms_over_expected": 1.0,
+        "null_requests": 3000,
+    },
+}
+
+
+def traffic_digest() -> str:
+    """sha256 of the protocol as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(TRAFFIC, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
