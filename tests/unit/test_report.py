@@ -58,7 +58,7 @@ class Desk:
         return self.report.acknowledge(one["id"], "somebody", "seen", **accept)
 
 
-def deviating(desk, in_a_row=2):
+def deviating(desk, in_a_row=2, also_clean=()):
     """The last round of a canary that deviates: of itself a new model inherits nothing then."""
     found = Comparison(
         20.0, 20.0, (0.5, 20.0, 30.0), 0.5, 0, "layer 0", 0.2, 0.9, flipped=3, nonfinite=0, has_states=True
@@ -66,8 +66,11 @@ def deviating(desk, in_a_row=2):
     origin = replace(ORIGIN, **desk.traffic.who)
     last = Round("m", "r0", "0a", origin, int(desk.now * 1e9), "suite", ("short",), found, in_a_row)
     with desk.detector.still() as state:
+        clean = {
+            name: replace(last, replica=name, comparison=replace(found, ratio=0.5)) for name in also_clean
+        }
         state.pieces.canaries._models["m"] = _Model(
-            last={"r0": last}, before={"r0": in_a_row}, again={"r0": 1}
+            last={"r0": last, **clean}, before={"r0": in_a_row}, again={"r0": 1}
         )
     return last
 
@@ -272,3 +275,27 @@ def test_drift_is_shown_of_what_a_reference_can_follow(desk):
     desk.run(1)
     drift = {one["kind"]: one["distance"] for one in desk.report.detection()["drift"]}
     assert 0 < drift["prompt"] < 1
+
+
+def test_one_replica_whose_canary_deviates_keeps_a_reference_from_being_built():
+    desk = Desk()
+    deviating(desk, also_clean=("r1",))
+    desk.run(10)
+    assert desk.reference["state"] == "none"
+    desk.now += 3600.0  # r0 was taken out of service long ago
+    assert desk.run(1).reference["state"] == "provisional"
+
+
+def test_references_of_many_models_are_fitted_one_at_a_time():
+    desk = Desk(SETTINGS)
+    for model in ("m", "n", "o"):
+        desk.traffic.who["model"] = model
+        for _ in range(4):
+            desk.now += 1.0
+            desk.detector.consume(desk.traffic.batch(20, desk.now))
+    taken = []
+    for _ in range(4):
+        desk.now += 0.25
+        desk.detector.advance()
+        taken.append(sum(one["state"] != "none" for one in desk.report.references()))
+    assert taken == [1, 2, 3, 3]

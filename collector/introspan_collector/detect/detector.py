@@ -15,6 +15,7 @@ from introspan_collector.detect.alarm import Alarm
 from introspan_collector.detect.announcer import Announcer
 from introspan_collector.detect.builder import Progress
 from introspan_collector.detect.canaries import Round
+from introspan_collector.detect.canary import Comparison
 from introspan_collector.detect.decisions import Decisions
 from introspan_collector.detect.finding import Copy, Finding, Subject
 from introspan_collector.detect.incident import Acknowledgement
@@ -35,6 +36,7 @@ from introspan_wire.codec import SegmentTable
 from introspan_wire.signals import Kind
 
 _GROW_SECONDS = 10.0
+_CANARY_SECONDS = 3600.0
 _BET_SECONDS = 1.0
 
 
@@ -64,7 +66,7 @@ class Detector:
         self._runbook_url = runbook_url
         self._clock = clock
         self._lock = threading.RLock()
-        self._grown_unix_seconds = self._updated_unix_seconds = 0.0
+        self._updated_unix_seconds = 0.0
         self._start(Knowledge(self._settings))
 
     def consume(self, batch: Batch) -> None:
@@ -92,9 +94,7 @@ class Detector:
             if tick is not None:
                 self._close_tick()
             self._announcer.announce(self.incidents.tick(now))
-            if now - self._grown_unix_seconds >= _GROW_SECONDS:
-                self._grown_unix_seconds = now
-                self._grow(now)
+            self._grow(now)
 
     @property
     def incidents(self) -> Incidents:
@@ -184,6 +184,7 @@ class Detector:
         self._decisions = Decisions(knowledge, self._announcer, self._settings.subject_limit, self._clock)
         self._requests: dict[Subject, int] = {}
         self._impossible: dict[Subject, float] = {}
+        self._looked: dict[Subject, float] = {}
         self.unwatched_requests = 0
         """Requests of models and adapters beyond subject_limit."""
 
@@ -275,16 +276,28 @@ class Detector:
             self._take(canary_finding(finished, found, now))
 
     def _grow(self, now: float) -> None:
-        last = {finished.model: finished for finished in self._pieces.canaries.last()}
-        for subject, watch in self._knowledge.watches.items():
-            if subject in self._knowledge.recoveries and watch.accepting is None:
-                continue
-            finished = last.get(subject.model)
-            found = None if finished is None else finished.comparison
-            reference = watch.grow(
-                now,
-                canaries_clean=found is None or not found.deviates,
-                may_succeed=found is None or not found.deviates or found.equivalent,
-            )
-            if reference is not None:
-                self._decisions.take_up(subject, now)
+        """Looks at one watch, the one not looked at for longest: fitting takes a second, and the log waits."""
+        watches = self._knowledge.watches
+        subject = min(watches, key=lambda one: self._looked.get(one, -math.inf), default=None)
+        if subject is None or abs(now - self._looked.get(subject, -math.inf)) < _GROW_SECONDS:
+            return
+        self._looked[subject] = now
+        watch = watches[subject]
+        if subject in self._knowledge.recoveries and watch.accepting is None:
+            return
+        found = self._last_canaries(subject.model, now)
+        reference = watch.grow(
+            now,
+            canaries_clean=not any(one.deviates for one in found),
+            may_succeed=all(one.equivalent or not one.deviates for one in found),
+        )
+        if reference is not None:
+            self._decisions.take_up(subject, now)
+
+    def _last_canaries(self, model: str, now: float) -> list[Comparison]:
+        """The last of each replica, but for those that are gone."""
+        return [
+            one.comparison
+            for one in self._pieces.canaries.last()
+            if one.model == model and one.comparison and now - one.time_unix_nano / 1e9 < _CANARY_SECONDS
+        ]
