@@ -1,11 +1,14 @@
 """Batches of a day of traffic in; the detector must stay silent, speak, say why, and fall silent again."""
 
+from dataclasses import replace
+
 import pytest
 
 from introspan_collector.detect.detector import Detector
 from introspan_collector.detect.incident import State
 from introspan_collector.detect.settings import DetectSettings
 from introspan_collector.notice import Severity
+from introspan_wire.signals import Kind
 from tests.batches import Traffic
 
 SETTINGS = DetectSettings(
@@ -63,6 +66,18 @@ def test_a_wrong_temperature_is_the_samplers(day):
     (incident,) = day.open
     assert incident.triage.verdict.value == "sampler"
     assert incident.severity is Severity.CRITICAL
+
+
+def test_a_wrong_temperature_is_found_in_the_first_tokens_of_answers_alone():
+    day = Day()
+    for _ in range(60):
+        day.now += 5.0
+        batch = day.traffic.batch(10, day.now, temperature=1.5)
+        prompts = tuple(table for table in batch.tables if table.schema.kind is Kind.PROMPT)
+        day.detector.consume(replace(batch, tables=prompts))
+        day.detector.advance()
+    (incident,) = day.open
+    assert incident.triage.verdict.value == "sampler"
 
 
 def test_a_shift_within_the_classes_pages_and_is_over_when_it_is_gone(day):

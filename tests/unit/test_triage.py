@@ -78,12 +78,15 @@ def test_every_verdict_has_reasons_that_are_sentences(moved, canary):
 
 
 def test_streams_are_told_apart_by_detector_kind_and_side():
-    def stream(detector, kind="", side="high"):
-        return Stream("m", "", "", detector, kind, "residual.log_rms", 3, side)
+    def stream(detector, kind="", side="high", signal="residual.log_rms"):
+        return Stream("m", "", "", detector, kind, signal, 3, side)
 
     expected = {
-        stream("sampler", "decoded"): Moved.SAMPLER,
+        stream("sampler"): Moved.SAMPLER,
         stream("bank", "prompt"): Moved.PROMPT,
+        stream("bank", "prompt", signal="output.entropy"): Moved.PROMPT,
+        # The first token drawn is no more of the prompt than those after it.
+        stream("bank", "prompt", signal="output.logprob"): Moved.DECODED,
         stream("bank", "decoded"): Moved.DECODED,
         stream("drift", "prompt"): Moved.PROMPT,
         stream("extremes", "decoded"): Moved.DECODED,

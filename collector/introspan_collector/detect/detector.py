@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from introspan_collector.detect.alarm import Alarm
 from introspan_collector.detect.announcer import Announcer
-from introspan_collector.detect.builder import Progress
+from introspan_collector.detect.builder import KINDS, Progress
 from introspan_collector.detect.canaries import Round
 from introspan_collector.detect.canary import Comparison
 from introspan_collector.detect.decisions import Decisions
@@ -78,7 +78,7 @@ class Detector:
             for table in tables:
                 for adapter, sample in samples(table):
                     self._see(batch.origin, adapter, sample)
-                if table.schema.kind is Kind.DECODED:
+                if table.schema.kind in KINDS:
                     self._see_sampler(batch.origin, table)
 
     def advance(self) -> None:

@@ -32,7 +32,8 @@ def uniformity(
 ) -> Evidence:
     """X of segments of a table: 1{U < .05} and 1{U > .95} of one token of each, the mean of U and 1 − U over all.
 
-    All segments count, and need no clusters: each U is uniform whatever was drawn before.
+    All segments count, and need no clusters: each U is uniform whatever was drawn before. A prompt's is that of the
+    first token drawn, which is most of what short answers have.
     """
     one, mean = _columns(table.schema)
     nothing = np.full(len(rows), np.nan)
@@ -40,7 +41,7 @@ def uniformity(
     average = u if mean is None else table.values[rows, mean].astype(np.float64)
     tails = [np.where(np.isnan(u), np.nan, beyond) for beyond in (u < _TAIL, u > 1 - _TAIL)]
     x = np.stack([*tails, average, 1 - average], axis=1)
-    streams = tuple(Stream(model, replica, adapter, "sampler", "decoded", PIT, -1, side) for side in _SIDES)
+    streams = tuple(Stream(model, replica, adapter, "sampler", "", PIT, -1, side) for side in _SIDES)
     # float32 may round a mean past 1.
     return Evidence(streams, _BOUND, np.clip(x, 0.0, 1.0), table.cluster_key[rows])
 
@@ -49,7 +50,8 @@ def uniformity(
 def _columns(schema: Schema) -> tuple[int | None, int | None]:
     """Places of one token's value and of the mean over tokens."""
     place = {column.statistic: i for i, column in enumerate(schema.columns) if column.signal == PIT}
-    return place.get(Statistic.SAMPLE), place.get(Statistic.MEAN)
+    last = place.get(Statistic.LAST)
+    return place.get(Statistic.SAMPLE, last), place.get(Statistic.MEAN, last)
 
 
 def impossible(sample: Sample, model: str, replica: str, adapter: str) -> list[tuple[Stream, int]]:

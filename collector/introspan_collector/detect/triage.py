@@ -71,6 +71,8 @@ _BY_DETECTOR = {
     "nonfinite": Moved.NONFINITE,
     "replicas": Moved.REPLICA,
 }
+_DRAWN = frozenset({"output.logprob", "sampler.pit", "sampler.greedy_mismatch"})
+"""Signals that a prompt's row has of the first token drawn: they say as little about the prompt as decoded rows."""
 
 
 def moved_in(streams: Iterable[Stream]) -> frozenset[Moved]:
@@ -81,7 +83,8 @@ def moved_in(streams: Iterable[Stream]) -> frozenset[Moved]:
 def _moved(stream: Stream) -> Moved:
     if stream.detector == "classes":
         return Moved.OUTSIDE if stream.side == "outside" else Moved.CLASSES
-    by_kind = Moved.PROMPT if stream.kind == "prompt" else Moved.DECODED
+    is_prompt = stream.kind == "prompt" and stream.signal not in _DRAWN
+    by_kind = Moved.PROMPT if is_prompt else Moved.DECODED
     return _BY_DETECTOR.get(stream.detector, by_kind)
 
 
