@@ -32,9 +32,7 @@ def test_each_request_is_measured_by_its_own_stride(requests, stride, data):
     start = np.zeros(len(requests), np.int64)
     ids = [str(i) for i in range(len(requests))]
     for name, (prompt_tokens, hash64, is_canary) in zip(ids, requests, strict=True):
-        table.begin(
-            Request(name, name, bytes(16), bytes(8), 0, "", prompt_tokens, 0, 1.0, hash64, is_canary)
-        )
+        table.begin(Request(name, name, bytes(16), bytes(8), 0, "", prompt_tokens, 0, 1.0, hash64, is_canary))
     for _ in range(40):
         scheduled = np.array(
             [

@@ -116,12 +116,11 @@ class Canaries:
             return None
         if found.deviates and found.equivalent:
             return None
-        distances = model.baseline.distances
         stream = Stream(finished.model, finished.replica, "", "canary", "", DISTANCE, -1, "high")
         return Evidence(
             (stream,),
-            np.array([tail_bound(1, len(distances), _CHANCE)]),
-            np.array([[float(found.ratio > max(distances[-1], 1.0) or found.deviates)]]),
+            np.array([tail_bound(1, len(model.baseline.distances), _CHANCE)]),
+            np.array([[float(found.ratio > model.baseline.rank_limit or found.deviates)]]),
             np.array([int(finished.name, 16)], np.uint64),
         )
 

@@ -117,7 +117,7 @@ def compare(baseline: Baseline, answers: Mapping[str, Answer]) -> Comparison:
         flipped=sum(one.flipped for one in found),
         nonfinite=sum(states.nonfinite for name in shared if (states := answers[name].states) is not None),
         has_states=has_states,
-        step_ratio=tuple((step_ratio / np.maximum(baseline.step_limit, 1.0)).tolist()),
+        step_ratio=tuple((step_ratio / baseline.step_limit).tolist()),
     )
 
 

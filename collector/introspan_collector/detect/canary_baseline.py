@@ -20,6 +20,9 @@ _QUANTILE = 0.99
 _EPSILON = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7, "float64": 2.0**-52}
 # Sixteen rounding errors, but at most 0.4 %: in bfloat16 sixteen would hide a fault of 10 %.
 _ROUNDINGS, _LARGEST_ROUNDING = 16.0, 2.0**-8
+# Where most rounds are equal to the last bit, nothing is known of how others in the batch change the rounding: then
+# the largest of these distances says nothing, and otherwise nothing below two floors.
+_VARIED, _LEAST_RANK = 0.25, 2.0
 _LOGIT_SCALE = 10.0  # of raw logits, of which log-probabilities are differences
 
 
@@ -69,7 +72,8 @@ class Baseline:
     """What a model answers while it is healthy. layer_count: 0 where no states were measured.
 
     distances: sorted float64 [rounds], of each round to all others, in floors that it has no part in. step_limit:
-    float64 [L + 1], how far all steps of a round together were off at most (canary_place.py).
+    float64 [L + 1], how far all steps of a round together were off at most (canary_place.py). rank_limit: distance
+    beyond which a round counts as further off than all of these.
     """
 
     model: str
@@ -81,6 +85,7 @@ class Baseline:
     questions: Mapping[str, Question]
     distances: NDArray[np.float64]
     step_limit: NDArray[np.float64]
+    rank_limit: float
 
 
 def build(rounds: Sequence[Mapping[str, Answer]], fewest: int = FEWEST_ROUNDS) -> Baseline:
@@ -99,12 +104,15 @@ def build(rounds: Sequence[Mapping[str, Answer]], fewest: int = FEWEST_ROUNDS) -
         questions[name] = _with_twin(name, found.question, rounds, questions)
         ratios = np.maximum(ratios, found.ratio)
         scores.append(found.step_ratio)
-    if (odd := int(np.count_nonzero(ratios > LARGEST_RATIO))) > 0:
+    # One that is far off moves the means of the others: of n rounds it is at most n − 1 times as far off as they are.
+    most = min(LARGEST_RATIO, max(2.5, 0.6 * (len(rounds) - 1)))
+    if (odd := int(np.count_nonzero(ratios > most))) > 0:
         raise ValueError(
-            f"rounds must agree with each other, but {odd} of {len(rounds)} are more than {LARGEST_RATIO:g} times as "
-            f"far off as chance explains (the worst {ratios.max():.3g} times): find out what was wrong then; others "
-            "take their place in time"
+            f"rounds must agree with each other, but {odd} of {len(rounds)} are more than {most:.2g} times as far off "
+            f"as chance explains (the worst {ratios.max():.3g} times): find out what was wrong then; others take their "
+            "place in time"
         )
+    varied = len(np.unique(ratios)) >= _VARIED * len(rounds)
     step_limit = pooled(np.concatenate(scores, axis=1)).max(axis=0)
     origin = first.origin
     return Baseline(
@@ -116,7 +124,8 @@ def build(rounds: Sequence[Mapping[str, Answer]], fewest: int = FEWEST_ROUNDS) -
         first.suite,
         questions,
         np.sort(ratios),
-        step_limit,
+        np.maximum(step_limit, 1.0 if varied else LARGEST_RATIO),
+        max(float(ratios.max()), _LEAST_RANK) if varied else LARGEST_RATIO,
     )
 
 
@@ -152,7 +161,8 @@ def outputs_of(outputs: Outputs, top_token: NDArray[np.int32]) -> NDArray[np.flo
     known = same.any(axis=2) & (top_token[:n] >= 0)
     at = same.argmax(axis=2)
     top = np.where(known, np.take_along_axis(outputs.top_logprob[:n], at, axis=1), np.nan)
-    return np.concatenate([outputs.logprob[:n, None], top], axis=1)
+    found: NDArray[np.float64] = np.concatenate([outputs.logprob[:n, None], top], axis=1, dtype=np.float64)
+    return found
 
 
 def states_of(answer: Answer, depth: int) -> NDArray[np.float64]:

@@ -38,7 +38,7 @@ def pooled(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def first_layer(score: NDArray[np.float64], limit: NDArray[np.float64]) -> int | None:
     """Index of the first step beyond the limit, None where there is none."""
-    beyond = np.flatnonzero(score > NAMED_RATIO * np.maximum(limit, 1.0))
+    beyond = np.flatnonzero(score > NAMED_RATIO * limit)
     return int(beyond[0]) if beyond.size else None
 
 

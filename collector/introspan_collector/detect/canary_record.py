@@ -27,7 +27,7 @@ def dump_baseline(baseline: Baseline, prefix: str, arrays: Arrays) -> dict[str, 
     for name, question in baseline.questions.items():
         questions[name] = [question.prompt_tokens, question.output_floor]
         arrays |= {f"{prefix}{name}_{key}": getattr(question, key) for key in _ARRAYS}
-    kept = ("model", "fingerprint", "engine_version", "dtype", "layer_count", "suite")
+    kept = ("model", "fingerprint", "engine_version", "dtype", "layer_count", "suite", "rank_limit")
     return {key: getattr(baseline, key) for key in kept} | {"questions": questions}
 
 
