@@ -35,6 +35,11 @@ PARTS = {
             "bench.faults.sampler",
             "The sampler draws otherwise than asked, or the answer is a loop: after how many tokens is it noticed?",
         ),
+        Part(
+            "requests",
+            "bench.faults.requests",
+            "A request is unlike healthy ones, or its cache was spoilt: is it told from them, and better than by output alone?",
+        ),
     )
 }
 """Every part by name, in the order they run."""

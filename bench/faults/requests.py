@@ -1,0 +1,182 @@
+"""Requests that healthy traffic does not hold, or whose cache was spoilt, in; how well single ones are told out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.faults.auc import auc
+from bench.faults.measured import measured
+from bench.faults.pool import ORIGIN, Pool, Rows
+from bench.faults.replay import Replay
+from bench.faults.result import Cell, Claim, Result, Table
+from bench.faults.traffic_protocol import TRAFFIC, traffic_digest
+from bench.faults.verdicts import Scores, inside, outside
+from bench.faults.workplace import Workplace
+from introspan_collector.detect.finding import Subject
+from introspan_collector.detect.reference import Reference
+
+_SEED: int = TRAFFIC["seed"]
+_CHOSEN: tuple[str, ...] = tuple(TRAFFIC["requests"]["chosen_on"])
+_PERPLEXITY = "perplexity of the prompt"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Faults that are judged together. sets: prefixes of their sets; healthy: further sets that are healthy beside them."""
+
+    name: str
+    sets: tuple[str, ...]
+    healthy: tuple[str, ...]
+
+
+_KINDS = (
+    Kind("content", ("language-", "encoding-", "code", "suffix", "lookalikes"), ()),
+    Kind("KV cache", ("kv-swapped", "kv-stale", "kv-scaled"), ("kv-healthy",)),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """One set: scores of its requests and of healthy ones, by name, ours and those of outputs alone."""
+
+    name: str
+    inside: Scores
+    outside: Scores
+
+
+def run(workplace: Workplace) -> Result:
+    """The reference is of one half of the healthy requests; the other half is what faults are told from."""
+    pool = measured(workplace)
+    healthy = np.random.default_rng(_SEED).permutation(pool.rows("healthy-"))
+    fitted, tested = np.sort(healthy[: len(healthy) // 2]), np.sort(healthy[len(healthy) // 2 :])
+    reference = _reference(Replay(pool, fitted, len(fitted), _SEED))
+    return report(
+        {kind.name: _judged(pool, kind, reference, fitted, tested) for kind in _KINDS}, len(fitted), len(tested)
+    )
+
+
+def _reference(replay: Replay) -> Reference:
+    with replay.detector.still() as still:
+        found = still.watches[Subject(ORIGIN.model, "")].reference
+    assert found is not None
+    return found
+
+
+def _judged(
+    pool: Pool, kind: Kind, reference: Reference, fitted: Rows, tested: Rows
+) -> tuple[Judged, dict[str, Judged]]:
+    """Healthy requests, and each set."""
+
+    def judge(name: str, rows: Rows) -> Judged:
+        return Judged(name, inside(pool, rows, reference, fitted), outside(pool, rows, fitted))
+
+    beside = [pool.rows(prefix) for prefix in kind.healthy]
+    names = sorted({name for name in pool.of_set if name.startswith(kind.sets)})
+    healthy = judge("healthy", np.concatenate([tested, *beside]))
+    return healthy, {name: judge(name, pool.rows(name)) for name in names}
+
+
+def report(judged: Mapping[str, tuple[Judged, dict[str, Judged]]], fitted: int, tested: int) -> Result:
+    """The part's result."""
+    claims: list[Claim] = []
+    rows: list[list[Cell]] = []
+    notes = []
+    for kind, (healthy, sets) in judged.items():
+        ours, theirs = _choice(healthy, sets, "inside"), _choice(healthy, sets, "outside")
+        notes.append(f"{kind}: chosen were *{ours}* and, of outputs alone, *{theirs}*.")
+        rows += [list(_row(kind, healthy, one, ours, theirs)) for one in sets.values()]
+        left_out = [one for name, one in sets.items() if name not in _CHOSEN and name != "lookalikes"]
+        for family in sorted({_family(one.name) for one in left_out}):
+            some = [one for one in left_out if _family(one.name) == family]
+            claims += _claims(family, healthy, some, ours, theirs)
+    return Result(
+        f"{sum(len(sets) for _, sets in judged.values())} sets of requests; {fitted} healthy requests in the reference, {tested} "
+        "others told from faults.",
+        (*_NOTES, *notes, f"Protocol of traffic `{traffic_digest()}`."),
+        claims,
+        [Table("Sets", _COLUMNS, rows)],
+    )
+
+
+def _family(name: str) -> str:
+    return name if name.startswith("kv-") else name.split("-")[0]
+
+
+def _choice(healthy: Judged, sets: Mapping[str, Judged], side: str) -> str:
+    """The score whose least AUROC over the sets to choose on is the largest; the first where there are none."""
+    chosen = [one for name, one in sets.items() if name in _CHOSEN]
+    scores: Scores = getattr(healthy, side)
+
+    def least(name: str) -> float:
+        found = [_auc(scores[name], getattr(one, side)[name]) for one in chosen]
+        return float(np.nan_to_num(min(found, default=0.0)))
+
+    return max(scores, key=least)
+
+
+def _auc(healthy: NDArray[np.float64], faulty: NDArray[np.float64]) -> float:
+    """NaN where a score was not measured: the cache's sets have no perplexity."""
+    if np.isnan(faulty).all():
+        return float("nan")
+    return auc(np.nan_to_num(healthy, nan=np.nanmedian(healthy)), np.nan_to_num(faulty, nan=np.nanmedian(healthy)))
+
+
+def _claims(
+    family: str, healthy: Judged, sets: Sequence[Judged], ours: str, theirs: str
+) -> Iterator[Claim]:
+    bound = TRAFFIC["targets"]["auroc_low"]
+    mine = (healthy.inside[ours], np.concatenate([one.inside[ours] for one in sets]))
+    other = (healthy.outside[theirs], np.concatenate([one.outside[theirs] for one in sets]))
+    low, high = interval(mine)
+    count = len(mine[1])
+    yield Claim(f"{family}: lower bound of AUROC {_auc(*mine):.3f}, {count} requests", low, bound, low=low, high=high)
+    if not np.isnan(other[1]).all():
+        difference = interval(mine, other)
+        yield Claim(
+            f"{family}: more than outputs alone (*{theirs}*, {_auc(*other):.3f}), lower bound",
+            difference[0], 0.0, low=difference[0], high=difference[1],
+        )  # fmt: skip
+
+
+def interval(
+    ours: tuple[NDArray[np.float64], NDArray[np.float64]],
+    theirs: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+) -> tuple[float, float]:
+    """Percentile bootstrap of an AUROC over healthy and faulty requests, or of the difference of two on the same draws."""
+    random = np.random.default_rng(_SEED)
+    found = []
+    for _ in range(TRAFFIC["bootstrap"]["resamples"]):
+        healthy, faulty = (random.integers(0, len(side), len(side)) for side in ours)
+        one = _auc(ours[0][healthy], ours[1][faulty])
+        found.append(one if theirs is None else one - _auc(theirs[0][healthy], theirs[1][faulty]))
+    tail = (1 - TRAFFIC["bootstrap"]["level"]) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+_COLUMNS = (
+    "kind", "set", "requests", "used", "AUROC, ours", "distance", "largest z, prompt", "largest z, decoded", "perplexity",
+    "outputs alone, chosen",
+)  # fmt: skip
+
+
+def _row(kind: str, healthy: Judged, one: Judged, ours: str, theirs: str) -> Iterator[Cell]:
+    yield from (kind, one.name, len(one.inside[ours]), "to choose" if one.name in _CHOSEN else "to report")
+    for name in (ours, "distance from the class", "largest z, prompt", "largest z, decoded"):
+        yield _auc(healthy.inside[name], one.inside[name])
+    for name in (_PERPLEXITY, theirs):
+        value = _auc(healthy.outside[name], one.outside[name])
+        yield None if np.isnan(value) else value
+
+
+_NOTES = (
+    "Real requests through a real engine, each asked once: prompts of at most 64 tokens of content, answers of 6. Texts are of "
+    "packages that nobody here wrote. Healthy are claims, passages, questions, instructions and English exams.",
+    "Perplexity is that of the prompt's own tokens, as vLLM returns it; a filter on it is one-sided. Other scores of outputs are "
+    "two-sided ranks.",
+    "KV faults are done to the cache after a prompt was read: the first two blocks of 32 tokens exchanged; the second "
+    "taken from elsewhere in the cache; keys and values of the second × 1.5; in every layer. They can show in decoded rows only.",
+    "Look-alikes are benign requests that security tests mistake for attacks: near 0.5 is right for them.",
+)

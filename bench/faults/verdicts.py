@@ -1,0 +1,90 @@
+"""Requests of a pool and a reference in, a number for each request that says how odd it is out: ours, and outputs' own."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.faults.pool import Pool, Rows
+from introspan_collector.detect.alignment import aligned_projection
+from introspan_collector.detect.extremes import Extremes
+from introspan_collector.detect.placement import Placer
+from introspan_collector.detect.reference import Reference
+from introspan_collector.detect.sample import Sample, samples
+from introspan_wire.codec import SegmentTable
+from introspan_wire.signals import Kind
+
+Scores = Mapping[str, NDArray[np.float64]]
+_TRIES = 40
+
+
+def inside(pool: Pool, rows: Rows, reference: Reference, calibration: Rows) -> Scores:
+    """What the product's own pieces measure of each request; calibration: rows that ranks are taken among."""
+    everything = np.concatenate([rows, calibration])
+    prompt, decoded = _sampled(pool, everything)
+    population = reference.populations[Kind.PROMPT]
+    _, distance = reference.classes.nearest(aligned_projection(prompt, population.projection_layers))
+    placer, extremes = Placer(reference), Extremes(reference)
+    largest_prompt, _ = extremes.worst(prompt, placer.place(prompt))
+    largest_decoded, _ = extremes.worst(decoded, placer.place(decoded))
+    found = {
+        "distance from the class": distance,
+        "largest z, prompt": largest_prompt.astype(np.float64),
+        "largest z, decoded": largest_decoded.astype(np.float64),
+    }
+    n = len(rows)
+    ranked = [ranks(score[:n], score[n:]) for score in found.values()]
+    return {name: score[:n] for name, score in found.items()} | {
+        "largest of the three, as ranks": np.max(ranked, axis=0)
+    }
+
+
+def outside(pool: Pool, rows: Rows, calibration: Rows) -> Scores:
+    """What outputs alone say; but for perplexity too small is as odd as too large."""
+    found = {"perplexity of the prompt": -pool.prompt_logprob}
+    for name, table, signal in (
+        ("entropy, prompt", pool.prompt, "output.entropy"),
+        ("log-probability, answer", pool.decoded, "output.logprob"),
+        ("entropy, answer", pool.decoded, "output.entropy"),
+    ):
+        column = [column.signal for column in table.schema.columns].index(signal)
+        found[name] = table.values[:, column].astype(np.float64)
+    one_sided = next(iter(found))
+    return {
+        name: score[rows] if name == one_sided else np.abs(ranks(score[rows], score[calibration]) - 0.5)
+        for name, score in found.items()
+    }
+
+
+def ranks(score: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of a sample that lies below each score, float64 [n]; beyond all of it the scores go on in their order."""
+    ordered = np.sort(among[np.isfinite(among)])
+    below = np.searchsorted(ordered, score) / max(len(ordered), 1)
+    top = ordered[-1] if len(ordered) else 0.0
+    beyond = np.maximum(np.nan_to_num(score) - top, 0.0)
+    return np.asarray(below + beyond / (1.0 + beyond))
+
+
+def _sampled(pool: Pool, rows: Rows) -> tuple[Sample, Sample]:
+    """Samples of both rows of each request, under ids of which the product chooses the first segment."""
+    ids = [""] * len(rows)
+    missing = np.arange(len(rows))
+    decoded = _some(pool.decoded, rows)
+    for trial in range(_TRIES):
+        for i in missing.tolist():
+            ids[i] = f"{i}.{trial}"
+        chosen = {name for _, sample in samples(replace(decoded, request_id=ids)) for name in sample.request_id}
+        missing = np.array([i for i, name in enumerate(ids) if name not in chosen], np.intp)
+        if not len(missing):
+            break
+    own = [replace(_some(table, rows), request_id=ids) for table in (pool.prompt, pool.decoded)]
+    prompt, answer = (next(sample for _, sample in samples(table)) for table in own)
+    return prompt, answer
+
+
+def _some(table: SegmentTable, rows: Rows) -> SegmentTable:
+    pool = Pool(table, table, (), np.zeros(0))
+    return pool.batch(rows, np.zeros(len(rows), np.uint64), 0.0, 0).tables[0]
+
+
