@@ -207,8 +207,7 @@ class Detector:
             self._take(impossible_finding(found, sample, now))
         is_healthy = subject not in self._knowledge.recoveries
         seen = watch.see(Identity.of(origin, adapter), sample, origin.replica, is_healthy=is_healthy)
-        for evidence in seen.evidence:
-            self._knowledge.add(evidence, tickets_only=watch.is_provisional)
+        self._knowledge.add(seen.evidence, tickets_only=watch.is_provisional)
         if seen.exemplar is not None:
             self._knowledge.remember(subject, seen.exemplar)
 
@@ -222,8 +221,7 @@ class Detector:
     def _close_tick(self) -> None:
         """What only a whole tick shows becomes evidence of the next."""
         for watch in self._knowledge.watches.values():
-            for evidence in watch.tick():
-                self._knowledge.add(evidence, tickets_only=watch.is_provisional)
+            self._knowledge.add(tuple(watch.tick()), tickets_only=watch.is_provisional)
 
     def _nothing(self) -> NDArray[np.float64]:
         return np.full(len(self._pieces.ticks.streams), np.nan)
@@ -267,7 +265,7 @@ class Detector:
             return
         evidence = self._pieces.canaries.evidence(finished)
         if evidence is not None:
-            self._knowledge.add(evidence)
+            self._knowledge.add((evidence,))
         moved = found.deviates and not found.equivalent
         state = Canary.MOVED if moved else Canary.STILL
         report = CanaryReport(finished.model, finished.replica, state, now, found.place if moved else "")

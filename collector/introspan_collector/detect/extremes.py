@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from introspan_collector.detect.alignment import aligned
 from introspan_collector.detect.evidence import Evidence, Stream
 from introspan_collector.detect.placement import Placement
-from introspan_collector.detect.reference import Reference
+from introspan_collector.detect.reference import Identity, Reference
 from introspan_collector.detect.sample import Feature, Sample
 from introspan_collector.detect.scores import largest
 from introspan_collector.detect.tolerance import tail_bound
+from introspan_wire.signals import Kind
 
 
 class Extremes:
@@ -28,27 +29,38 @@ class Extremes:
             for kind, population in reference.populations.items()
         }
 
-    def evidence(self, sample: Sample, placement: Placement) -> Evidence:
-        """X of each request for one stream; sample must be of a kind that the reference has."""
-        identity = self._reference.identity
+        self._streams = {kind: (_stream(reference.identity, kind),) for kind in reference.populations}
+
+    def evidence(
+        self, sample: Sample, placement: Placement, score: NDArray[np.float32] | None = None
+    ) -> Evidence:
+        """X of each request for one stream, from its score where the caller has it already.
+
+        sample must be of a kind that the reference has.
+        """
         scores = self._reference.populations[sample.kind].scores
-        score, _ = self._scored(sample, placement)
+        if score is None:
+            score, _ = self.scored(sample, placement)
         x = (
             np.where(np.isnan(score), np.nan, score > scores[-1])
             if len(scores)
             else np.full(len(score), np.nan)
         )
-        stream = Stream(identity.model, "", identity.adapter, "extremes", sample.kind.value, "", -1, "high")
         bound = np.array([self._bounds[sample.kind]])
-        return Evidence((stream,), bound, x[:, None].astype(np.float64), sample.cluster)
+        return Evidence(self._streams[sample.kind], bound, x[:, None].astype(np.float64), sample.cluster)
 
     def worst(self, sample: Sample, placement: Placement) -> tuple[NDArray[np.float32], tuple[Feature, ...]]:
         """Score of each request, float32 [n], and the feature behind it: what to show of an exemplar."""
-        score, place = self._scored(sample, placement)
+        score, place = self.scored(sample, placement)
         names = self._reference.populations[sample.kind].names
         return score, tuple(names[i] for i in place.tolist())
 
-    def _scored(self, sample: Sample, placement: Placement) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    def scored(self, sample: Sample, placement: Placement) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+        """Score of each request, float32 [n], and which feature of the reference is behind it, intp [n]."""
         population = self._reference.populations[sample.kind]
         features = aligned(sample.features, sample.names, population.names)
         return largest(features, population.centre[placement.cell], population.spread[placement.cell])
+
+
+def _stream(identity: Identity, kind: Kind) -> Stream:
+    return Stream(identity.model, "", identity.adapter, "extremes", kind.value, "", -1, "high")

@@ -1,6 +1,7 @@
 """Evidence in, one state of everything out: the parts that there is one of, and what is known of each model."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -81,11 +82,18 @@ class Knowledge:
             raise ValueError(f"nothing was heard of {subject}: list the references and take one of those")
         return watch
 
-    def add(self, evidence: Evidence, *, tickets_only: bool = False) -> None:
+    def add(self, evidence: Sequence[Evidence], *, tickets_only: bool = False) -> None:
         """Takes evidence that ticks gather by cluster; tickets_only: it must not page."""
-        rows = self.pieces.roster.rows(evidence, tickets_only=tickets_only)
+        roster = self.pieces.roster
+        # All are taken up before any is numbered: each that is new moves those behind it.
+        while True:
+            version = roster.version
+            rows = [roster.rows(one, tickets_only=tickets_only) for one in evidence]
+            if roster.version == version:
+                break
         self.follow()
-        self.pieces.ticks.add(rows, evidence.cluster[:, None], evidence.x)
+        for one, at in zip(evidence, rows, strict=True):
+            self.pieces.ticks.add(at, one.cluster[:, None], one.x)
 
     def bet(self, evidence: Evidence) -> None:
         """Takes evidence that needs no clusters, because it is independent of what came before."""

@@ -41,9 +41,13 @@ def uniformity(
     average = u if mean is None else table.values[rows, mean].astype(np.float64)
     tails = [np.where(np.isnan(u), np.nan, beyond) for beyond in (u < _TAIL, u > 1 - _TAIL)]
     x = np.stack([*tails, average, 1 - average], axis=1)
-    streams = tuple(Stream(model, replica, adapter, "sampler", "", PIT, -1, side) for side in _SIDES)
     # float32 may round a mean past 1.
-    return Evidence(streams, _BOUND, np.clip(x, 0.0, 1.0), table.cluster_key[rows])
+    return Evidence(_streams(model, replica, adapter), _BOUND, np.clip(x, 0.0, 1.0), table.cluster_key[rows])
+
+
+@lru_cache(maxsize=1024)
+def _streams(model: str, replica: str, adapter: str) -> tuple[Stream, ...]:
+    return tuple(Stream(model, replica, adapter, "sampler", "", PIT, -1, side) for side in _SIDES)
 
 
 @lru_cache(maxsize=256)
@@ -56,14 +60,13 @@ def _columns(schema: Schema) -> tuple[int | None, int | None]:
 
 def impossible(sample: Sample, model: str, replica: str, adapter: str) -> list[tuple[Stream, int]]:
     """Streams of signals that should be zero and are not, each with a row of the sample that shows it."""
+    moved = sample.counts > 0
     found = []
-    for column, (signal, layer) in enumerate(sample.count_names):
-        if signal not in IMPOSSIBLE:
-            continue
-        rows = np.flatnonzero(sample.counts[:, column] > 0)
-        if rows.size:
+    for column in np.flatnonzero(moved.any(axis=0)).tolist():
+        signal, layer = sample.count_names[column]
+        if signal in IMPOSSIBLE:
             stream = Stream(
                 model, replica, adapter, IMPOSSIBLE[signal], sample.kind.value, signal, layer, "any"
             )
-            found.append((stream, int(rows[0])))
+            found.append((stream, int(moved[:, column].argmax())))
     return found

@@ -32,6 +32,7 @@ class Replicas:
         self._names = names
         self._rng = np.random.default_rng(seed)
         self._seen: dict[str, list[NDArray[np.float64]]] = {}
+        self._streams: dict[str, tuple[Stream, ...]] = {}
 
     def add(self, replica: str, u: NDArray[np.float64]) -> None:
         """Takes the U of requests of a replica, float64 [n, F]; beyond 64 a tick they are left out."""
@@ -57,15 +58,20 @@ class Replicas:
         x[:, :, np.isnan(means).any(axis=0)] = np.nan
         bound = np.full(2 * len(self._names), 1.0 / len(enough))
         for replica, row in zip(enough, x, strict=True):
-            yield Evidence(self._streams(replica), bound, row.reshape(1, -1), np.array([tick], np.uint64))
+            yield Evidence(self._streams_of(replica), bound, row.reshape(1, -1), np.array([tick], np.uint64))
 
-    def _streams(self, replica: str) -> tuple[Stream, ...]:
-        who = self._identity.model, replica, self._identity.adapter
-        return tuple(
-            Stream(*who, "replicas", self._kind.value, name.signal, name.layer, side)
-            for side in SIDES
-            for name in self._names
-        )
+    def _streams_of(self, replica: str) -> tuple[Stream, ...]:
+        known = self._streams.get(replica)
+        if known is None:
+            if len(self._streams) >= _MOST_REPLICAS:
+                self._streams.clear()
+            who = self._identity.model, replica, self._identity.adapter
+            known = self._streams[replica] = tuple(
+                Stream(*who, "replicas", self._kind.value, name.signal, name.layer, side)
+                for side in SIDES
+                for name in self._names
+            )
+        return known
 
 
 def _is_extreme(means: NDArray[np.float64], which: Callable[..., NDArray[np.intp]]) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """Blocks of evidence in, one numbering of all streams out: the tick and every copy of the test follow the same rows."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,17 @@ _VERSION = 1
 _AT_ONCE = frozenset({"canary"})
 """Detectors whose every piece of evidence is a tick of its own."""
 
+_MOST_RECENT = 4096
+
+
+class _Recent(NamedTuple):
+    """A block as it was given last; holding its streams keeps their id from being used again."""
+
+    streams: tuple[Stream, ...]
+    bound: NDArray[np.float64]
+    tickets_only: bool
+    rows: NDArray[np.intp]
+
 
 class Roster:
     """Every stream that evidence was given for, in blocks that come and go together; version counts the changes."""
@@ -22,18 +34,28 @@ class Roster:
         self.version = 0
         self._blocks: dict[tuple[Stream, ...], tuple[NDArray[np.float64], bool]] = {}
         self._first: dict[tuple[Stream, ...], int] = {}
+        # The hash of hundreds of names takes longer than the evidence: the same tuple, given again, is known by its id.
+        self._recent: dict[int, _Recent] = {}
 
     def rows(self, evidence: Evidence, *, tickets_only: bool = False) -> NDArray[np.intp]:
         """Rows of a block's streams; one that is new, or whose bounds have changed, is taken up.
 
         tickets_only: it must not page, as nothing that a provisional reference says may.
         """
-        known = self._blocks.get(evidence.streams)
-        if known is None or known[1] != tickets_only or not np.array_equal(known[0], evidence.bound):
-            self._blocks[evidence.streams] = (evidence.bound, tickets_only)
+        streams, bound = evidence.streams, evidence.bound
+        recent = self._recent.get(id(streams))
+        if recent is not None and recent.tickets_only == tickets_only and np.array_equal(recent.bound, bound):
+            return recent.rows
+        known = self._blocks.get(streams)
+        if known is None or known[1] != tickets_only or not np.array_equal(known[0], bound):
+            self._blocks[streams] = (bound, tickets_only)
             self._renumber()
-        first = self._first[evidence.streams]
-        return np.arange(first, first + len(evidence.streams))
+        first = self._first[streams]
+        rows = np.arange(first, first + len(streams))
+        if len(self._recent) >= _MOST_RECENT:
+            self._recent.clear()
+        self._recent[id(streams)] = _Recent(streams, bound, tickets_only, rows)
+        return rows
 
     def drop(self, model: str, adapter: str, detectors: Sequence[str]) -> None:
         """Forgets the streams of these detectors: their reference is another one now."""
@@ -86,6 +108,7 @@ class Roster:
 
     def _renumber(self) -> None:
         self.version += 1
+        self._recent.clear()
         row = 0
         for block in self._blocks:
             self._first[block] = row

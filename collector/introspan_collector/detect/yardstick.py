@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from introspan_collector.detect import checkpoint
 from introspan_collector.detect.bank import Bank
@@ -12,7 +13,7 @@ from introspan_collector.detect.evidence import Evidence
 from introspan_collector.detect.extremes import Extremes
 from introspan_collector.detect.finding import Exemplar
 from introspan_collector.detect.frequencies import Frequencies
-from introspan_collector.detect.placement import Placement, Placer
+from introspan_collector.detect.placement import Placer
 from introspan_collector.detect.reference import Reference
 from introspan_collector.detect.reference_file import content_hash, to_bytes
 from introspan_collector.detect.replicas import Replicas
@@ -59,16 +60,17 @@ class Yardstick:
         """Evidence of requests that one replica served, of a kind that the reference has."""
         placement = self._placer.place(sample)
         u = self._bank.u(sample, placement)
+        score, feature = self._extremes.scored(sample, placement)
         evidence = [
             self._bank.evidence(sample, placement, u),
-            self._extremes.evidence(sample, placement),
+            self._extremes.evidence(sample, placement, score),
         ]
         if sample.kind is Kind.PROMPT and self._frequencies is not None:
             evidence.append(self._frequencies.evidence(sample, placement))
         if sample.kind in self._drifts:
             evidence.append(self._drifts[sample.kind].evidence(sample, placement))
         self._replicas[sample.kind].add(replica, u)
-        return Seen(tuple(evidence), self._exemplar(sample, placement, replica))
+        return Seen(tuple(evidence), self._exemplar(sample, score, feature, replica))
 
     def tick(self) -> Iterator[Evidence]:
         """Closes a tick; gives what only a whole tick shows."""
@@ -97,17 +99,20 @@ class Yardstick:
         for kind, drift in self._drifts.items():
             drift.restore(arrays[f"drift_{kind}"].tobytes())
 
-    def _exemplar(self, sample: Sample, placement: Placement, replica: str) -> Exemplar | None:
-        score, features = self._extremes.worst(sample, placement)
-        if not np.isfinite(score).any():
+    def _exemplar(
+        self, sample: Sample, score: NDArray[np.float32], feature: NDArray[np.intp], replica: str
+    ) -> Exemplar | None:
+        known = np.where(np.isnan(score), np.float32(-1), score)
+        row = int(known.argmax())
+        if known[row] < 0:
             return None
-        row = int(np.nanargmax(score))
         trace = sample.trace_id[row]
+        names = self.reference.populations[sample.kind].names
         return Exemplar(
             sample.request_id[row],
             trace.tobytes().hex() if trace.any() else "",
             replica,
-            _said(features[row], sample),
+            _said(names[feature[row]], sample),
             float(score[row]),
             "z",
         )
