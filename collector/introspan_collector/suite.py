@@ -77,6 +77,11 @@ QUESTIONS = (
 )
 """In the order in which they are asked: a question comes after the one it is made of."""
 
+BESIDE = "beside"
+"""Name of what is asked at the same time, so that the batch is another one each time; nobody compares its answers."""
+
+BESIDE_TEXT = _LONG
+
 NAMES = frozenset(question.name for question in QUESTIONS)
 
 DIGEST = hashlib.blake2b(

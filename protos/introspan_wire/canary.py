@@ -2,6 +2,13 @@
 
 Whoever asks puts the id into the X-Request-Id header and the token into the request's `vllm_xargs` under `XARG`. The
 engine's worker believes the id only with the token, so that nobody else's request can pose as a canary.
+
+A token is bound to its id, which names one question of one round, and to ten minutes. Whoever reads it on the way, from
+a connection without TLS or a log of request bodies, can within that time send requests of another text with the same
+id: the worker takes them for canaries, so that they are missing in the statistics of traffic, and their rows may
+spoil that one round: it deviates, and asks for a second. They cannot make the token of another question or round, so
+that no second round deviates unless that one's tokens are read as well, nor learn the key, nor spoil a baseline by more
+than rounds that are refused because they do not agree. Serve canaries over TLS where that is too much.
 """
 
 import hashlib

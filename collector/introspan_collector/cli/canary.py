@@ -35,11 +35,14 @@ def canary(
     from introspan_collector.probe.canary import Target  # noqa: PLC0415 other commands should not pay for gRPC
     from introspan_collector.probe.report import Report  # noqa: PLC0415 as above
     from introspan_collector.probe.secret import canary_key, secret  # noqa: PLC0415 as above
+    from introspan_collector.probe.settings import ProbeSettings  # noqa: PLC0415 as above
 
     interval_seconds = _seconds(interval)
     try:
+        ProbeSettings(endpoints=(url,))
         key, api_key, token = canary_key(key_file), secret(api_key_file), secret(token_file)
-    except ValueError as error:
+        report = Report(collector, token, ca_file)
+    except (ValueError, OSError) as error:
         _refuse(str(error))
     if key is None:
         typer.echo(
@@ -48,7 +51,6 @@ def canary(
             err=True,
         )
     target = Target(url, model, api_key, key)
-    report = Report(collector, token, ca_file)
     try:
         failed = _repeat(target, report, interval_seconds, rounds)
     except KeyboardInterrupt:

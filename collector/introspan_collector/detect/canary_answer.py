@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from introspan_collector.model import Batch, Origin
-from introspan_collector.suite import DIGEST, NAMES
+from introspan_collector.suite import BESIDE, DIGEST, NAMES
 from introspan_wire import canary
 from introspan_wire.codec import SegmentTable
 from introspan_wire.signals import PROJECTION_COMPONENTS, TOP_TOKENS
@@ -122,6 +122,8 @@ class Join:
         groups = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))[:-1])
         for name, rows in zip(names.tolist(), groups, strict=True):
             found = canary.find(name)
+            if found is not None and found.question == BESIDE:
+                continue
             if found is None or found.suite != DIGEST or found.question not in NAMES:
                 self.foreign += len(rows)
             else:

@@ -1,6 +1,7 @@
 """A question and a served model's address in, what its OpenAI-compatible API returned out."""
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,13 @@ import httpx
 
 from introspan_collector.suite import GENERATED_TOKENS, Question
 from introspan_wire.signals import TOP_TOKENS
+
+_MOST_BYTES = 64 * 2**20
+_REMEDIES = {
+    401: "; give the server's key with --api-key-file or canary.api_key_file",
+    403: "; give the server's key with --api-key-file or canary.api_key_file",
+    404: "; the server must be vLLM's own, and still serve the model",
+}
 
 
 class ProbeError(Exception):
@@ -41,12 +49,18 @@ class Asking:
 
 
 class Conversation:
-    """A connection to one server. Raises ProbeError only."""
+    """A connection to one server. Raises ProbeError only. May be asked by several threads at once."""
 
     def __init__(self, url: str, api_key: str | None, timeout_seconds: float) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_seconds)
+        self._timeout_seconds = timeout_seconds
+        try:
+            self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_seconds)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ProbeError(
+                f"{url!r} cannot be asked, it must be http(s)://host[:port]: {error!r}"
+            ) from error
 
     def close(self) -> None:
         """Ends the connection."""
@@ -54,27 +68,34 @@ class Conversation:
 
     def models(self) -> list[str]:
         """The names that the server serves models under, adapters left out."""
-        served = self._call("GET", "/v1/models", None, {})["data"]
-        return [model["id"] for model in served if not model.get("parent")]
+        found = self._call("GET", "/v1/models", None, {})
+        try:
+            return [str(model["id"]) for model in found["data"] if not model.get("parent")]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ProbeError(
+                f"{self.url}/v1/models names no models ({error!r}): it must be vLLM's own server"
+            ) from error
+
+    def beside(self, text: str, asking: Asking, tokens: int) -> None:
+        """Has something generated that nobody looks at, so that it is in the batch with what is asked."""
+        body = {"prompt": text, "temperature": 0, "max_tokens": tokens, "ignore_eos": True}
+        self._call("POST", "/v1/completions", body | _marks(asking), {"X-Request-Id": asking.request_id})
 
     def ask(self, question: Question, asking: Asking, before: dict[str, Reply]) -> Reply:
         """The answer to a question. before: the answers to those asked earlier, by name."""
         path, body = _request(question, before)
         body |= {
-            "model": asking.model,
             "temperature": 0,
             "max_tokens": GENERATED_TOKENS,
             "ignore_eos": True,
-            "cache_salt": asking.cache_salt,
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
         }
-        if asking.token is not None:
-            body["vllm_xargs"] = {asking.xarg: asking.token}
+        body |= _marks(asking)
         found = self._call("POST", path, body, {"X-Request-Id": asking.request_id})
         try:
             return _reply(found)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise ProbeError(
                 f"{self.url}{path} answered {question.name!r} without what a canary compares ({error!r}): it must be "
                 "vLLM's own server, which returns prompt_logprobs and token ids"
@@ -82,15 +103,33 @@ class Conversation:
 
     # Any: JSON.
     def _call(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
+        until = time.monotonic() + self._timeout_seconds
+        content = b""
         try:
-            response = self._client.request(method, path, json=body, headers=headers)
-            response.raise_for_status()
-            return response.json()
-        except httpx.HTTPStatusError as error:
-            said = error.response.text[:200]
-            raise ProbeError(f"{self.url}{path} refused with {error.response.status_code}: {said}") from error
+            with self._client.stream(method, path, json=body, headers=headers) as response:
+                for part in response.iter_bytes():
+                    content += part
+                    # The client's own limit is for each part: a server could go on for ever.
+                    if len(content) > _MOST_BYTES or time.monotonic() > until:
+                        raise ProbeError(
+                            f"{self.url}{path} did not end its answer within {self._timeout_seconds:g} s and "
+                            f"{_MOST_BYTES} bytes: is it vLLM?"
+                        )
+            if not response.is_success:
+                said = content[:200].decode(errors="replace")
+                remedy = _REMEDIES.get(response.status_code, "")
+                raise ProbeError(f"{self.url}{path} refused with {response.status_code}: {said}{remedy}")
+            return json.loads(content)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise ProbeError(f"{self.url}{path} did not answer: {error!r}; is the server up?") from error
+
+
+# Any: JSON.
+def _marks(asking: Asking) -> dict[str, Any]:
+    marks: dict[str, Any] = {"model": asking.model, "cache_salt": asking.cache_salt}
+    if asking.token is not None:
+        marks["vllm_xargs"] = {asking.xarg: asking.token}
+    return marks
 
 
 # Any: JSON.

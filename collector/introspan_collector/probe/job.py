@@ -1,9 +1,9 @@
-"""Endpoints in, a round of the canary at each every so often out: one thread beside the collector's own work."""
+"""Endpoints in, a round of the canary at each every so often out: a thread for each beside the collector's own work."""
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -30,13 +30,14 @@ class Endpoint:
     failed: int = 0
     error: str = ""
     asked_at: float | None = None
+    frames: Frames = field(default_factory=Frames)
 
 
 class ProbeJob:
-    """Asks each endpoint of the settings in turn. Raises ValueError for a secret that cannot be used.
+    """Asks the endpoints of the settings, each by itself: one that is slow delays no other.
 
-    wanted says whether a model is to be asked at once; deliver takes a serialized request, and raises ReportError
-    where the collector did not take it.
+    Raises ValueError for a secret that cannot be used. wanted says whether a model is to be asked at once; deliver
+    takes a serialized request, and raises ReportError where the collector did not take it.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class ProbeJob:
         self._wanted = wanted
         self._deliver = deliver
         self._monotonic = monotonic
-        self._frames = Frames()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="introspan-canary", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._follow, args=(endpoint,), name="introspan-canary", daemon=True)
+            for endpoint in self.endpoints
+        ]
 
     # Any: JSON.
     def states(self) -> list[dict[str, Any]]:
@@ -76,20 +79,21 @@ class ProbeJob:
 
     def start(self) -> None:
         """Begins to ask, where there is anybody to ask."""
-        if self.endpoints:
-            self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self, limit_seconds: float) -> None:
         """Ends; a question under way is given up after the limit."""
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(limit_seconds)
+        until = self._monotonic() + limit_seconds
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, until - self._monotonic()))
 
-    def _run(self) -> None:
+    def _follow(self, endpoint: Endpoint) -> None:
         while not self._stopping.wait(_LOOK_SECONDS):
-            for endpoint in self.endpoints:
-                if self._is_due(endpoint) and not self._stopping.is_set():
-                    self._ask(endpoint)
+            if self._is_due(endpoint):
+                self._ask(endpoint)
 
     def _is_due(self, endpoint: Endpoint) -> bool:
         if endpoint.asked_at is None:
@@ -103,13 +107,13 @@ class ProbeJob:
         endpoint.asked_at = self._monotonic()
 
         def deliver(model: str, table: SegmentTable) -> None:
-            self._deliver(self._frames.frame(model, endpoint.target.url, table))
+            self._deliver(endpoint.frames.frame(model, endpoint.target.url, table))
 
         try:
             result = ask(endpoint.target, deliver)
         except ReportError as error:
             result = Result(endpoint.model, 0, str(error))
-        except Exception as error:  # noqa: BLE001 this thread asks all the others too
+        except Exception as error:  # noqa: BLE001 this thread asks again all the same
             result = Result(endpoint.model, 0, repr(error))
         endpoint.model = result.model or endpoint.model
         if result.error:
