@@ -32,11 +32,8 @@ def watched_sources(
 class AsSeen:
     """A detector of which always the same is to be seen: one page, two references, a canary that deviates."""
 
-    def alarms(self):
-        return [
-            {"id": "a", "model": "m", "adapter": "", "state": "open", "severity": "critical"},
-            {"id": "b", "model": "m", "adapter": "poet", "state": "resolved", "severity": "warning"},
-        ]
+    def active(self):
+        return [{"model": "m", "adapter": "", "severity": "critical"}]
 
     def opened(self):
         return [{"model": "m", "adapter": "", "alertname": "IntrospanSamplerDeviates", "count": 2}]

@@ -34,6 +34,13 @@ class Report:
         found = self._detector.incidents.find(id_)
         return None if found is None else as_json(found)
 
+    def active(self) -> list[Answer]:
+        """Model, adapter and severity of those that last: every scrape asks for it."""
+        return [
+            {**one.subject._asdict(), "severity": one.severity.value}
+            for one in self._detector.incidents.open()
+        ]
+
     def opened(self) -> list[Answer]:
         """How many began since the start, by model, adapter and name of the alert."""
         with self._detector.still():

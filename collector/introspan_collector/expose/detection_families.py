@@ -68,9 +68,8 @@ def _alarms(detection: Detection, references: list[Answer]) -> Iterator[Metric]:
     active = dict.fromkeys(
         ((one["model"], one["adapter"], severity) for one in references for severity in _SEVERITIES), 0
     )
-    for alarm in detection.alarms():
-        if alarm["state"] != "resolved":
-            active[alarm["model"], alarm["adapter"], alarm["severity"]] = 1
+    for alarm in detection.active():
+        active[alarm["model"], alarm["adapter"], alarm["severity"]] = 1
     gauge = GaugeMetricFamily(
         "introspan_alarm_active", "1 while an incident is open or acknowledged.", labels=(*_WHO, "severity")
     )

@@ -52,6 +52,10 @@ class Detection(Protocol):
         """One of them."""
         ...
 
+    def active(self) -> list[Answer]:
+        """Model, adapter and severity of those that last."""
+        ...
+
     def opened(self) -> list[Answer]:
         """How many began since the start."""
         ...
