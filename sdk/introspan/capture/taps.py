@@ -175,12 +175,15 @@ class Taps:
 
 
 def _tap(module: nn.Module, stream: torch.Tensor, output: torch.Tensor, tap: int) -> None:
+    # Dispatching to an operator takes longer than what it does, and so does looking buffers up: only a compiler needs
+    # either.
+    if not torch.compiler.is_compiling():
+        _copy_rows(stream, output, stream, output, tap)
+        return
     # Any: registered buffers.
     rows: Any = module.introspan_rows
     outputs: Any = module.introspan_outputs
-    # Dispatching to an operator takes longer than what it does; only a compiler needs one.
-    call = torch.ops.introspan.tap if torch.compiler.is_compiling() else _copy_rows
-    call(stream, output, rows, outputs, tap)
+    torch.ops.introspan.tap(stream, output, rows, outputs, tap)
 
 
 # Any: what a host's module takes and returns. A form that is not understood is left alone: the tap stays silent,
