@@ -71,7 +71,7 @@ def write(name: str, result: Result, docs: Path) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware(),
         "versions": versions() | {"transformers": importlib.import_module("transformers").__version__},
-        "protocol": digest(),
+        "protocol": result.protocol or digest(),
         "result": _finite(asdict(result)),
     }
     folder = docs / "detection-results"

@@ -47,12 +47,16 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A part's result. complete: how much of what was to be run was; notes: how it was done, and what it cannot say."""
+    """A part's result. complete: how much of what was to be run was; notes: how it was done, and what it cannot say.
+
+    protocol: the hash of what was written down before the run, "" for the one of protocol.py.
+    """
 
     complete: str
     notes: Sequence[str]
     claims: Sequence[Claim]
     tables: Sequence[Table]
+    protocol: str = ""
 
 
 def load(found: Mapping[str, Any]) -> Result:

@@ -26,8 +26,9 @@ def run(workplace: Workplace) -> Result:
     trials: list[Trial] = []
     references = {}
     for dtype in PROTOCOL["dtypes"]:
-        trials += workplace.trials("small", dtype, _runs(workplace, dtype))
+        # Healthy ones first: without them nothing can be said of the others.
         trials += workplace.healthy(dtype)
+        trials += workplace.trials("small", dtype, _runs(workplace, dtype))
         if (judge := workplace.judge(dtype)) is not None:
             references[dtype] = judge.reference
     return report(trials, references)

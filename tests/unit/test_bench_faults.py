@@ -119,7 +119,7 @@ def test_a_run_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         attempt(fails=True)
     attempt(fails=False)
-    assert asked == ["one", "two", "two", "three"]
+    assert asked == ["three", "two", "two", "one"]
 
 
 def test_a_dtype_that_is_not_asked_for_is_read_and_not_run(tmp_path: Path) -> None:
