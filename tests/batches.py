@@ -19,7 +19,7 @@ def _columns(statistic, pit):
         *(Column("residual.projection", pit, layer, component=i) for layer in (15, 28) for i in range(32)),
         Column("output.entropy", statistic),
         Column("output.nonfinite", Statistic.SUM if statistic is Statistic.MEAN else statistic),
-        Column("sampler.pit", pit),
+        Column("sampler.pit", Statistic.FIRST if pit is Statistic.SAMPLE else pit),
     )
 
 

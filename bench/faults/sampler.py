@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from bench.faults import draws, loops
 from bench.faults.apart import apart
 from bench.faults.draws import U
+from bench.faults.ledger import Ledger
 from bench.faults.measured import folder, measured
 from bench.faults.pool import Pool
 from bench.faults.replay import Random, Replay, Traffic
 from bench.faults.result import Cell, Claim, Result, Table
-from bench.faults.ledger import Ledger
 from bench.faults.traffic_protocol import TRAFFIC, traffic_digest
 from bench.faults.workplace import Workplace
 from demo.model import cache_folder, prepare
@@ -70,7 +70,7 @@ def _with_u(u: U, count: int, batch: Batch, rng: Random) -> Batch:
     values = table.values.copy()
     for place, column in enumerate(table.schema.columns):
         if column.signal == "sampler.pit":
-            values[:, place] = drawn[:, 0] if column.statistic is Statistic.SAMPLE else drawn.mean(axis=1)
+            values[:, place] = drawn[:, 0] if column.statistic is Statistic.FIRST else drawn.mean(axis=1)
     return replace(batch, tables=(replace(table, values=values),))
 
 
@@ -167,11 +167,17 @@ _COLUMNS = (
 )  # fmt: skip
 _GREEDY_COLUMNS = ("engine", "requests", "first request with a measured wrong token", "request that paged")
 _NOTES = (
-    "Simulated, labelled so: tokens are drawn from SmolLM2's own next-token distributions at the wrong temperature and go "
-    "through capture's own `sampler.pit`, which believes in temperature 1. Segments then go through the product's detector with "
-    "the budget it has beside all other streams; each trial in a copy of the process, 1 s a step.",
-    "Every measured token of a segment enters the mean, but only one of them the bets on tails: with 8 or 64 measured "
-    "tokens a segment most of what the tokens say is lost. The same number of tokens, one a segment, shows what it costs.",
+    (
+        "Simulated, labelled so: tokens are drawn from SmolLM2's own next-token distributions at the wrong "
+        "temperature and go through capture's own `sampler.pit`, which believes in temperature 1. Segments "
+        "then go through the product's detector with the budget it has beside all other streams; each trial "
+        "in a copy of the process, 1 s a step."
+    ),
+    (
+        "Every measured token of a segment enters the mean, but only one of them the bets on tails: with 8 or "
+        "64 measured tokens a segment most of what the tokens say is lost. The same number of tokens, one a "
+        "segment, shows what it costs."
+    ),
     "The first decoded token's U is in the prompt row, which the sampler's detector does not read.",
     "Greedy: a plugin of the test makes vLLM take the second-likeliest token in 5 % of draws.",
 )

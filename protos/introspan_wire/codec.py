@@ -27,6 +27,7 @@ _STATISTIC_TO_PB = {
     Statistic.MAX: pb.STATISTIC_MAX,
     Statistic.SUM: pb.STATISTIC_SUM,
     Statistic.SAMPLE: pb.STATISTIC_SAMPLE,
+    Statistic.FIRST: pb.STATISTIC_FIRST,
 }
 _STATISTIC_FROM_PB = {number: statistic for statistic, number in _STATISTIC_TO_PB.items()}
 

@@ -27,6 +27,7 @@ class Statistic(StrEnum):
     MAX = "max"
     SUM = "sum"
     SAMPLE = "sample"
+    FIRST = "first"
 
 
 class Kind(StrEnum):
@@ -265,7 +266,7 @@ _ALL = (
         "1",
         0.0,
         1.0,
-        (Statistic.SAMPLE, Statistic.MEAN),
+        (Statistic.FIRST, Statistic.MEAN),
         _UNIT_INTERVAL,
     ),
     Signal(
@@ -336,6 +337,9 @@ KNOWN: dict[str, Signal] = CATALOGUE | {signal.name: signal for signal in _CANAR
 
 PROJECTION_COMPONENTS = 32
 """Number of components of `residual.projection`."""
+
+SEGMENT_TOKENS = (64, 128, 256, 512)
+"""Tokens that the first decoded segments of a request span at most; later ones as the last of these."""
 
 RECENT_KEYS = 64
 """Number of keys that `attention.recent_mass` covers."""

@@ -28,7 +28,7 @@ SCHEMA = Schema(
         Column("residual.nonfinite", Statistic.SUM, 1),
         Column("attention.entropy", Statistic.MEAN, 3, 1),
         Column("sampler.pit", Statistic.MEAN),
-        Column("sampler.pit", Statistic.SAMPLE),
+        Column("sampler.pit", Statistic.FIRST),
         Column("residual.projection", Statistic.SAMPLE, 3, component=0),
         Column("output.repetition", Statistic.MAX),
     ),

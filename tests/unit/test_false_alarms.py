@@ -10,8 +10,11 @@ import pytest
 
 from introspan_collector.detect.e_detector import EDetector
 from introspan_collector.detect.evidence import Stream
+from introspan_collector.detect.nulls import uniformity
 from introspan_collector.detect.tick import Ticks
 from introspan_collector.detect.tolerance import mean_bound, tail_bound
+from introspan_wire.codec import Column, Schema, SegmentTable
+from introspan_wire.signals import Kind, Statistic
 
 FLEETS = 200
 TICK = 10.0
@@ -286,3 +289,33 @@ def test_tenants_who_repeat_themselves_for_many_ticks_are_beyond_the_bound():
     alarms = by_tick(KINDS["high"][1](2_000), evidence)
     print(f"{alarms.mean():.2f} alarms of {ALLOWED} allowed")
     assert interval(alarms)[0] > ALLOWED
+
+
+def answers_that_end_when_a_likely_token_is_drawn(rng, count, planned):
+    """U of answers of at most so many tokens: each ends at the first U below .05, as an end of text does."""
+    u = rng.uniform(size=(count, planned))
+    ends = np.argmax(np.concatenate([u < 0.05, np.ones((count, 1), np.bool_)], axis=1), axis=1)
+    length = np.minimum(ends + 1, planned)
+    came = np.arange(planned) < length[:, None]
+    return u, came, length
+
+
+def test_the_samplers_evidence_is_fair_where_answers_end_by_a_drawn_token():
+    rng = np.random.default_rng(20)
+    u, came, length = answers_that_end_when_a_likely_token_is_drawn(rng, 200_000, 64)
+    mean = np.where(came, u, 0).sum(axis=1) / length
+    schema = Schema(
+        Kind.DECODED, (Column("sampler.pit", Statistic.FIRST), Column("sampler.pit", Statistic.MEAN))
+    )
+    same = np.ones(len(u), np.uint32)
+    table = SegmentTable(
+        schema, ["r"] * len(u), np.zeros((len(u), 16), np.uint8), np.zeros((len(u), 8), np.uint8),
+        same.astype(np.uint64), [""] * len(u), same, same, length.astype(np.uint32), length.astype(np.uint32),
+        same, same, same.astype(np.uint64), same.astype(np.float32),
+        np.stack([u[:, 0], mean], axis=1).astype(np.float32),
+    )  # fmt: skip
+    evidence = uniformity(table, np.arange(len(u)), "m", "r0", "")
+    error = 4 * evidence.x.std(axis=0) / np.sqrt(len(u))
+    assert (np.abs(evidence.x.mean(axis=0) - evidence.bound) < error).all()
+    # What it must not be: the plain mean of what came is far from fair.
+    assert abs(mean.mean() - 0.5) > 20 * mean.std() / np.sqrt(len(u))

@@ -70,6 +70,7 @@ def test_each_column_is_reduced_by_its_own_statistic_over_measured_rows():
     assert by_name["residual.nonfinite", Statistic.SUM] == 3
     assert by_name["residual.projection", Statistic.SAMPLE] in {10, 11, 12}
     assert abs(by_name["sampler.pit", Statistic.MEAN] - 0.3) < 1e-6
+    assert by_name["sampler.pit", Statistic.FIRST] == np.float32(0.2)
     assert (done.measured_count, done.token_start, done.token_count) == (3, 10, 31)
 
 

@@ -21,6 +21,7 @@ class Statistic(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STATISTIC_MAX: _ClassVar[Statistic]
     STATISTIC_SUM: _ClassVar[Statistic]
     STATISTIC_SAMPLE: _ClassVar[Statistic]
+    STATISTIC_FIRST: _ClassVar[Statistic]
 SEGMENT_KIND_UNSPECIFIED: SegmentKind
 SEGMENT_KIND_PROMPT: SegmentKind
 SEGMENT_KIND_DECODED: SegmentKind
@@ -31,6 +32,7 @@ STATISTIC_MEAN: Statistic
 STATISTIC_MAX: Statistic
 STATISTIC_SUM: Statistic
 STATISTIC_SAMPLE: Statistic
+STATISTIC_FIRST: Statistic
 
 class Resource(_message.Message):
     __slots__ = ("service_name", "replica", "model_name", "model_fingerprint", "engine_name", "engine_version", "dtype", "tensor_parallel_rank", "pipeline_parallel_rank", "data_parallel_rank", "layer_count", "head_count", "sdk_version", "attributes")

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from introspan.draw import draw
 from introspan.observation import Observation, Request, RowColumn, Rows
 from introspan_wire.codec import Column, Schema
-from introspan_wire.signals import CATALOGUE, Kind, Statistic
-
-_LENGTHS = (64, 128, 256, 512)
+from introspan_wire.signals import CATALOGUE, SEGMENT_TOKENS, Kind, Statistic
 
 
 @dataclass(slots=True)
@@ -47,6 +45,8 @@ class Segments:
         self._is_mean = statistics == Statistic.MEAN
         self._is_max = statistics == Statistic.MAX
         self._is_sample = statistics == Statistic.SAMPLE
+        self._is_first = statistics == Statistic.FIRST
+        self._is_one = self._is_sample | self._is_first
         self._adds = self._is_mean | (statistics == Statistic.SUM)
         self._value = np.zeros((capacity, len(plan)), np.float32)
         self._count = np.zeros((capacity, len(plan)), np.int32)
@@ -98,7 +98,7 @@ class Segments:
         """The segment that holds a position; segments without a measured row are passed over."""
         start = request.prompt_tokens if segment is None else segment.stop
         index = 1 if segment is None else segment.index + 1
-        while position >= (stop := start + _LENGTHS[min(index, len(_LENGTHS)) - 1]):
+        while position >= (stop := start + SEGMENT_TOKENS[min(index, len(SEGMENT_TOKENS)) - 1]):
             start, index = stop, index + 1
         opened = _Open(index, start, stop, start, 0)
         self._open[request.key] = opened
@@ -106,7 +106,7 @@ class Segments:
         slot = self._slots.get(request.key)
         if slot is None:
             slot = self._slots[request.key] = self._free.pop()
-        self._value[slot] = np.where(self._is_max, -np.inf, np.where(self._is_sample, np.nan, 0))
+        self._value[slot] = np.where(self._is_max, -np.inf, np.where(self._is_one, np.nan, 0))
         self._count[slot] = 0
         self._best_draw[slot] = -1.0
         return opened
@@ -116,6 +116,7 @@ class Segments:
         value, count = self._value[slot], self._count[slot]
         new = row[self._source]
         measured = ~np.isnan(new)
+        np.copyto(value, new, where=measured & self._is_first & (count == 0))
         count += measured
         np.add(value, new, out=value, where=measured & self._adds)
         np.maximum(value, new, out=value, where=measured & self._is_max)
@@ -133,7 +134,7 @@ class Segments:
         slot = self._slots[request.key]
         count = self._count[slot]
         values = self._value[slot] / np.where(self._is_mean, np.maximum(count, 1), 1).astype(np.float32)
-        values[(count == 0) & ~self._is_sample] = np.nan
+        values[(count == 0) & ~self._is_one] = np.nan
         done.append(
             _observation(
                 request,
