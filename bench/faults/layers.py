@@ -54,10 +54,9 @@ def report(trials: Sequence[Trial]) -> Result:
     claims, rows, missed = [], [], []
     for dtype in PROTOCOL["dtypes"]:
         some = [trial for trial in trials if trial.dtype == dtype]
-        if some:
-            claims += _claims(dtype, some)
-            rows += [_row(dtype, family, [t for t in some if t.family == family]) for family in _FAMILIES]
-            missed += [_miss(t) for t in some if t.is_material and (not t.pages or t.located != t.layer)]
+        claims += _claims(dtype, some)
+        rows += [_row(dtype, family, [t for t in some if t.family == family]) for family in _FAMILIES]
+        missed += [_miss(t) for t in some if t.is_material and (not t.pages or t.located != t.layer)]
     tables = [
         Table("By kind of fault", _COLUMNS, rows),
         Table("Naming the layer with lower floors", _FLOOR_COLUMNS, _floors(trials)),

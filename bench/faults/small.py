@@ -71,8 +71,7 @@ def report(trials: Sequence[Trial], references: Mapping[str, Vector]) -> Result:
         for family in _FAMILIES:
             found = separation(trials, references, family, dtype)
             rows.append(_row(trials, family, dtype, found, (canary, OUTPUTS, lt4, lt)))
-            if found is not None:
-                claims += _claims(f"{dtype}, {family}", found, canary, lt4, dtype)
+            claims += _claims(f"{dtype}, {family}", found, canary, lt4, dtype)
     neutral = [trial for trial in trials if trial.family.startswith("neutral")]
     claims.append(
         Claim(
@@ -92,16 +91,18 @@ def report(trials: Sequence[Trial], references: Mapping[str, Vector]) -> Result:
     return Result(f"{len(trials)} of {total} trials of the protocol are in it.", notes, claims, tables)
 
 
-def _claims(label: str, found: Separation, canary: str, lt4: str, dtype: str) -> list[Claim]:
-    low, high = found.interval(canary)
-    bounds = [found.auc(lt4)]
+def _claims(label: str, found: Separation | None, canary: str, lt4: str, dtype: str) -> list[Claim]:
+    """That the canary's AUC is at least LT4's, measured here, and the one that is wanted in bfloat16."""
+    if found is None:
+        return [Claim(f"{label}: AUC of the canary less LT4's", None, 0.0)]
+    beside = found.auc(canary) - found.auc(lt4)
+    low, high = found.interval(canary, lt4)
+    claims = [Claim(f"{label}: AUC of the canary less LT4's", beside, 0.0, low=low, high=high)]
     if dtype == "bfloat16":
-        bounds.append(PROTOCOL["targets"]["auc_bfloat16"])
-    means = ("at least LT4's", "at least the target of bfloat16")
-    return [
-        Claim(f"{label}: AUC of the canary, {meaning}", found.auc(canary), bound, low=low, high=high)
-        for bound, meaning in zip(bounds, means, strict=False)
-    ]
+        low, high = found.interval(canary)
+        wanted = PROTOCOL["targets"]["auc_bfloat16"]
+        claims.append(Claim(f"{label}: AUC of the canary", found.auc(canary), wanted, low=low, high=high))
+    return claims
 
 
 _CHOSEN_ON: list[str] = _SETTINGS["chosen_on"]
