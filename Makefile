@@ -37,7 +37,7 @@ CHECKED := sdk collector protos demo bench docs tests
 
 .PHONY: help
 help: ## Lists the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: install
 install: $(VENV)/.installed ## Makes .venv with everything the other targets need.
@@ -107,6 +107,7 @@ bench: install ## Measures cost and throughput and writes docs/benchmarks.md. ON
 
 .PHONY: bench-faults
 bench-faults: install ## Injects faults and writes docs/detection-results.md: what is caught. ONLY=layers runs one part.
+	$(UV) pip install --quiet --no-deps -r requirements/bench.txt
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.faults $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))
 
 .PHONY: proto

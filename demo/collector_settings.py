@@ -2,18 +2,20 @@
 
 from pathlib import Path
 
-PROVISIONAL_CLUSTERS = 120
+REFERENCE_CLUSTERS = 120
 CANARY_ROUNDS = 4
 SMALL = (
-    f"limits are small for the demonstration: a reference from {PROVISIONAL_CLUSTERS} clusters of requests, a canary "
-    f"from {CANARY_ROUNDS} rounds; in production 2,000, a day and 64"
+    f"limits are small for the demonstration: a reference from {REFERENCE_CLUSTERS} clusters of requests, a canary "
+    f"from {CANARY_ROUNDS} rounds; in production 2,000 and a day, and 64"
 )
 """Said on screen: nobody should take these figures for a recommendation."""
 
 _TOML = """\
 [detect]
-tick_seconds = 2
+tick_seconds = 1
 provisional_clusters = {clusters}
+frozen_clusters = {clusters}
+frozen_hours = 0
 canary_rounds = {rounds}
 quiet_seconds = 20
 quiet_requests = 50
@@ -21,6 +23,7 @@ quiet_requests = 50
 [canary]
 endpoints = ["http://127.0.0.1:{port}"]
 interval_seconds = 10
+timeout_seconds = 60
 key_file = "{key_file}"
 """
 
@@ -29,7 +32,7 @@ def write(folder: Path, key_file: Path, model_port: int) -> Path:
     """The configuration file, written into folder."""
     file = folder / "collector.toml"
     file.write_text(
-        _TOML.format(clusters=PROVISIONAL_CLUSTERS, rounds=CANARY_ROUNDS, port=model_port, key_file=key_file),
+        _TOML.format(clusters=REFERENCE_CLUSTERS, rounds=CANARY_ROUNDS, port=model_port, key_file=key_file),
         encoding="utf-8",
     )
     return file

@@ -27,6 +27,7 @@ _REFRESH_SECONDS = 1.0
 _PLAIN_EVERY_SECONDS = 10.0
 # Requests that are still going on so long after the end are given up.
 _DRAIN_SECONDS = 10.0
+_ANSWER_SECONDS = 30.0
 # Exporters send at least every second; one more for the collector to count it.
 _SETTLE_SECONDS = 2.0
 
@@ -64,7 +65,7 @@ class Show:
         self._began = self.clock()
         traffic = asyncio.create_task(self._send())
         try:
-            async with httpx.AsyncClient(base_url=self.collector_address, timeout=5.0) as client:
+            async with httpx.AsyncClient(base_url=self.collector_address, timeout=_ANSWER_SECONDS) as client:
                 if self.console.is_terminal:
                     await self._live(client, traffic)
                 else:
