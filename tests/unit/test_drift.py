@@ -1,12 +1,14 @@
 """Claims on what of the traffic as a whole has changed: its shape within classes, its mixture, one of its replicas."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from introspan_collector.detect.builder import Builder
 from introspan_collector.detect.drift import Drift
 from introspan_collector.detect.frequencies import Frequencies
-from introspan_collector.detect.placement import Placer
+from introspan_collector.detect.placement import Placement, Placer
 from introspan_collector.detect.reference import State
 from introspan_collector.detect.replicas import Replicas
 from introspan_collector.detect.sample import Feature
@@ -77,6 +79,15 @@ def test_healthy_traffic_is_within_the_bounds_of_every_class(reference):
     rng = np.random.default_rng(4)
     means, found = ticks(Frequencies(reference), reference, lambda _: sample(rng, 200))
     assert (means.mean(axis=0) <= found.bound).all()
+
+
+def test_a_request_outside_its_nearest_class_is_not_of_it_in_the_reference_either(reference):
+    population = reference.populations[Kind.PROMPT]
+    far = replace(population, outside=np.arange(len(population)) % 2 == 0)
+    odd = replace(reference, populations={**reference.populations, Kind.PROMPT: far})
+    placement = Placement(far.class_id, far.outside, np.zeros(len(far), np.intp))
+    found = Frequencies(odd).evidence(sample(np.random.default_rng(6), len(far)), placement)
+    assert (np.nanmean(found.x, axis=0) <= found.bound).all()
 
 
 def test_requests_outside_all_classes_are_counted_as_such(reference):

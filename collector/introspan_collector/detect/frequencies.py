@@ -24,8 +24,10 @@ class Frequencies:
         known = population.class_id != NO_CLASS
         size, chance = int(known.sum()), reference.chance
         self._classes = len(reference.classes)
-        counts = np.bincount(population.class_id[known], minlength=self._classes)
-        outside = int(population.outside[known].sum())
+        # As in evidence: what lies outside has a nearest class, but is not of it.
+        inside = known & ~population.outside
+        counts = np.bincount(population.class_id[inside], minlength=self._classes)
+        outside = int(np.count_nonzero(known & population.outside))
         more = [_share(int(count), size, chance) for count in counts]
         fewer = [_share(size - int(count), size, chance) for count in counts]
         self._bound = np.array([*more, *fewer, _share(outside, size, chance)])
@@ -44,7 +46,6 @@ class Frequencies:
         """X of each prompt for 2·C + 1 streams; NaN where the class is not known."""
         known = placement.class_id != NO_CLASS
         is_of = placement.class_id[:, None] == np.arange(self._classes)
-        # What lies outside has a nearest class all the same, but is not of it.
         is_of &= ~placement.outside[:, None]
         x = np.concatenate([is_of, ~is_of, placement.outside[:, None]], axis=1).astype(np.float64)
         x[~known] = np.nan
