@@ -166,8 +166,11 @@ def test_a_round_whose_states_are_lost_is_compared_by_its_outputs_and_changes_no
     (one,) = ready.later(6)
     assert not one.comparison.deviates
     assert (one.comparison.has_states, one.replica) == (False, "http://vllm:8000")
-    assert ready.canaries.progress("m") == (0, ROUNDS, "")
+    assert ready.canaries.progress("m")[0] == 0
     assert ready.canaries.baseline("m").layer_count > 0
+    assert "INTROSPAN_CANARY_KEY" in ready.canaries.progress("m")[2]
+    ready.hear(Model())
+    assert ready.canaries.progress("m")[2] == ""
 
 
 def test_lost_states_of_one_round_do_not_throw_away_those_gathered(watched):
@@ -290,3 +293,12 @@ def test_a_batch_without_canaries_is_nothing():
     canaries.consume(Batch(0, 1, 0, b"p" * 16, 1, Model().origin, (), None))
     assert canaries.advance(10**18) == []
     assert without_states({}) == {}
+
+
+def test_a_baseline_of_other_questions_is_compared_with_nothing_and_replaced(ready):
+    model = ready.canaries._models["m"]
+    model.baseline = replace(model.baseline, suite="00000000")
+    assert [one.comparison for one in ready.hear(Model(), ROUNDS)] == [None] * ROUNDS
+    (one,) = ready.hear(Model())
+    assert one.comparison is not None
+    assert ready.canaries.baseline("m").suite == one.suite

@@ -32,6 +32,10 @@ _STATES_WAIT_NANO = 5_000_000_000
 _ROUND_WAIT_NANO = 30_000_000_000
 _OPEN_ROUNDS = 1024
 _CHANCE = 0.01
+_NO_STATES = (
+    "the last answers came without the states inside the model, so that no layer can be named: give the server and "
+    "whoever asks the same INTROSPAN_CANARY_KEY, and the server this collector's address"
+)
 _AGAIN_NANO = 60_000_000_000
 
 
@@ -149,7 +153,7 @@ class Canaries:
         return None if found is None else found.baseline
 
     def progress(self, model: str) -> tuple[int, int, str]:
-        """Rounds gathered for the next baseline, rounds it takes, and what stands against building it."""
+        """Rounds gathered for the next baseline, rounds it takes, and what stands against a good one."""
         found = self._models.get(model)
         return (0, self._rounds, "") if found is None else (len(found.gathered), self._rounds, found.problem)
 
@@ -214,8 +218,12 @@ class Canaries:
             model.last[replica], model.before[replica] = last, in_a_row
             if in_a_row == 1:
                 model.again[replica] = now_unix_nano + _AGAIN_NANO
+        if model.problem == _NO_STATES:
+            model.problem = ""
         if _is_sound(found.answers):
             self._gather(model, last, found.answers)
+        if not model.problem and not _has_states(found.answers):
+            model.problem = _NO_STATES
         return last
 
     def _gather(self, model: _Model, last: Round, answers: Mapping[str, Answer]) -> None:
