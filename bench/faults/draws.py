@@ -1,6 +1,5 @@
-"""The real model's next-token distributions in, what capture's sampler.pit is for tokens drawn at another temperature out."""
+"""The real model's next-token distributions in, capture's sampler.pit of tokens drawn at another temperature out."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,5 +46,5 @@ def pits(rows: NDArray[np.float32], temperature: float, each: int, seed: int) ->
 def _pits(row: torch.Tensor, temperature: float, each: int, random: np.random.Generator) -> U:
     weights = (row - row.max()).exp()
     actual = (row.double() / temperature).softmax(0).numpy()
-    tokens: Sequence[int] = random.choice(len(actual), each, p=actual / actual.sum()).tolist()
+    tokens: list[int] = random.choice(len(actual), each, p=actual / actual.sum()).tolist()
     return np.array([pit(weights, token, _ASKED, float(random.random())) for token in tokens])

@@ -38,6 +38,7 @@ ENVIRONMENT = {
     "INTROSPAN_ROW_BUDGET": "1000000",
 }
 BLOCK_TOKENS = 32
+CHUNK_TOKENS = 16
 
 
 class Kept:
@@ -112,38 +113,46 @@ class Engine:
             answers = self._drive(wanted, calls)
         self._engine.reset_prefix_cache()
         answered = list(self._kept.observations)
-        mine = [one for one in answered if not one.request_id.startswith("last")]
+        mine = [one for one in answered if one.request_id.startswith(f"{wanted.name}:")]
         perplexity = np.array([answers[f"{wanted.name}:{i}"] for i in range(len(calls))])
         tables.save(path, frame.tables(mine), {"prompt_logprob": perplexity})
 
     def _drive(self, wanted: Set, calls: list[Call]) -> dict[str, float]:
         """Mean log-probability of each request's prompt, NaN where it is not wanted."""
+        scheduling = self._engine.engine_core.engine_core.scheduler.scheduler_config
+        if wanted.fault == "cached":
+            self._answer(wanted, [(f"before:{i}", call) for i, call in enumerate(calls)])
+            self._kept.observations.clear()
+        usual = scheduling.long_prefill_token_threshold
+        scheduling.long_prefill_token_threshold = CHUNK_TOKENS if wanted.fault == "chunked" else usual
+        asked = [(f"{wanted.name}:{i}", call) for i, call in enumerate(calls)]
+        at_once = 1 if wanted.fault == "alone" else len(asked)
+        found: dict[str, float] = {}
+        for start in range(0, len(asked), at_once):
+            found |= self._answer(wanted, asked[start : start + at_once])
+        scheduling.long_prefill_token_threshold = usual
+        # One more request, so that the worker hears that the others are finished.
+        self._answer(wanted, [("last", Call([1], 2, 0.0))])
+        return found
+
+    def _answer(self, wanted: Set, asked: list[tuple[str, Call]]) -> dict[str, float]:
         from vllm import SamplingParams
 
         fault = CacheFault(wanted.fault, self._runner)
         found: dict[str, float] = {}
-        for i, call in enumerate(calls):
-            self._engine.add_request(
-                f"{wanted.name}:{i}",
-                {"prompt_token_ids": call.ids},
-                SamplingParams(
-                    max_tokens=call.answer_tokens,
-                    temperature=call.temperature,
-                    ignore_eos=True,
-                    prompt_logprobs=0 if wanted.perplexity else None,
-                ),
+        for name, call in asked:
+            params = SamplingParams(
+                max_tokens=call.answer_tokens,
+                temperature=call.temperature,
+                ignore_eos=True,
+                prompt_logprobs=0 if wanted.perplexity else None,
             )
+            self._engine.add_request(name, {"prompt_token_ids": call.ids}, params)
         while self._engine.has_unfinished_requests():
             for output in self._engine.step():
                 if output.finished:
                     found[output.request_id] = _mean(output.prompt_logprobs)
             fault.after_step(BLOCK_TOKENS)
-        # One more request, so that the worker hears that the others are finished.
-        self._engine.add_request(
-            "last", {"prompt_token_ids": [1]}, SamplingParams(max_tokens=2, temperature=0)
-        )
-        while self._engine.has_unfinished_requests():
-            self._engine.step()
         return found
 
 

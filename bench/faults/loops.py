@@ -52,7 +52,7 @@ def found(seed: int) -> Loops:
             Claim(f"loops whose measured tail reaches {REPETITION_TOKENS} tokens within 3 periods or 192 tokens "
                   f"({hits} of {total})", hits / total, targets["loops"]),
             Claim(f"false ones in {len(healthy)} healthy texts", float(false), 0, at_most=True),
-            Claim("loops that raise an alarm: no detector reads output.repetition, it is a counter", 0.0, targets["loops"]),
+            Claim("loops that raise an alarm: output.repetition is a counter, no detector's", 0.0, targets["loops"]),
         ],
         Table("Loops", ("period", "instances", "in time", "tokens until seen, median", "most"), rows),
     )  # fmt: skip

@@ -40,6 +40,16 @@ PARTS = {
             "bench.faults.requests",
             "A request is unlike healthy ones, or its cache was spoilt: is it told from them, and better than by output alone?",
         ),
+        Part(
+            "shares",
+            "bench.faults.shares",
+            "A share of all requests is faulty, or the chat template is wrong: after how many requests is it noticed?",
+        ),
+        Part(
+            "silence",
+            "bench.faults.silence",
+            "Healthy traffic comes in bursts, in other proportions each tick, in other batches: does anything alarm?",
+        ),
     )
 }
 """Every part by name, in the order they run."""

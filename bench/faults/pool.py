@@ -1,6 +1,7 @@
-"""Files of measured sets in, one pool of requests out, from which batches of the log are drawn in any order and number."""
+"""Files of measured sets in, one pool of requests out, from which batches of the log are drawn in any order."""
 
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """n requests: their prompt rows and first decoded segments, table rows aligned; which set each is of; beside them
-    the mean log-probability of the prompt [n], NaN where it was not asked for.
+    """n requests: their prompt rows and first decoded segments, table rows aligned, and which set each is of.
+
+    prompt_logprob: mean log-probability of the prompt's tokens [n], NaN where it was not asked for.
     """
 
     prompt: SegmentTable
@@ -70,7 +72,7 @@ def _taken(table: SegmentTable, rows: Rows) -> SegmentTable:
 def _joined(tables: list[SegmentTable]) -> SegmentTable:
     columns = {name: [getattr(table, name) for table in tables] for name in _columns()}
     whole = {
-        name: sum(parts, []) if isinstance(parts[0], list) else np.concatenate(parts)
+        name: list(chain(*parts)) if isinstance(parts[0], list) else np.concatenate(parts)
         for name, parts in columns.items()
     }
     return SegmentTable(tables[0].schema, **whole)

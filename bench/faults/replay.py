@@ -1,4 +1,4 @@
-"""Requests of a pool in, what the product's detector says of them over time out: delays in requests, ticks and seconds."""
+"""Requests of a pool in, what the product's detector says of them over time out: delays in requests and seconds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.faults.outputs_only import OutputsOnly
 from bench.faults.pool import ORIGIN, Pool, Rows
 from introspan_collector.detect.detector import Detector
 from introspan_collector.detect.finding import Copy, Subject
-from introspan_collector.detect.reference import State
+from introspan_collector.detect.reference import Reference, State
 from introspan_collector.detect.settings import DetectSettings
 from introspan_collector.model import Batch
 
@@ -26,8 +27,9 @@ def _distinct(rng: Random, count: int) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What comes. rows: which requests of the pool, given how many; a_tick: how many in each tick; clusters: of whom they
-    are; change: what is done to their batch before it arrives.
+    """What comes. rows: which requests of the pool, given how many; a_tick: how many in each tick.
+
+    clusters: of whom they are; change: what is done to their batch before it arrives.
     """
 
     rows: Callable[[Random, int], Rows]
@@ -47,8 +49,9 @@ class Delay:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a stream of requests raised, None where nothing: a first alarm, of either copy, and a page; and which detectors
-    and signals carried the first.
+    """What a stream of requests raised, None where nothing: a first alarm, of either copy, and a page.
+
+    carried: detectors and signals of the first.
     """
 
     first: Delay | None
@@ -63,6 +66,7 @@ class Replay:
         """reference: rows of the pool that are drawn from for the reference, each once where size is their number."""
         self._pool = pool
         self.healthy = reference
+        self.outputs: OutputsOnly | None = None
         self._now = _START_UNIX_SECONDS
         self._sent = 0
         settings = DetectSettings(provisional_clusters=size, frozen_clusters=size, frozen_hours=0.0)
@@ -78,6 +82,18 @@ class Replay:
         self._now += TICK_SECONDS
         self.detector.advance()
 
+    @property
+    def reference(self) -> Reference:
+        """What was frozen."""
+        with self.detector.still() as still:
+            found = still.watches[Subject(ORIGIN.model, "")].reference
+        assert found is not None
+        return found
+
+    def follow_outputs_only(self) -> None:
+        """From now on the output-only baseline is what requests go to, against the same reference."""
+        self.outputs = OutputsOnly(self.reference)
+
     def stream(self, traffic: Traffic, ticks: int, seed: int) -> Outcome:
         """Sends requests until a page or for so many ticks. Leaves its traces: see `apart`."""
         rng = np.random.default_rng(seed)
@@ -86,17 +102,26 @@ class Replay:
         for tick in range(1, ticks + 1):
             self._consume(traffic.rows(rng, traffic.a_tick), rng, traffic)
             self._now += traffic.tick_seconds
-            self.detector.advance()
-            found = [clue for one in self.detector.incidents.open() for clue in one.evidence]
+            found = self._raised() if self.outputs is None else self.outputs.raised(self._now)
             if found and not delays:
-                names = {f"{clue.stream.detector} {clue.stream.signal}".strip() for clue in found}
-                carried = tuple(sorted(names))
-            for copy in {clue.copy for clue in found} - delays.keys():
+                carried = tuple(sorted({name for names in found.values() for name in names}))
+            for copy in found.keys() - delays.keys():
                 delays[copy] = Delay(tick * traffic.a_tick, tick * traffic.tick_seconds)
             if Copy.PAGE in delays:
                 break
         first = min(delays.values(), key=lambda delay: delay.seconds, default=None)
         return Outcome(first, delays.get(Copy.PAGE), carried)
+
+    def _raised(self) -> dict[Copy, tuple[str, ...]]:
+        self.detector.advance()
+        found: dict[Copy, tuple[str, ...]] = {}
+        for one in self.detector.incidents.open():
+            for clue in one.evidence:
+                found[clue.copy] = (
+                    *found.get(clue.copy, ()),
+                    f"{clue.stream.detector} {clue.stream.signal}".strip(),
+                )
+        return found
 
     def _freeze(self) -> tuple[str, ...]:
         """What the product holds against freezing this reference; it is frozen all the same."""
@@ -112,4 +137,5 @@ class Replay:
         clusters = _distinct if traffic is None else traffic.clusters
         batch = self._pool.batch(rows, clusters(rng, len(rows)), self._now, self._sent)
         self._sent += len(rows)
-        self.detector.consume(batch if traffic is None else traffic.change(batch, rng))
+        watcher = self.detector if self.outputs is None else self.outputs
+        watcher.consume(batch if traffic is None else traffic.change(batch, rng))

@@ -8,13 +8,12 @@ from numpy.typing import NDArray
 
 from bench.faults.auc import auc
 from bench.faults.measured import measured
-from bench.faults.pool import ORIGIN, Pool, Rows
+from bench.faults.pool import Pool, Rows
 from bench.faults.replay import Replay
 from bench.faults.result import Cell, Claim, Result, Table
 from bench.faults.traffic_protocol import TRAFFIC, traffic_digest
 from bench.faults.verdicts import Scores, inside, outside
 from bench.faults.workplace import Workplace
-from introspan_collector.detect.finding import Subject
 from introspan_collector.detect.reference import Reference
 
 _SEED: int = TRAFFIC["seed"]
@@ -24,16 +23,21 @@ _PERPLEXITY = "perplexity of the prompt"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Faults that are judged together. sets: prefixes of their sets; healthy: further sets that are healthy beside them."""
+    """Faults that are judged together. sets: prefixes of their sets.
+
+    healthy: prefix of those tested healthy requests that they are told from; beside: of further healthy sets.
+    """
 
     name: str
     sets: tuple[str, ...]
-    healthy: tuple[str, ...]
+    healthy: str
+    beside: tuple[str, ...]
 
 
 _KINDS = (
-    Kind("content", ("language-", "encoding-", "code", "suffix", "lookalikes"), ()),
-    Kind("KV cache", ("kv-swapped", "kv-stale", "kv-scaled"), ("kv-healthy",)),
+    Kind("content", ("language-", "encoding-", "code", "suffix", "lookalikes"), "healthy-", ()),
+    # Their prompts are long passages: others would be told from them by that.
+    Kind("KV cache", ("kv-swapped", "kv-stale", "kv-scaled"), "healthy-passages-", ("kv-healthy",)),
 )
 
 
@@ -51,17 +55,12 @@ def run(workplace: Workplace) -> Result:
     pool = measured(workplace)
     healthy = np.random.default_rng(_SEED).permutation(pool.rows("healthy-"))
     fitted, tested = np.sort(healthy[: len(healthy) // 2]), np.sort(healthy[len(healthy) // 2 :])
-    reference = _reference(Replay(pool, fitted, len(fitted), _SEED))
+    reference = Replay(pool, fitted, len(fitted), _SEED).reference
     return report(
-        {kind.name: _judged(pool, kind, reference, fitted, tested) for kind in _KINDS}, len(fitted), len(tested)
+        {kind.name: _judged(pool, kind, reference, fitted, tested) for kind in _KINDS},
+        len(fitted),
+        len(tested),
     )
-
-
-def _reference(replay: Replay) -> Reference:
-    with replay.detector.still() as still:
-        found = still.watches[Subject(ORIGIN.model, "")].reference
-    assert found is not None
-    return found
 
 
 def _judged(
@@ -72,9 +71,10 @@ def _judged(
     def judge(name: str, rows: Rows) -> Judged:
         return Judged(name, inside(pool, rows, reference, fitted), outside(pool, rows, fitted))
 
-    beside = [pool.rows(prefix) for prefix in kind.healthy]
+    alike = np.intersect1d(tested, pool.rows(kind.healthy))
+    beside = [pool.rows(prefix) for prefix in kind.beside]
     names = sorted({name for name in pool.of_set if name.startswith(kind.sets)})
-    healthy = judge("healthy", np.concatenate([tested, *beside]))
+    healthy = judge("healthy", np.concatenate([alike, *beside]))
     return healthy, {name: judge(name, pool.rows(name)) for name in names}
 
 
@@ -92,7 +92,7 @@ def report(judged: Mapping[str, tuple[Judged, dict[str, Judged]]], fitted: int, 
             some = [one for one in left_out if _family(one.name) == family]
             claims += _claims(family, healthy, some, ours, theirs)
     return Result(
-        f"{sum(len(sets) for _, sets in judged.values())} sets of requests; {fitted} healthy requests in the reference, {tested} "
+        f"{sum(len(sets) for _, sets in judged.values())} sets of requests; {fitted} healthy ones in the reference, {tested} "
         "others told from faults.",
         (*_NOTES, *notes, f"Protocol of traffic `{traffic_digest()}`."),
         claims,
@@ -101,7 +101,7 @@ def report(judged: Mapping[str, tuple[Judged, dict[str, Judged]]], fitted: int, 
 
 
 def _family(name: str) -> str:
-    return name if name.startswith("kv-") else name.split("-")[0]
+    return name if name.startswith("kv-") else name.partition("-")[0]
 
 
 def _choice(healthy: Judged, sets: Mapping[str, Judged], side: str) -> str:
@@ -120,18 +120,20 @@ def _auc(healthy: NDArray[np.float64], faulty: NDArray[np.float64]) -> float:
     """NaN where a score was not measured: the cache's sets have no perplexity."""
     if np.isnan(faulty).all():
         return float("nan")
-    return auc(np.nan_to_num(healthy, nan=np.nanmedian(healthy)), np.nan_to_num(faulty, nan=np.nanmedian(healthy)))
+    return auc(
+        np.nan_to_num(healthy, nan=np.nanmedian(healthy)), np.nan_to_num(faulty, nan=np.nanmedian(healthy))
+    )
 
 
-def _claims(
-    family: str, healthy: Judged, sets: Sequence[Judged], ours: str, theirs: str
-) -> Iterator[Claim]:
+def _claims(family: str, healthy: Judged, sets: Sequence[Judged], ours: str, theirs: str) -> Iterator[Claim]:
     bound = TRAFFIC["targets"]["auroc_low"]
     mine = (healthy.inside[ours], np.concatenate([one.inside[ours] for one in sets]))
     other = (healthy.outside[theirs], np.concatenate([one.outside[theirs] for one in sets]))
     low, high = interval(mine)
     count = len(mine[1])
-    yield Claim(f"{family}: lower bound of AUROC {_auc(*mine):.3f}, {count} requests", low, bound, low=low, high=high)
+    yield Claim(
+        f"{family}: lower bound of AUROC {_auc(*mine):.3f}, {count} requests", low, bound, low=low, high=high
+    )
     if not np.isnan(other[1]).all():
         difference = interval(mine, other)
         yield Claim(
@@ -144,7 +146,7 @@ def interval(
     ours: tuple[NDArray[np.float64], NDArray[np.float64]],
     theirs: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> tuple[float, float]:
-    """Percentile bootstrap of an AUROC over healthy and faulty requests, or of the difference of two on the same draws."""
+    """Percentile bootstrap over requests of an AUROC, or of the difference of two on the same draws."""
     random = np.random.default_rng(_SEED)
     found = []
     for _ in range(TRAFFIC["bootstrap"]["resamples"]):
@@ -157,7 +159,8 @@ def interval(
 
 
 _COLUMNS = (
-    "kind", "set", "requests", "used", "AUROC, ours", "distance", "largest z, prompt", "largest z, decoded", "perplexity",
+    "kind", "set", "requests", "used", "AUROC, ours", "distance", "largest z, prompt", "largest z, decoded",
+    "perplexity",
     "outputs alone, chosen",
 )  # fmt: skip
 
@@ -172,11 +175,19 @@ def _row(kind: str, healthy: Judged, one: Judged, ours: str, theirs: str) -> Ite
 
 
 _NOTES = (
-    "Real requests through a real engine, each asked once: prompts of at most 64 tokens of content, answers of 6. Texts are of "
-    "packages that nobody here wrote. Healthy are claims, passages, questions, instructions and English exams.",
-    "Perplexity is that of the prompt's own tokens, as vLLM returns it; a filter on it is one-sided. Other scores of outputs are "
-    "two-sided ranks.",
-    "KV faults are done to the cache after a prompt was read: the first two blocks of 32 tokens exchanged; the second "
-    "taken from elsewhere in the cache; keys and values of the second × 1.5; in every layer. They can show in decoded rows only.",
+    (
+        "Real requests through a real engine, each asked once: prompts of at most 64 tokens of content, "
+        "answers of 6. Texts are of packages that nobody here wrote. Healthy are claims, passages, questions, "
+        "instructions and English exams."
+    ),
+    (
+        "Perplexity is that of the prompt's own tokens, as vLLM returns it; a filter on it is one-sided. "
+        "Other scores of outputs are two-sided ranks."
+    ),
+    (
+        "KV faults are done to the cache after a prompt was read: the first two blocks of 32 tokens "
+        "exchanged; the second taken from elsewhere in the cache; keys and values of the second × 1.5; in "
+        "every layer. They can show in decoded rows only."
+    ),
     "Look-alikes are benign requests that security tests mistake for attacks: near 0.5 is right for them.",
 )

@@ -1,4 +1,4 @@
-"""Tokens drawn at a wrong temperature, greedy tokens that are not the likeliest, and loops in; how soon it is noticed out."""
+"""Tokens drawn at a wrong temperature, wrong greedy tokens, and loops in; how soon it is noticed out."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -70,7 +70,7 @@ def _with_u(u: U, count: int, batch: Batch, rng: Random) -> Batch:
     values = table.values.copy()
     for place, column in enumerate(table.schema.columns):
         if column.signal == "sampler.pit":
-            values[:, place] = drawn[:, 0] if column.statistic is Statistic.FIRST else drawn.mean(axis=1)
+            values[:, place] = drawn.mean(axis=1) if column.statistic is Statistic.MEAN else drawn[:, 0]
     return replace(batch, tables=(replace(table, values=values),))
 
 

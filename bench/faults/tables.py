@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from introspan_wire.codec import Column, Schema, SegmentTable
-from introspan_wire.signals import Kind, Statistic
+from introspan_wire.signals import CATALOGUE, Kind, Statistic
 
 _NAMES = ("request_id", "adapter")
+_ONE_TOKEN = next(one for one in CATALOGUE["sampler.pit"].decoded if one is not Statistic.MEAN)
 _ARRAYS = tuple(field.name for field in fields(SegmentTable) if field.name not in (*_NAMES, "schema"))
 
 
@@ -34,8 +35,14 @@ def load(path: Path) -> tuple[dict[Kind, SegmentTable], dict[str, np.ndarray[Any
         arrays = dict(stored)
     found = {}
     for kind, columns in json.loads(str(arrays["schemas"])).items():
-        schema = Schema(Kind(kind), tuple(Column(c[0], Statistic(c[1]), *c[2:]) for c in columns))
+        schema = Schema(Kind(kind), tuple(_column(*column) for column in columns))
         given: dict[str, Any] = {name: arrays[f"{kind}_{name}"] for name in _ARRAYS}
         given |= {name: arrays[f"{kind}_{name}"].tolist() for name in _NAMES}
         found[Kind(kind)] = SegmentTable(schema, **given)
     return found, {n.removeprefix("extra_"): a for n, a in arrays.items() if n.startswith("extra_")}
+
+
+def _column(signal: str, statistic: str, *axes: int) -> Column:
+    # Sets that were measured while a segment kept any one token's U, not its first: both are of one token.
+    is_former = signal == "sampler.pit" and statistic == Statistic.SAMPLE
+    return Column(signal, _ONE_TOKEN if is_former else Statistic(statistic), *axes)

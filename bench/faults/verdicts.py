@@ -1,4 +1,4 @@
-"""Requests of a pool and a reference in, a number for each request that says how odd it is out: ours, and outputs' own."""
+"""Requests of a pool and a reference in, how odd each of them is out: by internals, and by outputs alone."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,11 +32,12 @@ def inside(pool: Pool, rows: Rows, reference: Reference, calibration: Rows) -> S
         "distance from the class": distance,
         "largest z, prompt": largest_prompt.astype(np.float64),
         "largest z, decoded": largest_decoded.astype(np.float64),
+        "distance, decoded": _distance(decoded, reference),
     }
     n = len(rows)
     ranked = [ranks(score[:n], score[n:]) for score in found.values()]
     return {name: score[:n] for name, score in found.items()} | {
-        "largest of the three, as ranks": np.max(ranked, axis=0)
+        "largest of all, as ranks": np.max(ranked, axis=0)
     }
 
 
@@ -45,6 +46,7 @@ def outside(pool: Pool, rows: Rows, calibration: Rows) -> Scores:
     found = {"perplexity of the prompt": -pool.prompt_logprob}
     for name, table, signal in (
         ("entropy, prompt", pool.prompt, "output.entropy"),
+        ("margin, prompt", pool.prompt, "output.margin"),
         ("log-probability, answer", pool.decoded, "output.logprob"),
         ("entropy, answer", pool.decoded, "output.entropy"),
     ):
@@ -55,6 +57,14 @@ def outside(pool: Pool, rows: Rows, calibration: Rows) -> Scores:
         name: score[rows] if name == one_sided else np.abs(ranks(score[rows], score[calibration]) - 0.5)
         for name, score in found.items()
     }
+
+
+def _distance(sample: Sample, reference: Reference) -> NDArray[np.float64]:
+    """How far the projection of decoded rows is from the middle of healthy ones, whitened."""
+    population = reference.populations[sample.kind]
+    return np.linalg.norm(
+        population.space.whiten(aligned_projection(sample, population.projection_layers)), axis=1
+    )
 
 
 def ranks(score: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -74,7 +84,9 @@ def _sampled(pool: Pool, rows: Rows) -> tuple[Sample, Sample]:
     for trial in range(_TRIES):
         for i in missing.tolist():
             ids[i] = f"{i}.{trial}"
-        chosen = {name for _, sample in samples(replace(decoded, request_id=ids)) for name in sample.request_id}
+        chosen = {
+            name for _, sample in samples(replace(decoded, request_id=ids)) for name in sample.request_id
+        }
         missing = np.array([i for i, name in enumerate(ids) if name not in chosen], np.intp)
         if not len(missing):
             break
@@ -86,5 +98,3 @@ def _sampled(pool: Pool, rows: Rows) -> tuple[Sample, Sample]:
 def _some(table: SegmentTable, rows: Rows) -> SegmentTable:
     pool = Pool(table, table, (), np.zeros(0))
     return pool.batch(rows, np.zeros(len(rows), np.uint64), 0.0, 0).tables[0]
-
-

@@ -1,0 +1,190 @@
+"""Traffic of which a share is faulty in, how soon the product's detector and outputs alone say so out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.faults.apart import apart
+from bench.faults.ledger import Ledger
+from bench.faults.measured import folder, measured
+from bench.faults.outputs_only import without_internals
+from bench.faults.pool import Pool, Rows
+from bench.faults.replay import Random, Replay, Traffic
+from bench.faults.result import Cell, Claim, Result, Table
+from bench.faults.traffic_protocol import TRAFFIC, traffic_digest
+from bench.faults.workplace import Workplace
+
+_SEED: int = TRAFFIC["seed"]
+_POPULATION = TRAFFIC["population"]
+_ARMS = ("outputs", "with internals")
+# Any: JSON.
+Found = dict[str, Any]
+
+
+def run(workplace: Workplace) -> Result:
+    """Both arms on the same draws of requests."""
+    pool = measured(workplace)
+    healthy = pool.rows("healthy-")
+    ledger = Ledger(folder() / "trials" / f"shares-{traffic_digest()[:16]}-{len(healthy)}.jsonl")
+    instances = range(max(1, round(workplace.scale * _POPULATION["instances"])))
+    wanted = [(kind, name, i) for i in instances for kind, name in _faults(pool)]
+    found = []
+    for arm in _ARMS:
+        used = pool if arm == _ARMS[1] else without_internals(pool)
+        # All are drawn from the same requests again and again: what they have in common is not found by chance.
+        replay = Replay(used, healthy, _POPULATION["reference"], _SEED)
+        if arm == _ARMS[0]:
+            replay.follow_outputs_only()
+        for kind, name, i in workplace.progress.track(wanted, description=f"shares, {arm}"):
+            key = f"{arm}, {kind}, {name}, {i}"
+            if key not in ledger:
+                ledger.put(key, apart(partial(_trial, replay, healthy, used.rows(name), kind, i)))
+            found.append({"arm": arm, "kind": kind, "set": name, "i": i, **ledger[key]})
+    return report(found, len(healthy))
+
+
+def _faults(pool: Pool) -> Iterator[tuple[str, str]]:
+    """Kinds of faulty traffic, with the sets that it is made of."""
+    for kind in ("template", "0.16", "0.008"):
+        names = sorted({name for name in pool.of_set if name.startswith("template-")})
+        for name in names if kind == "template" else _POPULATION["sets"]:
+            if len(pool.rows(name)):
+                yield kind, name
+
+
+def _trial(replay: Replay, healthy: Rows, faulty: Rows, kind: str, number: int) -> Found:
+    share = 1.0 if kind == "template" else float(kind)
+    a_tick = _POPULATION["a_tick"]
+    traffic = Traffic(partial(mixed, healthy, faulty, share), a_tick)
+    return asdict(replay.stream(traffic, _POPULATION["most_requests"][kind] // a_tick, _SEED + number))
+
+
+def mixed(healthy: Rows, faulty: Rows, share: float, rng: Random, count: int) -> Rows:
+    """So many requests, each faulty with the probability `share`."""
+    is_faulty = rng.random(count) < share
+    return np.where(is_faulty, rng.choice(faulty, count), rng.choice(healthy, count))
+
+
+def report(found: Sequence[Found], healthy: int) -> Result:
+    """The part's result."""
+    claims: list[Claim] = []
+    rows: list[list[Cell]] = []
+    kinds = [kind for kind in ("template", "0.16", "0.008") if any(one["kind"] == kind for one in found)]
+    for kind in kinds:
+        some = [one for one in found if one["kind"] == kind]
+        names = sorted({one["set"] for one in some})
+        rows += [_row(kind, name, [one for one in some if one["set"] == name]) for name in names]
+        claims += _claims(kind, some)
+    return Result(
+        f"{len(found)} trials; {healthy} healthy requests are what the reference and the traffic are drawn from.",
+        (*_NOTES, f"Protocol of traffic `{traffic_digest()}`."),
+        claims,
+        [Table("First alarm, requests from the beginning of the fault", _COLUMNS, rows)],
+    )
+
+
+def _claims(kind: str, found: Sequence[Found]) -> Iterator[Claim]:
+    targets = TRAFFIC["targets"]
+    a_tick = _POPULATION["a_tick"]
+    bound = targets["template_ticks"] * a_tick if kind == "template" else targets["requests"][kind]
+    what = (
+        "wrong template in all requests"
+        if kind == "template"
+        else f"{100 * float(kind):g} % of requests faulty"
+    )
+    ours, theirs = (_requests(found, arm) for arm in reversed(_ARMS))
+    low, high = _bootstrap(found, ours)
+    yield Claim(
+        f"{what}: requests to the first alarm, median",
+        float(np.median(ours)),
+        bound,
+        at_most=True,
+        low=low,
+        high=high,
+    )
+    in_time = ours <= bound
+    yield Claim(
+        f"{what}: trials within {bound} requests ({in_time.sum()} of {len(in_time)})",
+        float(in_time.mean()),
+        1.0,
+    )
+    gain = np.log2(theirs / ours)
+    low, high = _bootstrap(found, gain)
+    yield Claim(
+        f"{what}: how many times sooner than outputs alone, as a power of 2, mean of paired trials",
+        float(gain.mean()), 0.0, low=low, high=high,
+    )  # fmt: skip
+
+
+def _requests(found: Sequence[Found], arm: str, copy: str = "first") -> NDArray[np.float64]:
+    """Requests to an alarm in each trial of an arm; as many as were sent where there was none."""
+    return np.array(
+        [
+            _POPULATION["most_requests"][one["kind"]] if one[copy] is None else one[copy]["requests"]
+            for one in found
+            if one["arm"] == arm
+        ],
+        float,
+    )
+
+
+def _bootstrap(found: Sequence[Found], values: NDArray[np.float64]) -> tuple[float, float]:
+    """Percentile interval of the median of requests or the mean of gains, over fault sets with all their trials."""
+    names = np.array([one["set"] for one in found if one["arm"] == _ARMS[1]])
+    groups = [values[names == name] for name in sorted(set(names.tolist()))]
+    random = np.random.default_rng(_SEED)
+    statistic = np.median if (values > _POPULATION["a_tick"]).any() else np.mean
+    drawn = [
+        statistic(np.concatenate([groups[i] for i in random.integers(0, len(groups), len(groups))]))
+        for _ in range(TRAFFIC["bootstrap"]["resamples"])
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
+
+
+_COLUMNS = (
+    "faulty", "set", "trials", "outputs, median", "never", "with internals, median", "never", "ticks", "seconds",
+    "page, median",
+    "never", "carried by",
+)  # fmt: skip
+
+
+def _row(kind: str, name: str, found: Sequence[Found]) -> list[Cell]:
+    mine = [one for one in found if one["arm"] == _ARMS[1]]
+    cells: list[Cell] = [kind if kind == "template" else f"{100 * float(kind):g} %", name, len(mine)]
+    for arm in _ARMS:
+        cells += [
+            float(np.median(_requests(found, arm))),
+            sum(one["first"] is None for one in found if one["arm"] == arm),
+        ]
+    ticks = float(np.median(_requests(found, _ARMS[1]))) / _POPULATION["a_tick"]
+    carried = sorted({carrier for one in mine for carrier in one["carried"]})
+    shown = ", ".join(carried[:4]) + (f" and {len(carried) - 4} more" if len(carried) > 4 else "")
+    page = float(np.median(_requests(found, _ARMS[1], "page")))
+    return [*cells, ticks, 10.0 * ticks, page, sum(one["page"] is None for one in mine), shown]
+
+
+_NOTES = (
+    (
+        "Simulated, labelled so: reference (n = 20,000) and healthy traffic are drawn with replacement from "
+        "real healthy requests, faulty ones from a real set; all requests are of different clusters, 16 in "
+        "each tick of 10 s. Everything was measured by the real capture in a real engine."
+    ),
+    (
+        "The first alarm is of either copy of the test, ticket (T = 1 day) or page (T = 30 days). Where there "
+        "was none, the number of requests sent counts."
+    ),
+    (
+        "Outputs alone: entropy, margin and log-probability of prompt and decoded rows through the product's "
+        "own bank, extremes, ticks, classes and test, with the whole budget. Length and repetition are no "
+        "stream of it: the product has none of them, and answers have one length here."
+    ),
+    (
+        "Templates are wrong in all of a traffic that consists of chat alone, while the reference is of the "
+        "whole mixture."
+    ),
+)

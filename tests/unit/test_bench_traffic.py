@@ -1,0 +1,143 @@
+"""The arithmetic of make bench-faults about traffic: delays, ranks, bounds, mixtures, what is kept."""
+
+import numpy as np
+import pytest
+
+from bench.faults import requests, shares, silence
+from bench.faults.apart import apart
+from bench.faults.ledger import Ledger
+from bench.faults.outputs_only import without_internals
+from bench.faults.pool import Pool
+from bench.faults.replay import Delay, Replay, Traffic
+from bench.faults.tables import load, save
+from bench.faults.verdicts import ranks
+from introspan_wire.signals import Kind
+from tests.batches import Traffic as MadeUp
+
+
+@pytest.fixture(scope="module")
+def pool():
+    tables = MadeUp(seed=3).batch(900, 1e9).tables
+    faulty = MadeUp(seed=4).batch(100, 1e9, shift=9.0).tables
+    of_set = ("healthy-a-0",) * 900 + ("broken",) * 100
+    whole = [_joined(a, b) for a, b in zip(tables, faulty, strict=True)]
+    return Pool(whole[0], whole[1], of_set, np.zeros(1000))
+
+
+def _joined(one, other):
+    return type(one)(
+        one.schema,
+        *(
+            list(getattr(one, name)) + list(getattr(other, name))
+            if name in ("request_id", "adapter")
+            else np.concatenate([getattr(one, name), getattr(other, name)])
+            for name in list(one.__dataclass_fields__)[1:]
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def replay(pool):
+    return Replay(pool, pool.rows("healthy-"), 800, seed=1)
+
+
+def _sent(pool, share):
+    healthy, faulty = pool.rows("healthy-"), pool.rows("broken")
+    return Traffic(lambda rng, count: shares.mixed(healthy, faulty, share, rng, count), 16)
+
+
+def test_a_delay_is_counted_in_requests_and_seconds_from_the_fault_on(pool, replay):
+    found = apart(lambda: _plain(replay.stream(_sent(pool, 1.0), 60, 5)))
+    requests_, seconds = found["first"]
+    assert 0 < requests_ <= 16 * 60
+    assert seconds == requests_ / 16 * 10
+    assert found["carried"]
+
+
+def test_healthy_requests_raise_nothing_and_a_trial_leaves_no_traces(pool, replay):
+    for _ in range(2):
+        assert apart(lambda: _plain(replay.stream(_sent(pool, 0.0), 60, 5)))["first"] is None
+
+
+def test_outputs_alone_do_not_see_what_only_internals_show(pool):
+    blind = Replay(without_internals(pool), pool.rows("healthy-"), 800, seed=1)
+    assert {c.signal for c in without_internals(pool).decoded.schema.columns} == {
+        "output.entropy",
+        "residual.projection",
+    }
+    blind.follow_outputs_only()
+    assert blind.stream(_sent(pool, 1.0), 40, 5).first is None
+
+
+def _plain(outcome):
+    first = outcome.first
+    return {"first": None if first is None else (first.requests, first.seconds), "carried": outcome.carried}
+
+
+def test_a_mixture_has_the_share_of_faulty_requests_that_it_says():
+    rows = shares.mixed(np.arange(10), np.arange(100, 110), 0.16, np.random.default_rng(0), 20_000)
+    assert np.mean(rows >= 100) == pytest.approx(0.16, abs=0.01)
+
+
+def test_a_trial_without_alarm_counts_as_many_requests_as_were_sent():
+    trials = [
+        {"arm": "outputs", "kind": "0.16", "first": None},
+        {"arm": "outputs", "kind": "0.16", "first": {"requests": 32}},
+    ]
+    assert shares._requests(trials, "outputs").tolist() == [1600, 32]
+
+
+def test_the_interval_of_an_auroc_holds_it_and_that_of_a_difference_is_paired():
+    random = np.random.default_rng(0)
+    ours = random.normal(size=200), random.normal(2.0, size=60)
+    low, high = requests.interval(ours)
+    assert low < requests._auc(*ours) < high
+    assert requests.interval(ours, ours) == (0.0, 0.0)
+
+
+def test_ranks_go_on_beyond_the_sample_in_the_order_of_the_scores():
+    found = ranks(np.array([0.5, 2.5, 10.0, 20.0]), np.array([1.0, 2.0, 3.0, np.nan]))
+    assert found[0] == 0
+    assert 0 < found[1] < 1 < found[2] < found[3]
+
+
+def test_the_count_of_false_alarms_that_is_allowed_is_what_chance_seldom_exceeds():
+    assert silence._most(0.01) == 0
+    assert silence._most(1.0) == 3
+
+
+def test_a_burst_is_of_one_cluster_and_the_rest_of_different_ones():
+    clusters = silence._one_tenant(np.random.default_rng(0), 48)
+    assert len(set(clusters.tolist())) == 16
+
+
+def test_sets_are_read_as_they_were_written(tmp_path, pool):
+    save(tmp_path / "a.npz", [pool.prompt, pool.decoded], {"prompt_logprob": np.arange(3.0)})
+    tables, extra = load(tmp_path / "a.npz")
+    assert tables[Kind.PROMPT].request_id == list(pool.prompt.request_id)
+    assert np.array_equal(tables[Kind.DECODED].values, pool.decoded.values, equal_nan=True)
+    assert extra["prompt_logprob"].tolist() == [0, 1, 2]
+
+
+def test_a_line_that_was_cut_short_is_not_in_the_ledger(tmp_path):
+    path = tmp_path / "trials" / "x.jsonl"
+    Ledger(path).put("a", {"n": 1})
+    with path.open("a") as file:
+        file.write('["b", {"n"')
+    again = Ledger(path)
+    assert "a" in again
+    assert "b" not in again
+    again.put("b", {"n": 2})
+    assert Ledger(path)["b"] == {"n": 2}
+
+
+def test_a_trial_that_fails_apart_fails_here():
+    def broken():
+        raise ValueError("broken")
+
+    with pytest.raises(RuntimeError, match="a trial failed"):
+        apart(broken)
+
+
+def test_seconds_of_a_delay_are_the_detectors():
+    assert Delay(32, 20.0).seconds == 20.0
