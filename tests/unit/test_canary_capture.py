@@ -10,7 +10,7 @@ from torch import nn
 from introspan.capture.anatomy import Form, StreamPoint
 from introspan.capture.canary_probe import CanaryProbe
 from introspan.capture.columns import lay_out
-from introspan.capture.health import Health
+from introspan.capture.health import ERRORS_BEFORE_OFF, Health
 from introspan.capture.output_probe import OutputProbe
 from introspan.capture.projection import orthogonal_map
 from introspan.capture.recorder import Probes, Recorder, Sinks
@@ -24,10 +24,17 @@ D, V, LAYERS, ROWS_MAX = 64, 100, 6, 64
 TAPPED, OTHERS = (1, 2), (0, 3, 4, 5, 6)
 
 
+class Broken(CanaryProbe):
+    """Raises at every row."""
+
+    def measure(self, selection):
+        raise RuntimeError(len(selection))
+
+
 class Model:
     """Six layers of which traffic is measured at one; a canary is measured at all, if there is a probe for it."""
 
-    def __init__(self, *, with_probe: bool = True) -> None:
+    def __init__(self, *, with_probe: bool = True, probe: type[CanaryProbe] = CanaryProbe) -> None:
         self.rows, self.canaries, self.finished = [], [], []
         self.layers = [nn.Identity() for _ in range(LAYERS + 1)]
         points = [StreamPoint(i, self.layers[i], Form.LAYER_INPUT) for i in (*TAPPED, *OTHERS)]
@@ -43,7 +50,7 @@ class Model:
                 StreamProbe(self.layout, self.taps, 8, D),
                 None,
                 OutputProbe(self.layout, 8, ROWS_MAX, self.health),
-                CanaryProbe(self.taps, D, lambda: 7) if with_probe else None,
+                probe(self.taps, D, lambda: 7) if with_probe else None,
             ),
             self.health,
             Sinks(self.rows.append, self.canaries.extend, lambda *ended: self.finished.append(ended)),
@@ -181,3 +188,14 @@ def test_a_slot_that_a_canary_had_is_traffics_again():
         model.step(["canary"], position)
     assert len(model.canaries) == 1
     assert len(model.traffic()) < 8
+
+
+def test_a_probe_of_canaries_that_raises_is_switched_off_and_costs_traffic_nothing():
+    model = Model(probe=Broken)
+    model.begin(traffic=False, canary=True)
+    for position in range(9):
+        model.step(["traffic", "canary"], position)
+    assert model.health.errors["canary"] == ERRORS_BEFORE_OFF
+    entropy = model.layout.blocks["output.entropy"].start
+    assert {key for key, _ in model.traffic()} == {"traffic"}
+    assert np.isfinite([values[entropy] for values in model.traffic().values()]).any()

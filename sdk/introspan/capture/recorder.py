@@ -248,8 +248,9 @@ class Recorder:
 
     def _without_canaries(self, rows: Rows, selection: Selection) -> Rows:
         """Hands the rows of canaries on; returns the others."""
-        probe = self._probes.canary
-        if probe is not None and self._health.is_on("residual") and not self._streams_lost:
+        probe = self._probes.canary if self._health.is_on("canary") else None
+        is_on = self._health.is_on("residual") and self._health.is_on("canary")
+        if probe is not None and is_on and not self._streams_lost:
             self._guard("canary", lambda: self._sinks.canaries(probe.measure(selection)))
         kept = [row for row, request in enumerate(rows.requests) if not request.is_canary]
         requests = [rows.requests[row] for row in kept]
