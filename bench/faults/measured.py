@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from bench.faults.pool import Pool, read_pool
+from bench.faults.traffic_protocol import check_traffic_seal
 from bench.faults.workplace import Workplace
 from demo.model import cache_folder
 
@@ -18,6 +19,7 @@ def folder() -> Path:
 
 def measured(workplace: Workplace) -> Pool:
     """Every set there is. An engine of its own gathers for twenty minutes at most; the next run goes on."""
+    check_traffic_seal()
     workplace.progress.console.print(f"gathering requests into {folder()}, at most {_SECONDS} s")
     program = [sys.executable, "-m", "bench.faults.gather", str(folder()), "--seconds", _SECONDS]
     subprocess.run(program, check=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 # Any: JSON, whose leaves are numbers and text.
@@ -41,6 +42,7 @@ TRAFFIC: dict[str, Any] = {
     },
     "population": {
         "reference": 20000,
+        "reference_of": {"template": "real", "0.16": "real", "0.008": "simulated"},
         "a_tick": 16,
         "sets": [
             "kv-swapped",
@@ -68,6 +70,19 @@ TRAFFIC: dict[str, Any] = {
         "null_requests": 3000,
     },
 }
+
+
+_SEAL = Path(__file__).with_name("traffic_protocol.sha256")
+
+
+def check_traffic_seal(seal: Path = _SEAL) -> None:
+    """Raises ValueError where the protocol is not the one that was written down."""
+    sealed = seal.read_text(encoding="utf-8").strip()
+    if sealed != traffic_digest():
+        raise ValueError(
+            f"the protocol's hash is {traffic_digest()}, but {seal.name} says {sealed}: write the new one there and "
+            "commit it before anything is measured"
+        )
 
 
 def traffic_digest() -> str:
