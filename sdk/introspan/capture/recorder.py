@@ -248,7 +248,7 @@ class Recorder:
 
     def _without_canaries(self, rows: Rows, selection: Selection) -> Rows:
         """Hands the rows of canaries on; returns the others."""
-        probe = self._probes.canary if self._health.is_on("canary") else None
+        probe = self._probes.canary
         is_on = self._health.is_on("residual") and self._health.is_on("canary")
         if probe is not None and is_on and not self._streams_lost:
             self._guard("canary", lambda: self._sinks.canaries(probe.measure(selection)))
