@@ -23,7 +23,8 @@ def logits(model: Path, path: Path) -> NDArray[np.float32]:
     """Logits [rows, vocabulary] at the last positions of texts of the healthy mixture; kept in a file."""
     if path.exists():
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]  # NumPy does not say what a file holds
-    network = LlamaForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    network = LlamaForCausalLM.from_pretrained(model, dtype=torch.float32)
+    network.train(mode=False)
     traffic = Traffic(AutoTokenizer.from_pretrained(model))
     chosen = [*texts.drawn(texts.questions(), _TEXTS // 2, 1), *texts.drawn(texts.passages(), _TEXTS // 2, 1)]
     rows = [

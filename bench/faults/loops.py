@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
 from bench.faults import texts
-from bench.faults.result import Claim, Table
+from bench.faults.result import Cell, Claim, Table
 from bench.faults.traffic_protocol import TRAFFIC
 from demo.model import cache_folder, prepare
 from introspan.capture.repetition import longest_period_tail
@@ -14,6 +15,7 @@ from introspan.capture.rows import BURST
 from introspan_collector.aggregate.aggregator import REPETITION_TOKENS
 from introspan_wire.signals import REPETITION_PERIODS
 
+Tokens = NDArray[np.int64]
 _LOOPS = TRAFFIC["loops"]
 
 
@@ -35,7 +37,8 @@ def found(seed: int) -> Loops:
         np.array(tokenizer(one.content).input_ids) for one in texts.drawn(chosen, _LOOPS["healthy"], seed)
     ]
     false = sum(any(_tail(ids, n) for n in range(1, len(ids) + 1)) for ids in healthy)
-    rows, hits, total = [], 0, 0
+    rows: list[list[Cell]] = []
+    hits = total = 0
     prefixes = [ids for ids in healthy if len(ids) >= REPETITION_PERIODS]
     for low, high in ((1, 8), (9, 32), (33, 56), (57, REPETITION_PERIODS)):
         delays = []
@@ -58,11 +61,11 @@ def found(seed: int) -> Loops:
     )  # fmt: skip
 
 
-def _tail(ids: np.ndarray, length: int) -> bool:  # type: ignore[type-arg]  # token ids
+def _tail(ids: Tokens, length: int) -> bool:
     return longest_period_tail(ids[:length]) >= REPETITION_TOKENS
 
 
-def _delay(prefix: np.ndarray, period: int, phase: int) -> int:  # type: ignore[type-arg]  # token ids
+def _delay(prefix: Tokens, period: int, phase: int) -> int:
     """Tokens from the loop's first, which belong to its first period, until a measured row shows it."""
     copies = -(-4 * REPETITION_PERIODS // period) + 1
     ids = np.concatenate([prefix[:-period], np.tile(prefix[-period:], copies)])

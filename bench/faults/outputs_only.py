@@ -58,6 +58,8 @@ class OutputsOnly:
                 ):
                     rows = self._roster.rows(evidence)
                     self._follow()
+                    if rows is None:
+                        continue
                     self._ticks.add(rows, evidence.cluster[:, None], evidence.x)
 
     def raised(self, now: float) -> dict[Copy, tuple[str, ...]]:

@@ -38,7 +38,7 @@ PARTS = {
         Part(
             "requests",
             "bench.faults.requests",
-            "A request is unlike healthy ones, or its cache was spoilt: is it told from them, and better than by output alone?",
+            "A request is unlike healthy ones, or its cache was spoilt: is it told from them, better than by output?",
         ),
         Part(
             "shares",

@@ -49,10 +49,10 @@ def read_pool(folder: Path) -> Pool:
     found = [_aligned(path) for path in sorted(folder.glob("*.npz")) if ".partial" not in path.name]
     if not found:
         raise ValueError(f"no set of requests is in {folder}: run python -m bench.faults.gather {folder}")
-    prompts, decoded, logprobs = ([one[i] for one in found] for i in range(3))
+    prompts, decoded = [one[0] for one in found], [one[1] for one in found]
     names = [path.stem for path in sorted(folder.glob("*.npz")) if ".partial" not in path.name]
     of_set = tuple(name for name, table in zip(names, prompts, strict=True) for _ in range(len(table)))
-    return Pool(_joined(prompts), _joined(decoded), of_set, np.concatenate(logprobs))
+    return Pool(_joined(prompts), _joined(decoded), of_set, np.concatenate([one[2] for one in found]))
 
 
 def _aligned(path: Path) -> tuple[SegmentTable, SegmentTable, NDArray[np.float64]]:
@@ -66,12 +66,15 @@ def _aligned(path: Path) -> tuple[SegmentTable, SegmentTable, NDArray[np.float64
 
 
 def _taken(table: SegmentTable, rows: Rows) -> SegmentTable:
-    return SegmentTable(table.schema, **{name: _some(getattr(table, name), rows) for name in _columns()})
+    # Any: lists of text and arrays.
+    columns: dict[str, Any] = {name: _some(getattr(table, name), rows) for name in _columns()}
+    return SegmentTable(table.schema, **columns)
 
 
 def _joined(tables: list[SegmentTable]) -> SegmentTable:
     columns = {name: [getattr(table, name) for table in tables] for name in _columns()}
-    whole = {
+    # Any: lists of text and arrays.
+    whole: dict[str, Any] = {
         name: list(chain(*parts)) if isinstance(parts[0], list) else np.concatenate(parts)
         for name, parts in columns.items()
     }

@@ -92,7 +92,7 @@ def report(judged: Mapping[str, tuple[Judged, dict[str, Judged]]], fitted: int, 
             some = [one for one in left_out if _family(one.name) == family]
             claims += _claims(family, healthy, some, ours, theirs)
     return Result(
-        f"{sum(len(sets) for _, sets in judged.values())} sets of requests; {fitted} healthy ones in the reference, {tested} "
+        f"{sum(len(sets) for _, sets in judged.values())} sets; {fitted} healthy requests in the reference, {tested} "
         "others told from faults.",
         (*_NOTES, *notes, f"Protocol of traffic `{traffic_digest()}`."),
         claims,
@@ -120,9 +120,9 @@ def _auc(healthy: NDArray[np.float64], faulty: NDArray[np.float64]) -> float:
     """NaN where a score was not measured: the cache's sets have no perplexity."""
     if np.isnan(faulty).all():
         return float("nan")
-    return auc(
-        np.nan_to_num(healthy, nan=np.nanmedian(healthy)), np.nan_to_num(faulty, nan=np.nanmedian(healthy))
-    )
+    middle = float(np.nanmedian(healthy))
+    known = [np.where(np.isnan(score), middle, score) for score in (healthy, faulty)]
+    return auc(known[0], known[1])
 
 
 def _claims(family: str, healthy: Judged, sets: Sequence[Judged], ours: str, theirs: str) -> Iterator[Claim]:

@@ -17,7 +17,8 @@ _ARRAYS = tuple(field.name for field in fields(SegmentTable) if field.name not i
 
 def save(path: Path, tables: list[SegmentTable], extra: dict[str, np.ndarray[Any, Any]]) -> None:
     """Writes tables, one of a kind each, and arrays beside them; the file is there when it is whole."""
-    arrays = {f"extra_{name}": array for name, array in extra.items()}
+    # Any: arrays of several types.
+    arrays: dict[str, Any] = {f"extra_{name}": array for name, array in extra.items()}
     schemas = {}
     for table in tables:
         kind = table.schema.kind.value

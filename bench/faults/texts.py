@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
 LANGUAGES = ("de", "es", "fr", "it", "pt", "hi", "th")
 ENCODINGS: Mapping[str, Callable[[str], str]] = {
@@ -123,7 +123,7 @@ def _lines(package: str, path: str) -> list[str]:
     return [line for line in (_folder(package) / path).read_text("utf-8").splitlines() if line.strip()]
 
 
-class _Loader(yaml.CSafeLoader):
+class _Loader(yaml.CSafeLoader):  # type: ignore[misc]  # as above
     """Reads files whose tags name functions of their package, which are not wanted."""
 
 

@@ -62,8 +62,10 @@ def outside(pool: Pool, rows: Rows, calibration: Rows) -> Scores:
 def _distance(sample: Sample, reference: Reference) -> NDArray[np.float64]:
     """How far the projection of decoded rows is from the middle of healthy ones, whitened."""
     population = reference.populations[sample.kind]
-    return np.linalg.norm(
-        population.space.whiten(aligned_projection(sample, population.projection_layers)), axis=1
+    return np.asarray(
+        np.linalg.norm(
+            population.space.whiten(aligned_projection(sample, population.projection_layers)), axis=1
+        )
     )
 
 
