@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import traceback
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,9 @@ def main() -> int:
     parser.add_argument(
         "--finished", action="store_true", help="run nothing, and write what earlier runs finished"
     )
+    parser.add_argument(
+        "--remark", action="append", default=[], help="a note on this run, printed with its results"
+    )
     options = parser.parse_args()
     check_seal()
     # Batches of a single thread are what two busy cores compute most of.
@@ -44,20 +47,23 @@ def main() -> int:
     dtypes = () if options.finished else tuple(options.dtype or PROTOCOL["dtypes"])
     code = 0
     for name in options.only or PARTS:
-        code = max(code, _measure(name, options.scale, dtypes, options.docs))
+        code = max(code, _measure(name, options, dtypes))
     return code
 
 
-def _measure(name: str, scale: float, dtypes: tuple[str, ...], docs: Path) -> int:
+def _measure(name: str, options: argparse.Namespace, dtypes: tuple[str, ...]) -> int:
     print(f"── {name}: {PARTS[name].question}", flush=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
         with Progress(*columns, console=Console(stderr=True)) as progress:
-            result = importlib.import_module(PARTS[name].module).run(Workplace(progress, scale, dtypes))
+            result = importlib.import_module(PARTS[name].module).run(
+                Workplace(progress, options.scale, dtypes)
+            )
     except Exception:  # noqa: BLE001 the other parts are worth measuring still
         traceback.print_exc()
         return 2
-    found = write(name, result, docs)
+    remarked = replace(result, notes=(*result.notes, *options.remark))
+    found = write(name, remarked, options.docs)
     problems = missed(found)
     for problem in problems:
         print(problem)

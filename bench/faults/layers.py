@@ -1,6 +1,6 @@
 """A model with one damaged layer in, whether the canary pages and names that layer out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -8,7 +8,9 @@ import numpy as np
 from bench.faults.auc import share
 from bench.faults.protocol import PROTOCOL
 from bench.faults.result import Cell, Claim, Result, Table
+from bench.faults.scoring import OUTPUTS, separation
 from bench.faults.store import Sample
+from bench.faults.tracking import Vector
 from bench.faults.trial import Trial
 from bench.faults.weights import Change, bit_flip, mis_scaled, zeroed_shard
 from bench.faults.workplace import Run, Workplace
@@ -20,10 +22,14 @@ _LAYERS = 30
 
 def run(workplace: Workplace) -> Result:
     """30 layers × 3 faults, in each dtype."""
-    trials = []
+    trials: list[Trial] = []
+    references = {}
     for dtype in PROTOCOL["dtypes"]:
         trials += workplace.trials("layers", dtype, _runs(workplace, dtype))
-    return report(trials)
+        trials += workplace.healthy(dtype)
+        if (judge := workplace.judge(dtype)) is not None:
+            references[dtype] = judge.reference
+    return report(trials, references)
 
 
 def changes(scale: float) -> list[Change]:
@@ -49,9 +55,10 @@ def _runs(workplace: Workplace, dtype: str) -> list[tuple[str, Run]]:
     ]
 
 
-def report(trials: Sequence[Trial]) -> Result:
+def report(found: Sequence[Trial], references: Mapping[str, Vector]) -> Result:
     """The part's result, of as many trials as there are."""
     claims, rows, missed = [], [], []
+    trials = [trial for trial in found if trial.family in _FAMILIES]
     for dtype in PROTOCOL["dtypes"]:
         some = [trial for trial in trials if trial.dtype == dtype]
         claims += _claims(dtype, some)
@@ -59,6 +66,7 @@ def report(trials: Sequence[Trial]) -> Result:
         missed += [_miss(t) for t in some if t.is_material and (not t.pages or t.located != t.layer)]
     tables = [
         Table("By kind of fault", _COLUMNS, rows),
+        Table("Told from a healthy model: area under the curve", _AUC_COLUMNS, _separated(found, references)),
         Table("Naming the layer with lower floors", _FLOOR_COLUMNS, _floors(trials)),
         Table("Material faults that did not page, or whose layer was named wrongly", _MISS_COLUMNS, missed),
     ]
@@ -70,36 +78,30 @@ def _claims(dtype: str, trials: Sequence[Trial]) -> list[Claim]:
     material = [trial for trial in trials if trial.is_material]
     paged = [trial.pages for trial in material]
     alarms = [trial for trial in trials if trial.pages]
-    seed, target = PROTOCOL["seed"], PROTOCOL["targets"]
+    target, is_complete = PROTOCOL["targets"], len(trials) >= len(changes(1.0))
     named = [trial.located == trial.layer for trial in alarms]
     both = [trial.pages and trial.located == trial.layer for trial in material]
+    wanted, within = target["exact_layer"][dtype], target["material_within_two_rounds"]
+    found = (
+        ("material faults that page within two rounds", paged, within),
+        ("exact layer named, of alarms", named, wanted),
+        ("paged and exact layer named, of material faults", both, wanted),
+    )
     return [
-        _share(
-            f"{dtype}: material faults that page within two rounds",
-            paged,
-            target["material_within_two_rounds"],
-            seed,
-        ),
-        _share(f"{dtype}: exact layer named, of alarms", named, target["exact_layer"][dtype], seed),
-        _share(
-            f"{dtype}: paged and exact layer named, of material faults",
-            both,
-            target["exact_layer"][dtype],
-            seed,
-        ),
+        _share(f"{dtype}: {text}", outcome, bound, is_complete=is_complete) for text, outcome, bound in found
     ]
 
 
-def _share(text: str, outcome: Sequence[bool], bound: float, seed: int) -> Claim:
+def _share(text: str, outcome: Sequence[bool], bound: float, *, is_complete: bool) -> Claim:
     text = f"{text} ({sum(outcome)} of {len(outcome)})"
     if not outcome:
         return Claim(text, None, bound)
-    low, high = share(outcome, seed)
-    return Claim(text, sum(outcome) / len(outcome), bound, low=low, high=high)
+    low, high = share(outcome, PROTOCOL["seed"])
+    return Claim(text, sum(outcome) / len(outcome), bound, low=low, high=high, is_complete=is_complete)
 
 
 _COLUMNS = (
-    "dtype", "fault", "instances", "material", "material that page", "by output alone", "page in all",
+    "dtype", "fault", "instances", "material", "material that page", "by output alone, same limit", "page in all",
     "exact layer of alarms", "without averaging",
 )  # fmt: skip
 
@@ -113,6 +115,23 @@ def _row(dtype: str, family: str, trials: Sequence[Trial]) -> list[Cell]:
         sum(all(r.output_ratio > 8 or r.nonfinite for r in t.rounds[:2]) for t in material), len(alarms),
         f"{sum(t.located == t.layer for t in alarms)} of {len(alarms)}", f"{first} of {len(alarms)}",
     ]  # fmt: skip
+
+
+_AUC_COLUMNS = ("dtype", "fault", "canary", "outputs of the canary", "LT4", "LT", "canary − LT4, 95 %")
+_SCORES = ("canary: ratio", OUTPUTS, "LT4: mean |difference|", "LT: mean |difference|")
+
+
+def _separated(found: Sequence[Trial], references: Mapping[str, Vector]) -> list[list[Cell]]:
+    """The product's ratio and log-probability tracking as published, with no setting chosen and no limit."""
+    rows: list[list[Cell]] = []
+    for dtype in PROTOCOL["dtypes"]:
+        for family in _FAMILIES:
+            apart = separation(found, references, family, dtype)
+            if apart is not None:
+                low, high = apart.interval(_SCORES[0], _SCORES[2])
+                areas = (apart.auc(score) for score in _SCORES)
+                rows.append([dtype, family, *areas, f"{low:+.3f} to {high:+.3f}"])
+    return rows
 
 
 _FLOOR_COLUMNS = ("dtype", "floors", "exact, chosen on mis-scaled", "exact, exponent bits and zeroed shards")
@@ -174,5 +193,9 @@ _NOTES = (
         "In bfloat16 the layer is named from the states of four rounds averaged, against a baseline of such "
         "averages; the product itself names it from one round, which is the last column of the table by kind. "
         "The alarm takes two rounds."
+    ),
+    (
+        "by output alone counts where the canary's outputs exceed the same 8 floors. That limit was not made for "
+        "them: without a limit outputs rank faults as the table of areas says, where internals may add nothing."
     ),
 )

@@ -23,7 +23,11 @@ def page(results: Mapping[str, Any]) -> str:
 
 def missed(found: Mapping[str, Any]) -> list[str]:
     """One sentence for each target that a part's result misses."""
-    return [f"{claim.text}: {_outcome(claim)}" for claim in load(found["result"]).claims if not claim.is_met]
+    return [
+        f"{claim.text}: {_outcome(claim)}"
+        for claim in load(found["result"]).claims
+        if not (claim.is_met and claim.is_complete)
+    ]
 
 
 def _section(part: Part, found: Mapping[str, Any] | None) -> str:
@@ -57,7 +61,7 @@ def _outcome(claim: Claim) -> str:
         return "none set"
     target = f"{'≤' if claim.at_most else '≥'} {claim.bound:g}"
     if claim.is_met:
-        return f"{target}, met"
+        return f"{target}, met" if claim.is_complete else f"{target}, kept by what has run, **incomplete**"
     if claim.measured is None:
         return f"{target}, **not measured**"
     return f"{target}, **missed by {claim.missed_by:.3g}**"

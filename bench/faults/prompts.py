@@ -101,18 +101,20 @@ def report(trials: Sequence[Trial]) -> Result:
     told = [trial.rounds[0].deviates and not trial.rounds[0].equivalent for trial in faults]
     neutral = [trial for trial in trials if trial.name == _NEUTRAL]
     bound = PROTOCOL["targets"]["text_within_one_round"]
+    total = len(PROTOCOL["dtypes"]) * len((*_POSITIONS, *_TEXTS))
+    is_complete = len(trials) >= total
     claims = [
         Claim(
             f"faults that one round tells ({sum(told)} of {len(told)})",
-            sum(told) / len(told) if told else None, bound,
+            sum(told) / len(told) if told else None, bound, is_complete=is_complete,
         ),
         Claim(
             "pages of all positions + 1, which changes nothing under RoPE",
-            float(sum(trial.pages for trial in neutral)), PROTOCOL["targets"]["neutral_pages"], at_most=True,
+            float(sum(trial.pages for trial in neutral)),
+            PROTOCOL["targets"]["neutral_pages"], at_most=True, is_complete=is_complete,
         ),
     ]  # fmt: skip
     rows = [_row(trial) for trial in trials]
-    total = len(PROTOCOL["dtypes"]) * len((*_POSITIONS, *_TEXTS))
     return Result(
         f"{len(trials)} of {total} trials of the protocol are in it.",
         _NOTES,

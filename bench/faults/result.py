@@ -10,7 +10,10 @@ Cell = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One figure against its target. low, high: its interval, None where it has none; bound None: no target was set."""
+    """One figure against its target. low, high: its interval, None where it has none; bound None: no target was set.
+
+    is_complete: whether all that it is to be measured on has run; before that nothing is said to be met.
+    """
 
     text: str
     measured: float | None
@@ -18,6 +21,7 @@ class Claim:
     at_most: bool = False
     low: float | None = None
     high: float | None = None
+    is_complete: bool = True
 
     @property
     def is_met(self) -> bool:

@@ -1,6 +1,7 @@
 """A model whose weights changed a little in, how well canary and output alone tell it from a healthy one, out."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -71,7 +72,12 @@ def report(trials: Sequence[Trial], references: Mapping[str, Vector]) -> Result:
         for family in _FAMILIES:
             found = separation(trials, references, family, dtype)
             rows.append(_row(trials, family, dtype, found, (canary, OUTPUTS, lt4, lt)))
-            claims += _claims(f"{dtype}, {family}", found, canary, lt4, dtype)
+            wanted = [change for change in changes(1.0) if change.family == family]
+            run = [trial for trial in trials if trial.family == family and trial.dtype == dtype]
+            claims += [
+                replace(claim, is_complete=len(run) >= len(wanted))
+                for claim in _claims(f"{dtype}, {family}", found, canary, lt4, dtype)
+            ]
     neutral = [trial for trial in trials if trial.family.startswith("neutral")]
     claims.append(
         Claim(
@@ -79,6 +85,8 @@ def report(trials: Sequence[Trial], references: Mapping[str, Vector]) -> Result:
             float(sum(trial.pages for trial in neutral)) if neutral else None,
             PROTOCOL["targets"]["neutral_pages"],
             at_most=True,
+            is_complete=len(neutral)
+            >= 2 * sum(change.family.startswith("neutral") for change in changes(1.0)),
         )
     )
     tables = [

@@ -149,7 +149,7 @@ def test_scale_takes_fewer_faults_or_draws_more() -> None:
 
 
 def test_only_exactly_the_damaged_layer_counts_as_named() -> None:
-    found = layers.report([trial(3, 3), trial(5, 6), trial(7, 7, ratio=2.0)])
+    found = layers.report([trial(3, 3), trial(5, 6), trial(7, 7, ratio=2.0)], {})
     by_text = {claim.text: claim.measured for claim in found.claims}
     assert by_text["float32: material faults that page within two rounds (2 of 3)"] == pytest.approx(2 / 3)
     assert by_text["float32: exact layer named, of alarms (1 of 2)"] == 0.5
@@ -161,16 +161,30 @@ def test_only_exactly_the_damaged_layer_counts_as_named() -> None:
 
 
 def test_what_does_not_change_the_output_is_not_held_against_the_alarm() -> None:
-    found = layers.report([trial(3, 3), trial(5, None, ratio=1.0, kl_nats=1e-4)])
+    found = layers.report([trial(3, 3), trial(5, None, ratio=1.0, kl_nats=1e-4)], {})
     assert found.claims[0].measured == 1.0
 
 
 def test_a_part_of_which_nothing_has_run_misses_its_targets() -> None:
-    for found in (layers.report([]), prompts.report([]), small.report([], {})):
+    for found in (layers.report([], {}), prompts.report([]), small.report([], {})):
         assert any(not claim.is_met for claim in found.claims)
         assert found.complete.startswith("0 of")
 
 
 def test_a_dtype_that_was_not_measured_is_not_passed_over() -> None:
-    found = layers.report([trial(3, 3)])
+    found = layers.report([trial(3, 3)], {})
     assert [claim.measured for claim in found.claims if claim.text.startswith("bfloat16")] == [None] * 3
+
+
+def test_part_of_a_run_meets_no_target() -> None:
+    found = layers.report([trial(3, 3)], {})
+    assert found.claims[0].measured == 1.0
+    assert not found.claims[0].is_complete
+    whole = layers.report([trial(i % 30, i % 30) for i in range(90)], {})
+    assert whole.claims[0].is_complete
+
+
+def test_a_claim_on_part_of_a_run_is_neither_shown_as_met_nor_passed_over(tmp_path: Path) -> None:
+    found = write("layers", Result("", [], [Claim("caught", 1.0, 0.9, is_complete=False)], []), tmp_path)
+    assert "kept by what has run, **incomplete**" in (tmp_path / "detection-results.md").read_text()
+    assert len(missed(found)) == 1
