@@ -211,6 +211,17 @@ def test_a_round_that_ends_early_is_compared_after_half_a_minute(ready):
     assert (one.questions, one.comparison.place) == (("long", "short"), "layer 5")
 
 
+def test_a_round_of_a_busy_server_is_whole_though_it_lasts_over_a_minute(ready):
+    ready.number += 1
+    finished = []
+    for answer in Model().round(ready.rng, ready.number).values():
+        ready.canaries.consume(output_batch(answer, ready.now))
+        ready.canaries.consume(state_batch(answer, ready.now))
+        finished += ready.later(20)
+    (one,) = finished
+    assert len(one.questions) == 5
+
+
 def test_a_round_of_which_nothing_can_be_compared_is_not(ready):
     ready.hear(Model(seed=1), leave_out=("short", "long", "chat", "repeat"))
     (one,) = ready.later(31)

@@ -66,6 +66,7 @@ class Round:
 @dataclass(slots=True)
 class _Open:
     since_unix_nano: int
+    heard_unix_nano: int
     answers: dict[str, Answer] = field(default_factory=dict)
 
 
@@ -105,7 +106,7 @@ class Canaries:
         done = [
             number
             for number, found in self._open.items()
-            if found.answers.keys() >= NAMES or found.since_unix_nano < now_unix_nano - _ROUND_WAIT_NANO
+            if found.answers.keys() >= NAMES or found.heard_unix_nano < now_unix_nano - _ROUND_WAIT_NANO
         ]
         return [self._finish(number, self._open.pop(number), now_unix_nano) for number in done]
 
@@ -194,7 +195,10 @@ class Canaries:
 
     def _put(self, answer: Answer) -> None:
         # Not by replica: of an answer without states it is not known which one gave it.
-        found = self._open.setdefault(answer.round, _Open(answer.received_unix_nano))
+        received = answer.received_unix_nano
+        found = self._open.setdefault(answer.round, _Open(received, received))
+        # A busy server may take half a minute for each question.
+        found.heard_unix_nano = max(found.heard_unix_nano, received)
         found.answers[answer.prompt] = answer
         if len(self._open) > _OPEN_ROUNDS:
             self._open.popitem(last=False)
