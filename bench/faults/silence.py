@@ -1,7 +1,6 @@
 """Healthy traffic of awkward kinds in, false alarms of the product's detector, against those allowed, out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,17 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.faults.apart import apart
+from bench.faults.fresh import drawn_anew
 from bench.faults.ledger import Ledger
 from bench.faults.measured import folder, measured
 from bench.faults.pool import Pool, Rows
 from bench.faults.replay import TICK_SECONDS, Random, Replay, Traffic
 from bench.faults.result import Cell, Claim, Result, Table
-from bench.faults.traffic import ANSWER_TOKENS
 from bench.faults.traffic_protocol import TRAFFIC, traffic_digest
 from bench.faults.workplace import Workplace
-from introspan_collector.model import Batch
-from introspan_wire.codec import SegmentTable
-from introspan_wire.signals import Statistic
 
 _SEED: int = TRAFFIC["seed"]
 _NULLS = TRAFFIC["nulls"]
@@ -66,7 +62,7 @@ def run(workplace: Workplace) -> Result:
                 f"the same requests, {condition}",
                 "simulated",
                 twins,
-                Traffic(partial(_any_of, again), a_tick),
+                Traffic(partial(_any_of, again), a_tick, change=drawn_anew),
                 ticks,
             )
     return report(found, len(healthy))
@@ -77,14 +73,14 @@ def _nulls(pool: Pool, healthy: Rows, a_tick: int) -> Sequence[tuple[str, Traffi
         pool.rows(f"healthy-{name}-") for name in ("claims", "passages", "questions", "instructions", "exams")
     ]
     return [
-        ("the mixture itself", Traffic(partial(_any_of, healthy), a_tick)),
+        ("the mixture itself", Traffic(partial(_any_of, healthy), a_tick, change=drawn_anew)),
         (
             "ticks of one stratum each",
-            Traffic(partial(_one_stratum, [one for one in strata if len(one)]), a_tick),
+            Traffic(partial(_one_stratum, [one for one in strata if len(one)]), a_tick, change=drawn_anew),
         ),
         (
             "a tenant's burst in each tick",
-            Traffic(partial(_burst, healthy), 3 * a_tick, clusters=_one_tenant, change=_drawn_anew),
+            Traffic(partial(_burst, healthy), 3 * a_tick, clusters=_one_tenant, change=drawn_anew),
         ),
     ]
 
@@ -121,20 +117,6 @@ def _one_tenant(rng: Random, count: int) -> NDArray[np.uint64]:
     clusters = rng.integers(0, 2**63, count).astype(np.uint64)
     clusters[count // 3 :] = clusters[0]
     return clusters
-
-
-def _drawn_anew(batch: Batch, rng: Random) -> Batch:
-    """What is asked again is answered with tokens that are drawn again: a right sampler's U does not repeat."""
-    return replace(batch, tables=tuple(_with_new_u(table, rng) for table in batch.tables))
-
-
-def _with_new_u(table: SegmentTable, rng: Random) -> SegmentTable:
-    values = table.values.copy()
-    drawn = rng.random((len(table), ANSWER_TOKENS - 1))
-    for place, column in enumerate(table.schema.columns):
-        if column.signal == "sampler.pit":
-            values[:, place] = drawn.mean(axis=1) if column.statistic is Statistic.MEAN else drawn[:, 0]
-    return replace(table, values=values)
 
 
 def _in_order(rows: Rows) -> Callable[[Random, int], Rows]:

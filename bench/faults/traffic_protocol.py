@@ -42,7 +42,12 @@ TRAFFIC: dict[str, Any] = {
     },
     "population": {
         "reference": 20000,
-        "reference_of": {"template": "real", "0.16": "real", "0.008": "simulated"},
+        "kinds": {
+            "template": {"share": 1.0, "reference": "real", "most_requests": 960},
+            "16 %": {"share": 0.16, "reference": "simulated", "most_requests": 1600},
+            "16 %, small reference": {"share": 0.16, "reference": "real", "most_requests": 1600},
+            "0.8 %": {"share": 0.008, "reference": "simulated", "most_requests": 7040},
+        },
         "a_tick": 16,
         "sets": [
             "kv-swapped",
@@ -54,7 +59,6 @@ TRAFFIC: dict[str, Any] = {
             "code",
             "suffix",
         ],
-        "most_requests": {"template": 960, "0.16": 1600, "0.008": 7040},
         "instances": 3,
     },
     "nulls": {"hours": 4.0, "a_tick": 16},
@@ -65,7 +69,7 @@ TRAFFIC: dict[str, Any] = {
         "loops": 0.95,
         "auroc_low": 0.95,
         "template_ticks": 30,
-        "requests": {"0.16": 300, "0.008": 3500},
+        "requests": {"16 %": 300, "0.8 %": 3500},
         "false_alarms_over_expected": 1.0,
         "null_requests": 3000,
     },

@@ -81,8 +81,8 @@ def test_a_mixture_has_the_share_of_faulty_requests_that_it_says():
 
 def test_a_trial_without_alarm_counts_as_many_requests_as_were_sent():
     trials = [
-        {"arm": "outputs", "kind": "0.16", "first": None},
-        {"arm": "outputs", "kind": "0.16", "first": {"requests": 32}},
+        {"arm": "outputs", "kind": "16 %", "first": None},
+        {"arm": "outputs", "kind": "16 %", "first": {"requests": 32}},
     ]
     assert shares._requests(trials, "outputs").tolist() == [1600, 32]
 
