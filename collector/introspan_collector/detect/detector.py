@@ -88,12 +88,14 @@ class Detector:
             for finished in self._pieces.canaries.advance(int(now * 1e9)):
                 self._judge(finished, now)
             tick = self._pieces.ticks.close(now)
-            if tick is not None or now - self._updated_unix_seconds >= _BET_SECONDS:
+            # Of a clock that was set back nobody waits until it has caught up: what counts is how far off it is.
+            if tick is not None or abs(now - self._updated_unix_seconds) >= _BET_SECONDS:
                 self._updated_unix_seconds = now
                 self._update(self._nothing() if tick is None else tick.x, now)
             if tick is not None:
                 self._close_tick()
             self._announcer.announce(self.incidents.tick(now))
+            self._knowledge.sweep(now)
             self._grow(now)
 
     @property
@@ -191,18 +193,16 @@ class Detector:
     def _see(self, origin: Origin, adapter: str, sample: Sample) -> None:
         subject = Subject(origin.model, adapter)
         watches = self._knowledge.watches
-        watch = watches.get(subject)
-        if watch is None:
-            if len(watches) >= self._settings.subject_limit:
-                self.unwatched_requests += len(sample)
-                return
-            watch = watches[subject] = Watch(self._knowledge.limits)
+        if subject not in watches and len(watches) >= self._settings.subject_limit:
+            self.unwatched_requests += len(sample) if sample.kind is Kind.PROMPT else 0
+            return
+        watch = self._knowledge.hear(subject)
         if sample.kind is Kind.PROMPT:
             self._requests[subject] = self._requests.get(subject, 0) + len(sample)
         found = impossible(sample, origin.model, origin.replica, adapter)
         now = self._clock()
         # Once it is said, saying it for each of thousands of rows would only cost time.
-        if found and now - self._impossible.get(subject, -math.inf) >= _BET_SECONDS:
+        if found and abs(now - self._impossible.get(subject, -math.inf)) >= _BET_SECONDS:
             self._impossible[subject] = now
             self._take(impossible_finding(found, sample, now))
         is_healthy = subject not in self._knowledge.recoveries

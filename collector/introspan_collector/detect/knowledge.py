@@ -1,10 +1,11 @@
 """Evidence in, one state of everything out: the parts that there is one of, and what is known of each model."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from introspan_collector.detect import checkpoint
 from introspan_collector.detect.alarm import Alarm
@@ -17,6 +18,7 @@ from introspan_collector.detect.evidence import Evidence
 from introspan_collector.detect.finding import Exemplar, Subject
 from introspan_collector.detect.incidents import Incidents
 from introspan_collector.detect.recovery import Recovery, RecoverySettings
+from introspan_collector.detect.reference import State
 from introspan_collector.detect.roster import Roster
 from introspan_collector.detect.settings import DetectSettings
 from introspan_collector.detect.tick import Ticks, TickSettings
@@ -74,6 +76,9 @@ class Knowledge:
         self.recoveries: dict[Subject, Recovery] = {}
         self.exemplars: dict[Subject, list[Exemplar]] = {}
         self._followed = 0
+        self._heard: set[Subject] = set()
+        self._unheard: set[Subject] = set()
+        self._swept_unix_seconds: float | None = None
 
     def watch(self, subject: Subject) -> Watch:
         """That of a model and adapter. Raises ValueError for one that nothing was heard of."""
@@ -93,13 +98,42 @@ class Knowledge:
                 break
         self.follow()
         for one, at in zip(evidence, rows, strict=True):
-            self.pieces.ticks.add(at, one.cluster[:, None], one.x)
+            if at is not None:
+                self.pieces.ticks.add(at, one.cluster[:, None], one.x)
 
     def bet(self, evidence: Evidence) -> None:
         """Takes evidence that needs no clusters, because it is independent of what came before."""
         at = self.pieces.roster.rows(evidence)
         self.follow()
-        self.pieces.bets.add(at, evidence.x, evidence.bound)
+        if at is not None:
+            self.pieces.bets.add(at, evidence.x, evidence.bound)
+
+    def hear(self, subject: Subject) -> Watch:
+        """The watch of a model and adapter that requests came from; a new one for a new one."""
+        self._heard.add(subject)
+        if subject not in self.watches:
+            self.watches[subject] = Watch(self.limits)
+        return self.watches[subject]
+
+    def sweep(self, now: float) -> None:
+        """Once a day forgets streams, models and adapters of which nothing came for a day or two.
+
+        What has a frozen reference or an open incident is kept: floods of names that come once have neither.
+        """
+        if self._swept_unix_seconds is None or now < self._swept_unix_seconds:
+            self._swept_unix_seconds = now
+        if now - self._swept_unix_seconds < _DAY_SECONDS:
+            return
+        self._swept_unix_seconds = now
+        heard, self._heard = self._heard, set()
+        unheard = self.watches.keys() - heard - self.recoveries.keys()
+        for subject in unheard & self._unheard:
+            reference = self.watches[subject].reference
+            if reference is None or reference.state is not State.FROZEN:
+                del self.watches[subject]
+        self._unheard = unheard
+        self.pieces.roster.sweep()
+        self.follow()
 
     def remember(self, subject: Subject, exemplar: Exemplar) -> None:
         """Keeps a request if it is among those that are least like healthy ones."""
@@ -138,6 +172,15 @@ class Knowledge:
     def restore(self, state: bytes) -> None:
         """Takes up a snapshot's state; nothing must be known yet. Raises ValueError for one that it cannot read."""
         header, arrays = checkpoint.load(_WHAT, _VERSION, state)
+        try:
+            self._restore(header, arrays)
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"checkpoint of {_WHAT} is of another version ({error!r}): delete it to start anew"
+            ) from error
+
+    # Any: as checkpoint.load gives them.
+    def _restore(self, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         for name, piece in self.pieces.named().items():
             piece.restore(arrays[name].tobytes())
         roster = self.pieces.roster

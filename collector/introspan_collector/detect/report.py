@@ -141,7 +141,7 @@ class Report:
                 "streams": len(pieces.roster.streams),
                 "watched": len(state.watches),
                 "unwatched_requests": self._detector.unwatched_requests,
-                "dropped_values": pieces.ticks.dropped_values,
+                "dropped_values": pieces.ticks.dropped_values + pieces.roster.refused_values,
                 "refused_findings": pieces.incidents.refused_findings,
                 "foreign_canary_rows": pieces.canaries.foreign,
                 "threshold_log10": 0.0,

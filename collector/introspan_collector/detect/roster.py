@@ -15,6 +15,9 @@ _VERSION = 1
 _AT_ONCE = frozenset({"canary"})
 """Detectors whose every piece of evidence is a tick of its own."""
 
+MOST_STREAMS = 1 << 17
+"""As many as a tick can close in half a second; a replica of a model with 60 signals has 500."""
+
 _MOST_RECENT = 4096
 
 
@@ -30,15 +33,20 @@ class _Recent(NamedTuple):
 class Roster:
     """Every stream that evidence was given for, in blocks that come and go together; version counts the changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_streams: int = MOST_STREAMS) -> None:
         self.version = 0
+        self.refused_values = 0
+        """Values of evidence on streams beyond most_streams."""
+        self._most_streams = most_streams
         self._blocks: dict[tuple[Stream, ...], tuple[NDArray[np.float64], bool]] = {}
         self._first: dict[tuple[Stream, ...], int] = {}
         # The hash of hundreds of names takes longer than the evidence: the same tuple, given again, is known by its id.
         self._recent: dict[int, _Recent] = {}
+        self._used: set[tuple[Stream, ...]] = set()
+        self._idle: set[tuple[Stream, ...]] = set()
 
-    def rows(self, evidence: Evidence, *, tickets_only: bool = False) -> NDArray[np.intp]:
-        """Rows of a block's streams; one that is new, or whose bounds have changed, is taken up.
+    def rows(self, evidence: Evidence, *, tickets_only: bool = False) -> NDArray[np.intp] | None:
+        """Rows of a block's streams; one that is new, or whose bounds have changed, is taken up; None without room.
 
         tickets_only: it must not page, as nothing that a provisional reference says may.
         """
@@ -47,6 +55,10 @@ class Roster:
         if recent is not None and recent.tickets_only == tickets_only and np.array_equal(recent.bound, bound):
             return recent.rows
         known = self._blocks.get(streams)
+        if known is None and sum(map(len, self._blocks)) + len(streams) > self._most_streams:
+            self.refused_values += int(np.count_nonzero(~np.isnan(evidence.x)))
+            return None
+        self._used.add(streams)
         if known is None or known[1] != tickets_only or not np.array_equal(known[0], bound):
             self._blocks[streams] = (bound, tickets_only)
             self._renumber()
@@ -64,6 +76,18 @@ class Roster:
             for block in self._blocks
             if (block[0].model, block[0].adapter) == (model, adapter) and block[0].detector in detectors
         ]
+        for block in gone:
+            del self._blocks[block]
+        if gone:
+            self._renumber()
+
+    def sweep(self) -> None:
+        """Forgets blocks without evidence since the sweep before the last one: of replicas that are gone."""
+        used, self._used = self._used, set()
+        self._recent.clear()  # so that whatever is given again is noticed again
+        unused = self._blocks.keys() - used
+        gone = unused & self._idle
+        self._idle = unused - gone
         for block in gone:
             del self._blocks[block]
         if gone:

@@ -1,5 +1,6 @@
 """What the detectors are told: how often they may be wrong, and how much traffic they want to see first."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -26,6 +27,8 @@ class DetectSettings:
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be finite, got {getattr(self, name)}: give a number")
             if name not in ("enabled", "frozen_hours") and getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         if self.frozen_hours < 0:

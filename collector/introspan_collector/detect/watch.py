@@ -19,6 +19,12 @@ _VERSION = 3
 
 _BUILDERS = 3
 _RESAVE = 1.05
+_SUCCESSION_SECONDS = 300.0
+"""So long nothing must have come from what the reference is of, before another takes its place by itself.
+
+While a deploy rolls, both are served: taking one reference and then the other would drop the evidence each time.
+"""
+
 _REFIT = 2.0
 """A provisional reference is fitted anew when so many times its clusters have come."""
 
@@ -43,6 +49,8 @@ class Watch:
         self._yardstick: Yardstick | None = None
         self._served: Identity | None = None
         self._due_clusters: int | None = None
+        self._is_heard = False
+        self._present_unix_seconds: float | None = None
 
     @property
     def reference(self) -> Reference | None:
@@ -73,6 +81,7 @@ class Watch:
         """Takes requests of one kind. is_healthy: nothing is the matter, so that they may enter a reference."""
         self._served = identity
         reference = self.reference
+        self._is_heard |= reference is not None and reference.identity == identity
         is_accepted = self._due_clusters is not None
         if is_accepted or (is_healthy and (reference is None or self._is_wanted(identity, reference))):
             self._builder(identity).add(sample)
@@ -134,6 +143,7 @@ class Watch:
         may_succeed: a reference of another identity may take the place of the present one, because the canary found
         the two equivalent.
         """
+        may_succeed = self._is_gone(now_unix_seconds) and may_succeed
         for identity, builder in self._builders.items():
             progress = builder.progress()
             present = self.reference
@@ -146,16 +156,7 @@ class Watch:
                 self._objections[identity] = builder.objections(canaries_clean=canaries_clean)
                 if self._objections[identity]:
                     state = State.PROVISIONAL
-            if self._due_clusters is not None:
-                is_better = progress.counts.clusters >= self._due_clusters
-            else:
-                is_better = (
-                    present is None
-                    or present.identity != identity
-                    or state is not present.state
-                    or progress.counts.clusters >= _REFIT * present.counts.clusters
-                )
-            if is_better and canaries_clean:
+            if canaries_clean and self._is_better(identity, state, progress.counts.clusters):
                 return self._take(builder.reference(state, int(now_unix_seconds)))
         return None
 
@@ -224,12 +225,31 @@ class Watch:
 
     def _take(self, reference: Reference) -> Reference:
         self._yardstick = Yardstick(reference)
-        self._due_clusters = None
+        self._due_clusters = self._present_unix_seconds = None
         if reference.state is State.FROZEN:
             self._builders.clear()
             self._objections.clear()
             self._snapshots.clear()
         return reference
+
+    def _is_better(self, identity: Identity, state: State, clusters: int) -> bool:
+        present = self.reference
+        if self._due_clusters is not None:
+            return clusters >= self._due_clusters
+        return (
+            present is None
+            or present.identity != identity
+            or state is not present.state
+            or clusters >= _REFIT * present.counts.clusters
+        )
+
+    def _is_gone(self, now_unix_seconds: float) -> bool:
+        """Whether what the reference is of is served no longer, or people accepted what is."""
+        last = self._present_unix_seconds
+        if last is None or now_unix_seconds < last or self._is_heard:
+            last = self._present_unix_seconds = now_unix_seconds
+        self._is_heard = False
+        return self._due_clusters is not None or now_unix_seconds - last >= _SUCCESSION_SECONDS
 
     def _is_wanted(self, identity: Identity, reference: Reference) -> bool:
         return reference.identity != identity or reference.state is State.PROVISIONAL
