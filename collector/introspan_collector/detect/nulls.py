@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from introspan_collector.detect.evidence import Evidence, Stream
 from introspan_collector.detect.sample import Sample
 from introspan_wire.codec import Schema, SegmentTable
-from introspan_wire.signals import SEGMENT_TOKENS, Statistic
+from introspan_wire.signals import Statistic
 
 PIT = "sampler.pit"
 IMPOSSIBLE = {
@@ -24,32 +24,23 @@ IMPOSSIBLE = {
 
 _TAIL = 0.05
 _SIDES = ("low", "high", "up", "down")
-_TOKENS = np.array(SEGMENT_TOKENS, np.float64)
 _BOUND = np.array([_TAIL, _TAIL, 0.5, 0.5])
 
 
 def uniformity(
     table: SegmentTable, rows: NDArray[np.intp], model: str, replica: str, adapter: str
 ) -> Evidence:
-    """X = 1{U < .05}, 1{U > .95}, U and 1 − U of one token of each segment of a table: of all, where all were measured.
+    """X = 1{U < .05}, 1{U > .95}, U and 1 − U of the first token that was measured of each segment of a table.
 
     All segments count, and need no clusters: each U is uniform whatever was drawn before. But a segment ends where
-    an end of text was drawn, by one of those same U: so the token is the first that was measured, and a mean over k of
-    the K tokens that the segment might have had is weighed by k/K. Any of those that came, or their plain mean, would
-    deviate in a healthy server, whose answers end when likely tokens are drawn.
+    an end of text was drawn, by one of those same U. Which token is the first is known before; how many come is not,
+    so a mean over those that came, or a choice among them, deviates in a healthy server.
     """
-    one, mean = _columns(table.schema)
-    nothing = np.full(len(rows), np.nan)
-    u = nothing if one is None else table.values[rows, one].astype(np.float64)
+    place = _column(table.schema)
+    u = np.full(len(rows), np.nan) if place is None else table.values[rows, place].astype(np.float64)
     tails = [np.where(np.isnan(u), np.nan, beyond) for beyond in (u < _TAIL, u > 1 - _TAIL)]
-    level = u
-    if mean is not None:
-        tokens = table.token_count[rows].astype(np.float64)
-        planned = _TOKENS[np.clip(table.segment_index[rows], 1, len(_TOKENS)).astype(np.intp) - 1]
-        weighed = 0.5 + (table.values[rows, mean] - 0.5) * (tokens / planned)
-        level = np.where(table.measured_count[rows] == table.token_count[rows], weighed, u)
-    x = np.stack([*tails, level, 1 - level], axis=1)
-    # float32 may round a mean past 1.
+    x = np.stack([*tails, u, 1 - u], axis=1)
+    # float32 may round a sum past 1.
     return Evidence(_streams(model, replica, adapter), _BOUND, np.clip(x, 0.0, 1.0), table.cluster_key[rows])
 
 
@@ -59,10 +50,10 @@ def _streams(model: str, replica: str, adapter: str) -> tuple[Stream, ...]:
 
 
 @lru_cache(maxsize=256)
-def _columns(schema: Schema) -> tuple[int | None, int | None]:
-    """Places of one token's value, and of the mean over a decoded segment's."""
+def _column(schema: Schema) -> int | None:
+    """Place of the first token's value."""
     place = {column.statistic: i for i, column in enumerate(schema.columns) if column.signal == PIT}
-    return place.get(Statistic.FIRST, place.get(Statistic.LAST)), place.get(Statistic.MEAN)
+    return place.get(Statistic.FIRST, place.get(Statistic.LAST))
 
 
 def impossible(sample: Sample, model: str, replica: str, adapter: str) -> list[tuple[Stream, int]]:
