@@ -72,7 +72,11 @@ class Pipeline:
             branches,
             log_end=lambda: self._appender.end,
             grown=self._committer.grown,
-            upkeep={"archive": self._archive.flush_due, "detect": self._detector.advance},
+            upkeep={
+                "archive": self._archive.flush_due,
+                "detect": self._detector.advance,
+                "checkpoint": self._save_decisions,
+            },
             save=self._save,
             save_seconds=settings.checkpoint.interval_seconds,
         )
@@ -240,9 +244,13 @@ class Pipeline:
 
     def _save(self, offset: int) -> None:
         for checkpoint in self._checkpoints:
-            # What people decided is in no log that could be read again.
-            decided = checkpoint.consumer is self._detector and self._detector.decided
-            checkpoint.save(offset, at_once=self._draining or decided)
+            checkpoint.save(offset, at_once=self._draining)
+
+    def _save_decisions(self) -> None:
+        """What people decided is in no log that could be read again."""
+        for checkpoint in self._checkpoints:
+            if checkpoint.consumer is self._detector and self._detector.decided:
+                checkpoint.save(self._reader.offset, at_once=True)
 
 
 def _lock(settings: Settings) -> IO[str]:

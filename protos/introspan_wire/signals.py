@@ -237,8 +237,8 @@ _ALL = (
     Signal(
         "output.nonfinite",
         (),
-        "count of NaN and ±Inf in the raw logits, before any mask",
-        "Logits that are not numbers.",
+        "count of NaN and +Inf in the raw logits, before any mask; all of them where all are −Inf",
+        "Logits that are not numbers. −Inf alone is how a model's own head masks tokens.",
         "{value}",
         0.0,
         _INF,

@@ -224,7 +224,7 @@ def _output(logits: Float, delivered: NDArray[np.int64]) -> dict[str, Float]:
         "output.entropy": -terms.sum(axis=-1),
         "output.margin": two[:, 1] - two[:, 0],
         "output.logprob": np.log(p[row, delivered]),
-        "output.nonfinite": (~np.isfinite(logits)).sum(axis=-1).astype(np.float64),
+        "output.nonfinite": (np.isnan(logits) | np.isposinf(logits)).sum(axis=-1).astype(np.float64),
     }
 
 

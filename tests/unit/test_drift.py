@@ -112,8 +112,8 @@ def ranked(rng, shift=0.0, requests=(20, 40, 9), count=300):
         for i, n in enumerate(requests):
             replicas.add(f"r{i}", rng.uniform(size=(n, 2)) ** (1 / (1 + shift * (i == 1))))
         found = list(replicas.tick(tick))
-        assert all((evidence.bound == 1 / len(requests)).all() for evidence in found)
-        highest.append([evidence.x[0, 0] for evidence in found])
+        assert all((evidence.bound == 1 / 64).all() for evidence in found)
+        highest.append([evidence.x[0, 0] * 64 / len(requests) for evidence in found])
     return np.mean(highest, axis=0)
 
 

@@ -76,8 +76,14 @@ class Model:
         return [rows.position.tolist() for rows in self.handed_on]
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("where", ["stream", "logits"])
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        *(("stream", value) for value in (math.nan, math.inf, -math.inf)),
+        # −Inf among logits is how a model masks tokens.
+        *(("logits", value) for value in (math.nan, math.inf)),
+    ],
+)
 def test_rows_with_a_value_that_is_not_finite_do_not_wait(where, value):
     model = Model()
     model.begin("a", "b")

@@ -38,6 +38,7 @@ from introspan_wire.signals import Kind
 _GROW_SECONDS = 10.0
 _CANARY_SECONDS = 3600.0
 _BET_SECONDS = 1.0
+_CLEAN_ROUNDS = 10
 
 
 class Still(NamedTuple):
@@ -76,7 +77,7 @@ class Detector:
             # A request's prompt row says which class its decoded rows belong to.
             tables = sorted(batch.tables, key=lambda table: table.schema.kind is not Kind.PROMPT)
             for table in tables:
-                for adapter, sample in samples(table):
+                for adapter, sample in samples(table, batch.received_unix_nano):
                     self._see(batch.origin, adapter, sample)
                 if table.schema.kind in KINDS:
                     self._see_sampler(batch.origin, table)
@@ -187,6 +188,7 @@ class Detector:
         self._requests: dict[Subject, int] = {}
         self._impossible: dict[Subject, float] = {}
         self._looked: dict[Subject, float] = {}
+        self._deviating: set[str] = set()  # models whose canary deviates
         self.unwatched_requests = 0
         """Requests of models and adapters beyond subject_limit."""
 
@@ -205,11 +207,17 @@ class Detector:
         if found and abs(now - self._impossible.get(subject, -math.inf)) >= _BET_SECONDS:
             self._impossible[subject] = now
             self._take(impossible_finding(found, sample, now))
-        is_healthy = subject not in self._knowledge.recoveries
+        is_healthy = self._is_healthy(subject)
         seen = watch.see(Identity.of(origin, adapter), sample, origin.replica, is_healthy=is_healthy)
         self._knowledge.add(seen.evidence, tickets_only=watch.is_provisional)
         if seen.exemplar is not None:
             self._knowledge.remember(subject, seen.exemplar)
+
+    def _is_healthy(self, subject: Subject) -> bool:
+        """Whether nothing is the matter with a model and adapter, nor with the model that the adapter is on."""
+        recoveries = self._knowledge.recoveries
+        about = Subject(subject.model, "")
+        return subject not in recoveries and about not in recoveries and subject.model not in self._deviating
 
     def _see_sampler(self, origin: Origin, table: SegmentTable) -> None:
         adapters = np.array(table.adapter)
@@ -237,8 +245,10 @@ class Detector:
             for alarm in detector.update(x, now, growth):
                 self._take(self._finding(alarm, copy))
         self._requests.clear()
-        if not np.isnan(x).all():
-            self._knowledge.exemplars.clear()
+        # Those of other models wait for their own ticks.
+        streams = self._pieces.roster.streams
+        for row in np.flatnonzero(~np.isnan(x)).tolist():
+            self._knowledge.exemplars.pop(Subject(streams[row].model, streams[row].adapter), None)
 
     def _finding(self, alarm: Alarm, copy: Copy) -> Finding:
         subject = Subject(alarm.model, alarm.adapter)
@@ -268,8 +278,16 @@ class Detector:
             self._knowledge.add((evidence,))
         moved = found.deviates and not found.equivalent
         state = Canary.MOVED if moved else Canary.STILL
-        report = CanaryReport(finished.model, finished.replica, state, now, found.place if moved else "")
+        at = finished.time_unix_nano / 1e9  # not now: rounds of the log may be read again after a restart
+        report = CanaryReport(finished.model, finished.replica, state, at, found.place if moved else "")
         self._announcer.announce(self.incidents.hear(report, now))
+        clean = not any(one.deviates for one in self._last_canaries(finished.model, now))
+        (self._deviating.discard if clean else self._deviating.add)(finished.model)
+        if clean:
+            # Where there is no traffic, clean rounds stand for it: else an incident of a canary would never end.
+            subject = Subject(finished.model, "")
+            stands_for = math.ceil(self._settings.quiet_requests / _CLEAN_ROUNDS)
+            self._requests[subject] = self._requests.get(subject, 0) + stands_for
         if finished.pages:
             self._take(canary_finding(finished, found, now))
 
@@ -284,10 +302,12 @@ class Detector:
         if subject in self._knowledge.recoveries and watch.accepting is None:
             return
         found = self._last_canaries(subject.model, now)
+        # Without a canary nothing says that another model is as good as the one before: people do.
+        compared = bool(found) and all(one.equivalent or not one.deviates for one in found)
         reference = watch.grow(
             now,
             canaries_clean=not any(one.deviates for one in found),
-            may_succeed=all(one.equivalent or not one.deviates for one in found),
+            may_succeed=compared,
         )
         if reference is not None:
             self._decisions.take_up(subject, now)

@@ -3,11 +3,14 @@
 A bet on the maximum mean discrepancy (Shekhar & Ramdas, arXiv 2112.09162) with random Fourier features (Rahimi & Recht
 2007): φ(z) = r^{−1/2}[cos Ωz; sin Ωz], Ω Gaussian of the inverse median distance, so ‖φ‖ = 1. s = ⟨φ(z) − φ̄_class, ŵ⟩,
 where ŵ is the direction in which the ticks before deviated: it is known before z, so healthy requests have
-E[s | past] ≤ ‖E φ − φ̄_class‖ ≤ ε, ε the 1 − δ quantile of ‖φ̄* − φ̄_class‖ over bootstrapped references.
+E[s | past] ≤ ‖E φ − φ̄_class‖ ≤ ε, ε the 1 − δ/(classes · kinds) quantile of ‖φ̄* − φ̄_class‖ over bootstrapped
+references.
 
 X = ½ + clip(s, ±c)/2c. Clipping below raises the mean by E[(−s − c)⁺] ≤ E[s²]/4c ≤ (λ + ε²)/4c, λ the largest
 eigenvalue of the covariance of φ. Hence m = ½ + (ε + (λ + ε²)/4c)/2c.
 """
+
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,13 +51,15 @@ class Drift:
         count = int(max(population.class_id.max(initial=NO_CLASS), NO_CLASS)) + 1
         self._mean = np.full((count + 1, 2 * FREQUENCIES), np.nan)  # the last: of unknown class
         epsilon, spread = 0.0, 0.0
+        # All classes and kinds together are wrong for one reference in a hundred.
+        chance = CHANCE / ((count + 1) * len(reference.populations))
         for class_id in range(NO_CLASS, count):
             rows = z if class_id == NO_CLASS else z[population.class_id == class_id]
             rows = rows[np.isfinite(rows).all(axis=1)]
             if len(rows) >= _FEWEST:
                 features = self._features(rows)
                 self._mean[class_id] = features.mean(axis=0)
-                epsilon = max(epsilon, _bootstrap(features, rng))
+                epsilon = max(epsilon, _bootstrap(features, chance, rng))
                 spread = max(spread, float(np.linalg.eigvalsh(np.cov(features.T))[-1]))
         bias = (spread + epsilon**2) / (4 * CLIP)
         self._bound = np.array([min(1.0, 0.5 + (epsilon + bias) / (2 * CLIP))])
@@ -122,9 +127,12 @@ def _frequencies(z: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np
     return np.asarray(rng.standard_normal((z.shape[1], FREQUENCIES)) / np.sqrt(scale))
 
 
-def _bootstrap(features: NDArray[np.float64], rng: np.random.Generator) -> float:
-    """The 1 − δ quantile of ‖φ̄* − φ̄‖; rows are of different clusters each, so rows are what is drawn."""
+def _bootstrap(features: NDArray[np.float64], chance: float, rng: np.random.Generator) -> float:
+    """The 1 − chance quantile of ‖φ̄* − φ̄‖; rows are of different clusters each, so rows are what is drawn.
+
+    Of a norm of many nearly normal components, which is nearly normal itself: so few draws say how far out it may be.
+    """
     n = len(features)
     weights = rng.multinomial(n, np.full(n, 1 / n), size=_DRAWS) / n
     apart = np.linalg.norm(weights @ features - features.mean(axis=0), axis=1)
-    return float(np.quantile(apart, 1 - CHANCE))
+    return float(apart.mean() + NormalDist().inv_cdf(1 - chance) * apart.std())

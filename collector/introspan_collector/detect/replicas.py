@@ -2,9 +2,10 @@
 
 Inside its cell of the reference a request has the same distribution of U wherever it is served, so replicas need not
 serve the same mixture. At a tick each replica's mean of U over equally many requests is ranked: while all are alike,
-each is the highest with probability 1/R, so X = 1{highest} and 1{lowest}, m = 1/R exactly, whatever the reference
-is. Ties are broken at random. Affinity of tenants to replicas is not: a router that sends whole tenants to one
-replica makes it differ in what a class does not hold.
+each is the highest with probability 1/R exactly, whatever the reference is. How many replicas have enough requests
+changes from tick to tick, so X = 1{highest} · R/64 and 1{lowest} · R/64, whose mean is m = 1/64 for every R: as
+λ = c/m, the bet is the same. Ties are broken at random. Affinity of tenants to replicas is not: a router that sends
+whole tenants to one replica makes it differ in what a class does not hold.
 """
 
 from collections.abc import Callable, Iterator
@@ -55,8 +56,9 @@ class Replicas:
         means = np.stack([u[:equal].mean(axis=0) for u in enough.values()])
         broken = means + self._rng.uniform(0.0, 1e-12, means.shape)
         x = np.stack([_is_extreme(broken, np.argmax), _is_extreme(broken, np.argmin)], axis=1)
+        x *= len(enough) / _MOST_REPLICAS
         x[:, :, np.isnan(means).any(axis=0)] = np.nan
-        bound = np.full(2 * len(self._names), 1.0 / len(enough))
+        bound = np.full(2 * len(self._names), 1.0 / _MOST_REPLICAS)
         for replica, row in zip(enough, x, strict=True):
             yield Evidence(self._streams_of(replica), bound, row.reshape(1, -1), np.array([tick], np.uint64))
 

@@ -10,6 +10,9 @@ from introspan_collector.detect.evidence import Stream
 from introspan_collector.detect.finding import Copy, Exemplar, Finding
 from introspan_collector.detect.sample import Sample
 
+CONSISTENCY = "consistency.reprefill"
+"""What a canary is about that differs from itself: computed twice, once from the cache or while decoding."""
+
 _CARRIERS = 16
 
 
@@ -30,7 +33,9 @@ def impossible_finding(found: Sequence[tuple[Stream, int]], sample: Sample, now:
 
 def canary_finding(finished: Round, found: Comparison, now: float) -> Finding:
     """What is told of a canary that pages; found is the comparison of its last round."""
-    stream = Stream(finished.model, finished.replica, "", "canary", "", DISTANCE, -1, "high")
+    is_twice = found.consistency_ratio >= found.ratio
+    detector, signal = ("consistency", CONSISTENCY) if is_twice else ("canary", DISTANCE)
+    stream = Stream(finished.model, finished.replica, "", detector, "", signal, -1, "high")
     level = math.log10(max(found.ratio / PAGE_RATIO, 1.0))
     alarm = Alarm(finished.model, "", now, level, math.inf, (Carrier(stream, 1.0),))
     place = f", beginning at {found.place}" if found.place else ""

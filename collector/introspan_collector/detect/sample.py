@@ -33,7 +33,7 @@ class Sample:
     features: float32 [n, len(names)] of every signal that means something compared with a reference; counts:
     float32 [n, len(count_names)] of signals that should be zero, or rare; pit: float32 [n]; projection: float32
     [n, len(projection_layers) · 32]; length: tokens attended at the row; seed: uint64 [n], uniform by hash of the
-    request; cluster, request_id, trace_id and time as in the table.
+    request; cluster, request_id and trace_id as in the table; time of receipt.
     """
 
     kind: Kind
@@ -74,8 +74,10 @@ class Sample:
         )
 
 
-def samples(table: SegmentTable) -> Iterator[tuple[str, Sample]]:
+def samples(table: SegmentTable, received_unix_nano: int | None = None) -> Iterator[tuple[str, Sample]]:
     """The requests of a table by adapter, those segments left out that were not chosen.
+
+    Their time is that of receipt, where it is given: a producer's wrong clock makes no reference older than it is.
 
     A request gives its prompt row and one decoded segment: the first, second, third or fourth with probability
     1/2, 1/4, 1/8, 1/8. Further segments resemble the first, so they would count the same evidence twice.
@@ -90,7 +92,7 @@ def samples(table: SegmentTable) -> Iterator[tuple[str, Sample]]:
     for adapter in sorted(set(table.adapter)):
         rows = np.flatnonzero(chosen & (adapters == adapter))
         if rows.size:
-            yield adapter, _sample(table, seed, rows)
+            yield adapter, _sample(table, seed, rows, received_unix_nano)
 
 
 def uniform(seed: NDArray[np.uint64], purpose: int) -> NDArray[np.float64]:
@@ -147,7 +149,9 @@ def _is_count(signal: str) -> bool:
     return signal == "output.repetition" or CATALOGUE[signal].decoded == (Statistic.SUM,)
 
 
-def _sample(table: SegmentTable, seed: NDArray[np.uint64], rows: NDArray[np.intp]) -> Sample:
+def _sample(
+    table: SegmentTable, seed: NDArray[np.uint64], rows: NDArray[np.intp], received_unix_nano: int | None
+) -> Sample:
     plan = _plan(table.schema)
     values = table.values[rows]
     features: NDArray[np.float32] = np.zeros((len(rows), 0), np.float32)
@@ -157,6 +161,9 @@ def _sample(table: SegmentTable, seed: NDArray[np.uint64], rows: NDArray[np.intp
         features /= sizes.astype(np.float32)
     pit = values[:, plan.pit[0]] if plan.pit.size else np.full(len(rows), np.nan, np.float32)
     first = table.token_start[rows].astype(np.int64)
+    times = table.time_unix_nano[rows]
+    if received_unix_nano is not None:
+        times = np.full_like(times, received_unix_nano)
     return Sample(
         table.schema.kind,
         plan.names,
@@ -171,7 +178,7 @@ def _sample(table: SegmentTable, seed: NDArray[np.uint64], rows: NDArray[np.intp
         table.cluster_key[rows],
         tuple(table.request_id[row] for row in rows.tolist()),
         table.trace_id[rows],
-        table.time_unix_nano[rows],
+        times,
     )
 
 

@@ -13,7 +13,7 @@ from introspan_collector.expose.sources import Sources
 
 def build(sources: Sources) -> Starlette:
     """The application. Handlers that take long, and all that change something, run off the event loop."""
-    calls = Calls(sources.http_token)
+    calls = Calls(sources.http_token, sources.ready)
 
     def metrics(request: Request) -> Response:
         body, content_type = render(sources, request.headers.get("accept", ""))

@@ -30,10 +30,14 @@ _B = TypeVar("_B", bound=Body)
 
 
 class Calls:
-    """Lets in who has the token, where there is one. Each action runs off the event loop."""
+    """Lets in who has the token, where there is one. Each action runs off the event loop.
 
-    def __init__(self, token: str | None) -> None:
+    While the collector is not ready, nothing is changed: what it does not save any more it must not promise.
+    """
+
+    def __init__(self, token: str | None, ready: Callable[[], bool]) -> None:
         self._expected = None if token is None else f"Bearer {token}".encode()
+        self._ready = ready
 
     async def with_json(self, request: Request, form: type[_B], act: Callable[[_B], Answer]) -> JSONResponse:
         """What act answers to the JSON of a request."""
@@ -72,6 +76,8 @@ class Calls:
             return refusal(RefusedError(409, request.url.path, "", str(error)))
 
     def _let_in(self, request: Request) -> None:
+        if not self._ready():
+            raise RefusedError(503, request.url.path, "", "the collector is starting or stopping: call again")
         if self._expected is None:
             return
         given = request.headers.get("authorization", "")

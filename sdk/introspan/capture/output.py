@@ -68,4 +68,6 @@ class Vocabulary:
 
 
 def _count_nonfinite(logits: NDArray[np.float32]) -> int:
-    return logits.size - int(np.count_nonzero(np.isfinite(logits)))
+    """NaN and +Inf. −Inf is how a model's head masks tokens; but if all are masked, none can be drawn."""
+    wrong = int(np.count_nonzero(np.isnan(logits) | np.isposinf(logits)))
+    return wrong or (logits.size if bool(np.isneginf(logits).all()) else 0)

@@ -62,14 +62,14 @@ class OutputProbe:
         self._arriving = []
 
     def not_finite(self) -> list[int]:
-        """Which rows of the step that was delivered last have a NaN or ±Inf among their raw logits."""
+        """Which rows of the step that was delivered last have a NaN or +Inf among their raw logits."""
         if not self._delivered:
             return []
         sums = self._logits[len(self._rows) - len(self._delivered) : len(self._rows)].sum(
             dim=1, dtype=torch.float32
         )
         totals = zip(self._delivered, sums.tolist(), strict=True)
-        return [row for row, total in totals if not math.isfinite(total)]
+        return [row for row, total in totals if math.isnan(total) or total == math.inf]
 
     def abandon(self) -> None:
         """Forgets the logits that were kept last, for which no tokens were delivered."""
