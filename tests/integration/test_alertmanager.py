@@ -140,6 +140,17 @@ def test_a_ticket_that_becomes_a_page_is_one_alert_of_the_new_severity(tmp_path,
         eventually(lambda: not peer.alerts(model="escalates"))
 
 
+def test_a_ticket_that_becomes_a_page_while_it_is_told_leaves_no_ticket_behind(tmp_path, peer):
+    with notifying(tmp_path, peer.url, resend_seconds=60.0) as notifier:
+        for i in range(20):
+            case = Case(f"hurried-{i}")
+            notifier.put(case.opened())
+            time.sleep(0.002 * i)  # before, while and after the ticket is on its way
+            notifier.put(case.opened(Copy.PAGE))
+        for i in range(20):
+            eventually(lambda i=i: peer.alert(model=f"hurried-{i}")["labels"]["severity"] == "critical", 10.0)
+
+
 def test_an_outage_of_alertmanager_delays_alerts_and_loses_none(
     tmp_path, alertmanager_program, free_port, receiver
 ):

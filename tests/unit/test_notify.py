@@ -100,6 +100,17 @@ def test_one_that_was_never_told_and_is_superseded_is_not_told_at_all(box):
     assert notices(due(box)) == [told(severity=Severity.CRITICAL)]
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_one_that_is_superseded_on_its_way_is_ended_whether_or_not_it_arrived(box, is_answered):
+    box.put(told(), now=0.0)
+    sent = due(box)
+    box.put(told(severity=Severity.CRITICAL, at=101.0), now=0.0)
+    box.delivered("t", sent, again=60.0) if is_answered else box.failed("t", sent)
+    ended, lasting = sorted(due(box), key=lambda letter: letter.notice.severity, reverse=True)
+    assert (ended.notice.severity, ended.told, ended.over) == (Severity.WARNING, True, True)
+    assert (lasting.notice.severity, lasting.over) == (Severity.CRITICAL, False)
+
+
 def test_targets_are_told_apart(tmp_path):
     box = outbox(tmp_path, a=by_labels, b=by_incident)
     box.put(told(), now=0.0)

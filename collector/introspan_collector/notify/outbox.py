@@ -71,6 +71,8 @@ class Outbox:
                     self._drop(target, letter, "expired")
             waiting = [letter for letter in letters.values() if letter.due <= now]
             waiting.sort(key=lambda letter: (letter.failures, letter.notice.updated_unix_seconds))
+            for letter in waiting[:most]:
+                letter.sent = True
             return [replace(letter) for letter in waiting[:most]]
 
     def next_due(self, target: str) -> float:
@@ -149,10 +151,11 @@ class Outbox:
     def _supersede(self, target: str, letter: Letter, now_unix_seconds: float, due: float) -> None:
         if letter.over:
             return
-        if not letter.told:
+        if not letter.told and not letter.sent:
             del self._letters[target][letter.key]
             self._storage.forget(target, letter.key)
             return
+        letter.told = True  # or may be, by a call that is under way: to end what nobody knows does no harm
         ended = max(now_unix_seconds, letter.notice.started_unix_seconds)
         over = replace(letter.notice, ended_unix_seconds=ended, updated_unix_seconds=now_unix_seconds)
         _renew(letter, over, due)
