@@ -7,6 +7,7 @@ import pytest
 
 from introspan_collector.detect.canary import ARCHITECTURE, EMBEDDING, HEAD, PAGE_RATIO, TEXT, compare
 from introspan_collector.detect.canary_baseline import build, rounding
+from introspan_collector.detect.canary_place import steps_of
 from tests.canary_rounds import LAYERS, Fault, Model, without_states
 
 DTYPES = ("float32", "bfloat16")
@@ -198,3 +199,11 @@ def test_two_ways_to_compute_a_token_may_differ_as_they_always_have():
     baseline = build(model.rounds(64, fault=always))
     assert not found(model, baseline, always).deviates
     assert found(model, baseline, Fault(cache=1e-1)).consistency_ratio > PAGE_RATIO
+
+
+def test_a_step_is_what_a_layer_adds_to_the_projected_stream():
+    h = np.random.default_rng(0).normal(size=(5, 32)) * np.array([[1.0], [2.0], [3.0], [3.0], [40.0]])
+    rms = np.sqrt(np.mean(h**2, axis=1, keepdims=True))
+    states = np.concatenate([h / rms, np.sqrt(32) * np.log(rms)], axis=1)
+    expected = np.diff(h, axis=0, prepend=0.0) / rms
+    assert steps_of(states, states) == pytest.approx(expected)
