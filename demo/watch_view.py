@@ -95,7 +95,8 @@ def evidence_table(seen: Watched, *, is_wide: bool) -> RenderableType:
         if detector in seen.levels:
             table.add_row(detector, *_levels(seen.levels[detector]), Text(compares if is_wide else "", "dim"))
     state = {"none": "none yet"}.get(seen.reference, seen.reference)
-    words = f"reference: {state}   canary: {seen.canary or 'no baseline yet'}"
+    canary = seen.canary or ("is being asked" if seen.has_canary else "no baseline yet")
+    words = f"reference: {state}   canary: {canary}"
     if seen.differences:
         words += "\nnot compared with the reference, because what is served differs: " + "; ".join(
             seen.differences

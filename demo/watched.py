@@ -124,7 +124,8 @@ def _incident(one: dict[str, Any]) -> Incident:
         verdict=triage["verdict"],
         reasons=tuple(triage["reasons"]),
         layer=one["layer"],
-        sentences=tuple(clue["sentence"] for clue in one["evidence"]),
+        # The copy that pages says the same as the copy that raises tickets.
+        sentences=tuple(dict.fromkeys(clue["sentence"] for clue in one["evidence"])),
         exemplars=tuple(
             Exemplar(item["request_id"], item["trace_id"], item["feature"]) for item in one["exemplars"]
         ),

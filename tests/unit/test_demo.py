@@ -206,7 +206,7 @@ _WATCHED = {
                 "severity": "critical",
                 "triage": {"verdict": "model or engine", "reasons": ["The canary moved."]},
                 "layer": "layer 17",
-                "evidence": [{"sentence": "The canary is 90 times as far off as chance explains."}],
+                "evidence": [{"sentence": "The canary is 90 times as far off as chance explains."}] * 2,
                 "exemplars": [{"request_id": "chatcmpl-7", "trace_id": "ab12", "feature": "log rms"}],
                 "guarantee": "A rule.",
                 "resolution": "",
@@ -243,6 +243,7 @@ def test_screen_shows_what_is_done_and_the_incident_with_triage_layer_and_a_requ
     ):
         assert shown in text, shown
     assert "bank" not in text, "another model's evidence"
+    assert text.count("90 times") == 1, "tickets and pages say the same"
 
 
 def test_screen_says_how_far_the_reference_is_and_that_limits_are_small():
