@@ -99,14 +99,10 @@ def report(found: Sequence[Found], greedy: Sequence[Cell], looped: loops.Loops) 
             delivered = measures["delivered"] / measures["measured"]
             rows.append(
                 [
-                    at,
-                    way,
-                    len(some),
-                    _quantiles(first),
-                    _quantiles(page),
+                    at, way, len(some), _quantiles(first), _never(some, "first"), _quantiles(page), _never(some, "page"),
                     float(np.median(first) * delivered),
                 ]
-            )
+            )  # fmt: skip
             target = TRAFFIC["targets"]["sampled_tokens"].get(str(at))
             if target is not None and way == _SAMPLER["claimed_way"]:
                 claims.append(

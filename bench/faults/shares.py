@@ -22,6 +22,7 @@ from bench.faults.workplace import Workplace
 _SEED: int = TRAFFIC["seed"]
 _POPULATION = TRAFFIC["population"]
 _CONTROL = "control: held back, healthy"
+_TEMPLATE = "template"
 _ARMS = ("outputs", "with internals")
 # Any: JSON.
 Found = dict[str, Any]
@@ -49,7 +50,12 @@ def run(workplace: Workplace) -> Result:
             if key not in ledger:
                 replay = replays[_POPULATION["kinds"][kind]["reference"]]
                 faulty = apart_ if name == _CONTROL else used.rows(name)
-                ledger.put(key, apart(partial(_trial, replay, healthy, faulty, kind, i)))
+                around = healthy
+                if kind == _TEMPLATE:
+                    # Chat keeps its share, and is faulty all of it.
+                    around = np.setdiff1d(healthy, _chat(used))
+                    faulty = np.intersect1d(faulty, _chat(used)) if name == _CONTROL else faulty
+                ledger.put(key, apart(partial(_trial, replay, around, faulty, kind, i)))
             found.append({"arm": arm, "kind": kind, "set": name, "i": i, **ledger[key]})
     return report(found, len(healthy))
 
@@ -58,9 +64,14 @@ def _faults(pool: Pool) -> Iterator[tuple[str, str]]:
     """Kinds of faulty traffic, with the sets that it is made of."""
     for kind in _POPULATION["kinds"]:
         names = sorted({name for name in pool.of_set if name.startswith("template-")})
-        for name in names if kind == "template" else (*_POPULATION["sets"], _CONTROL):
+        for name in (*(names if kind == _TEMPLATE else _POPULATION["sets"]), _CONTROL):
             if name == _CONTROL or len(pool.rows(name)):
                 yield kind, name
+
+
+def _chat(pool: Pool) -> Rows:
+    """Healthy requests that are messages in the chat template."""
+    return np.concatenate([pool.rows(f"healthy-{name}-") for name in ("questions", "instructions")])
 
 
 def _divided(pool: Pool) -> tuple[Rows, Rows]:
@@ -119,7 +130,7 @@ def report(found: Sequence[Found], healthy: int) -> Result:
 def _claims(kind: str, found: Sequence[Found]) -> Iterator[Claim]:
     targets = TRAFFIC["targets"]
     bound = targets["requests"].get(kind)
-    if kind == "template":
+    if kind == _TEMPLATE:
         bound = targets["template_ticks"] * _POPULATION["a_tick"]
     ours, theirs = (_requests(found, arm) for arm in reversed(_ARMS))
     low, high = _bootstrap(found, ours)

@@ -43,7 +43,7 @@ TRAFFIC: dict[str, Any] = {
     "population": {
         "reference": 20000,
         "kinds": {
-            "template": {"share": 1.0, "reference": "real", "most_requests": 960},
+            "template": {"share": 0.4, "reference": "real", "most_requests": 960},
             "16 %": {"share": 0.16, "reference": "simulated", "most_requests": 1600},
             "16 %, small reference": {"share": 0.16, "reference": "real", "most_requests": 1600},
             "0.8 %": {"share": 0.008, "reference": "simulated", "most_requests": 7040},
