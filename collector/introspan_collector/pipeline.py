@@ -244,7 +244,8 @@ class Pipeline:
 
     def _save(self, offset: int) -> None:
         for checkpoint in self._checkpoints:
-            checkpoint.save(offset, at_once=self._draining)
+            decided = checkpoint.consumer is self._detector and self._detector.decided
+            checkpoint.save(offset, at_once=self._draining or decided)
 
     def _save_decisions(self) -> None:
         """What people decided is in no log that could be read again."""

@@ -50,7 +50,19 @@ def test_alarms_of_a_model_and_adapter_are_one_incident():
 
 
 def test_reading_the_same_log_again_gives_the_same_incident():
-    assert Incidents().take(finding(), START) == Incidents().take(finding(), START)
+    assert Incidents(name="a").take(finding(), START) == Incidents(name="a").take(finding(), START)
+
+
+def test_an_incident_that_a_crash_forgot_has_its_id_again_when_the_log_brings_it_back():
+    before = Incidents()
+    saved = before.snapshot()
+    (told,) = before.take(finding(), START)
+    after = Incidents()
+    after.restore(saved)
+    (again,) = after.take(finding(), START + 30)
+    assert again.incident.id == told.incident.id
+    other = Incidents().take(finding(), START)[0]
+    assert other.incident.id != told.incident.id
 
 
 def test_a_page_makes_a_ticket_critical_and_undoes_its_acknowledgement():

@@ -80,7 +80,7 @@ class Decisions:
         subject = Subject(model, "")
         opened = (one for one in incidents.open() if one.subject == subject)
         about = {clue.stream.detector for one in opened for clue in one.evidence}
-        if about == {"canary"}:
+        if about <= {"canary", "consistency"}:
             knowledge.recoveries.pop(subject, None)
             self._announcer.announce(incidents.promote(subject, "the canary's baseline", self._clock()))
 

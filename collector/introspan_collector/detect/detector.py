@@ -15,7 +15,6 @@ from introspan_collector.detect.alarm import Alarm
 from introspan_collector.detect.announcer import Announcer
 from introspan_collector.detect.builder import KINDS, Progress
 from introspan_collector.detect.canaries import Round
-from introspan_collector.detect.canary import Comparison
 from introspan_collector.detect.decisions import Decisions
 from introspan_collector.detect.finding import Copy, Finding, Subject
 from introspan_collector.detect.incident import Acknowledgement
@@ -281,15 +280,21 @@ class Detector:
         at = finished.time_unix_nano / 1e9  # not now: rounds of the log may be read again after a restart
         report = CanaryReport(finished.model, finished.replica, state, at, found.place if moved else "")
         self._announcer.announce(self.incidents.hear(report, now))
-        clean = not any(one.deviates for one in self._last_canaries(finished.model, now))
+        clean = not any(map(_deviates, self._last_rounds(finished.model, now)))
         (self._deviating.discard if clean else self._deviating.add)(finished.model)
-        if clean:
+        subject = Subject(finished.model, "")
+        if clean and self._is_of_canaries(subject):
             # Where there is no traffic, clean rounds stand for it: else an incident of a canary would never end.
-            subject = Subject(finished.model, "")
             stands_for = math.ceil(self._settings.quiet_requests / _CLEAN_ROUNDS)
             self._requests[subject] = self._requests.get(subject, 0) + stands_for
         if finished.pages:
             self._take(canary_finding(finished, found, now))
+
+    def _is_of_canaries(self, subject: Subject) -> bool:
+        """Whether an incident is open whose evidence is that of canaries alone."""
+        opened = [one for one in self.incidents.open() if one.subject == subject]
+        about = {clue.stream.detector for one in opened for clue in one.evidence}
+        return bool(about) and about <= {"canary", "consistency"}
 
     def _grow(self, now: float) -> None:
         """Looks at one watch, the one not looked at for longest: fitting takes a second, and the log waits."""
@@ -301,21 +306,30 @@ class Detector:
         watch = watches[subject]
         if subject in self._knowledge.recoveries and watch.accepting is None:
             return
-        found = self._last_canaries(subject.model, now)
-        # Without a canary nothing says that another model is as good as the one before: people do.
-        compared = bool(found) and all(one.equivalent or not one.deviates for one in found)
+        rounds = self._last_rounds(subject.model, now)
+        # Nothing else says that another model is as good as the one before: without a canary, people do.
+        fingerprint = "" if watch.served is None else watch.served.fingerprint
+        compared = [one for one in rounds if one.origin.fingerprint == fingerprint]
         reference = watch.grow(
             now,
-            canaries_clean=not any(one.deviates for one in found),
-            may_succeed=compared,
+            canaries_clean=not any(map(_deviates, rounds)),
+            may_succeed=bool(compared) and all(map(_is_equivalent, compared)),
         )
         if reference is not None:
             self._decisions.take_up(subject, now)
 
-    def _last_canaries(self, model: str, now: float) -> list[Comparison]:
-        """The last of each replica, but for those that are gone."""
+    def _last_rounds(self, model: str, now: float) -> list[Round]:
+        """The last of each replica that was compared, but for those that are gone."""
         return [
-            one.comparison
+            one
             for one in self._pieces.canaries.last()
             if one.model == model and one.comparison and now - one.time_unix_nano / 1e9 < _CANARY_SECONDS
         ]
+
+
+def _deviates(one: Round) -> bool:
+    return one.comparison is not None and one.comparison.deviates
+
+
+def _is_equivalent(one: Round) -> bool:
+    return one.comparison is not None and (one.comparison.equivalent or not one.comparison.deviates)

@@ -114,17 +114,22 @@ def alertname(stream: Stream) -> str:
     return _ALERTNAMES.get(stream.detector, _OTHER_ALERTNAME)
 
 
-def _incident_id(subject: Subject, opened_unix_seconds: float) -> str:
-    """16 hexadecimal digits, the same whenever the same log is read again."""
-    text = "\0".join((*subject, repr(opened_unix_seconds)))
+def _incident_id(subject: Subject, book: str, number: int) -> str:
+    """16 hexadecimal digits, the same when the log is read again after a crash: whoever was told knows it already."""
+    text = "\0".join((*subject, book, str(number)))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def opened(subject: Subject, finding: Finding, now_unix_seconds: float, maintenance: str) -> Incident:
-    """A new incident, without evidence yet; nobody is told of it during maintenance."""
+def opened(
+    subject: Subject, finding: Finding, now_unix_seconds: float, maintenance: str, book: str, number: int
+) -> Incident:
+    """A new incident, without evidence yet; nobody is told of it during maintenance.
+
+    book and number: whose incident it is, and how many have begun there.
+    """
     strongest = max(finding.alarm.carriers, key=lambda carrier: carrier.share)
     return Incident(
-        id=_incident_id(subject, now_unix_seconds),
+        id=_incident_id(subject, book, number),
         alertname=alertname(strongest.stream),
         subject=subject,
         severity=Severity.CRITICAL if finding.copy is Copy.PAGE else Severity.WARNING,

@@ -13,7 +13,7 @@ from introspan_collector.detect.maintenance import Window
 from introspan_collector.detect.reconsider import CanaryReport
 
 _WHAT = "the incidents"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,9 @@ class Book:
     history: tuple[Incident, ...]
     windows: tuple[Window, ...]
     reports: tuple[CanaryReport, ...]
+    id: str
+    begun: int
+    """Incidents that began: it numbers the next."""
 
 
 _BOOK = TypeAdapter(Book)

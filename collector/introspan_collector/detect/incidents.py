@@ -1,6 +1,7 @@
 """Findings, canary reports and what people decide in; incidents that open, change and end out."""
 
 import threading
+import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -44,16 +45,19 @@ class Event:
 class Incidents:
     """The book of incidents: open ones by model and adapter, and the last that are over.
 
-    Times are seconds since 1970 as the caller has them. Methods may be called from several threads.
+    Times are seconds since 1970 as the caller has them. Methods may be called from several threads. name tells its
+    incidents from those of other books; a checkpoint keeps it.
     """
 
-    def __init__(self, settings: IncidentSettings | None = None) -> None:
+    def __init__(self, settings: IncidentSettings | None = None, name: str | None = None) -> None:
         self._settings = settings or IncidentSettings()
         self._lock = threading.RLock()
         self._open: dict[Subject, Incident] = {}
         self._history: OrderedDict[str, Incident] = OrderedDict()
         self._reports: OrderedDict[tuple[str, str, str], CanaryReport] = OrderedDict()
         self._windows: tuple[Window, ...] = ()
+        self._id = uuid.uuid4().hex if name is None else name
+        self._begun = 0
         self.refused_findings = 0
 
     def take(self, finding: Finding, now_unix_seconds: float) -> list[Event]:
@@ -184,7 +188,8 @@ class Incidents:
     def snapshot(self) -> bytes:
         """The whole state."""
         with self._lock:
-            return dump(Book(self.open(), self.history(), self._windows, tuple(self._reports.values())))
+            reports = tuple(self._reports.values())
+            return dump(Book(self.open(), self.history(), self._windows, reports, self._id, self._begun))
 
     def restore(self, state: bytes) -> None:
         """Replaces the state by a snapshot. Raises ValueError for one that it cannot read."""
@@ -193,6 +198,7 @@ class Incidents:
             self._open = {one.subject: one for one in book.open}
             self._history = OrderedDict((one.id, one) for one in book.history)
             self._windows = book.windows
+            self._id, self._begun = book.id, book.begun
             self._reports = OrderedDict(((one.model, one.adapter, one.replica), one) for one in book.reports)
 
     def _make_room(self, finding: Finding, now_unix_seconds: float) -> list[Event]:
@@ -209,7 +215,8 @@ class Incidents:
 
     def _new(self, subject: Subject, finding: Finding, now_unix_seconds: float) -> Incident:
         maintenance = reason_at(self._windows, subject.model, now_unix_seconds)
-        return opened(subject, finding, now_unix_seconds, maintenance)
+        self._begun += 1
+        return opened(subject, finding, now_unix_seconds, maintenance, self._id, self._begun)
 
     def _reconsider(self, incident: Incident, now_unix_seconds: float, change: Change) -> Event:
         reports = (one for one in self._reports.values() if one.model == incident.subject.model)

@@ -25,6 +25,9 @@ _SUCCESSION_SECONDS = 300.0
 While a deploy rolls, both are served: taking one reference and then the other would drop the evidence each time.
 """
 
+_ANOTHER = (
+    "it is of another model than the reference, which no canary has found equivalent: ask one, or promote it"
+)
 _REFIT = 2.0
 """A provisional reference is fitted anew when so many times its clusters have come."""
 
@@ -143,13 +146,15 @@ class Watch:
         may_succeed: a reference of another identity may take the place of the present one, because the canary found
         the two equivalent.
         """
-        may_succeed = self._is_gone(now_unix_seconds) and may_succeed
+        is_gone = self._is_gone(now_unix_seconds)
+        may_succeed = self._due_clusters is not None or (is_gone and may_succeed)
         for identity, builder in self._builders.items():
             progress = builder.progress()
             present = self.reference
             if progress.reached is None:
                 continue
             if present is not None and present.identity != identity and not may_succeed:
+                self._objections[identity] = (_ANOTHER,)
                 continue
             state = progress.reached
             if state is State.FROZEN:
