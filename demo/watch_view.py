@@ -10,7 +10,7 @@ from rich.text import Text
 
 from demo.collector_settings import SMALL
 from demo.phases import Phase
-from demo.watched import Incident, Watched
+from demo.watched import Exemplar, Incident, Watched
 
 _STYLES = {Phase.LEARNING: "cyan", Phase.HEALTHY: "green", Phase.FAULT: "red", Phase.OVER: "yellow"}
 _DETECTORS = {
@@ -127,10 +127,9 @@ def incident_panel(incident: Incident) -> RenderableType:
     more = len(incident.sentences) - _SENTENCES
     if more > 0:
         lines.append(Text(f"and {more} more like these", "dim"))
-    lines += [
-        Text(f"request {one.request_id}   trace {one.trace_id or '–'}   {one.feature}", "dim")
-        for one in incident.exemplars[:_EXEMPLARS]
-    ]
+    if incident.exemplars:
+        lines.append(Text("requests to look at, with their traces:", "dim"))
+    lines += [_request(one) for one in incident.exemplars[:_EXEMPLARS]]
     lines.append(Text(incident.guarantee, "dim"))
     if incident.resolution:
         lines.append(Text(f"over: {incident.resolution}", "green"))
@@ -139,3 +138,9 @@ def incident_panel(incident: Incident) -> RenderableType:
     return Panel(
         Group(*lines), title=f"{incident.alertname}, {state}", title_align="left", border_style=style
     )
+
+
+def _request(one: Exemplar) -> Text:
+    # So short that it fits into a line.
+    feature = one.feature.replace(" of its ", ", ").replace(" at layer ", " layer ")
+    return Text(f"{one.request_id}  {one.trace_id or '–'}  {feature}", "dim")

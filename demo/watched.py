@@ -124,8 +124,8 @@ def _incident(one: dict[str, Any]) -> Incident:
         verdict=triage["verdict"],
         reasons=tuple(triage["reasons"]),
         layer=one["layer"],
-        # The copy that pages says the same as the copy that raises tickets.
-        sentences=tuple(dict.fromkeys(clue["sentence"] for clue in one["evidence"])),
+        # The copy that pages says much the same of a stream as the copy that raises tickets.
+        sentences=tuple({str(clue["stream"]): clue["sentence"] for clue in one["evidence"]}.values()),
         exemplars=tuple(
             Exemplar(item["request_id"], item["trace_id"], item["feature"]) for item in one["exemplars"]
         ),

@@ -206,7 +206,10 @@ _WATCHED = {
                 "severity": "critical",
                 "triage": {"verdict": "model or engine", "reasons": ["The canary moved."]},
                 "layer": "layer 17",
-                "evidence": [{"sentence": "The canary is 90 times as far off as chance explains."}] * 2,
+                "evidence": [
+                    {"stream": {"detector": "canary"}, "sentence": f"The canary is 90 times off, {copy}."}
+                    for copy in ("ticket", "page")
+                ],
                 "exemplars": [{"request_id": "chatcmpl-7", "trace_id": "ab12", "feature": "log rms"}],
                 "guarantee": "A rule.",
                 "resolution": "",
