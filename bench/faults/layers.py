@@ -11,7 +11,7 @@ from bench.faults.result import Cell, Claim, Result, Table
 from bench.faults.scoring import OUTPUTS, separation
 from bench.faults.store import Sample
 from bench.faults.tracking import Vector
-from bench.faults.trial import Trial
+from bench.faults.trial import CONTROL, Trial
 from bench.faults.weights import Change, bit_flip, mis_scaled, zeroed_shard
 from bench.faults.workplace import Run, Workplace
 
@@ -27,6 +27,7 @@ def run(workplace: Workplace) -> Result:
     for dtype in PROTOCOL["dtypes"]:
         trials += workplace.trials("layers", dtype, _runs(workplace, dtype))
         trials += workplace.healthy(dtype)
+        trials += workplace.controls(dtype)
         if (judge := workplace.judge(dtype)) is not None:
             references[dtype] = judge.reference
     return report(trials, references)
@@ -125,7 +126,7 @@ def _separated(found: Sequence[Trial], references: Mapping[str, Vector]) -> list
     """The product's ratio and log-probability tracking as published, with no setting chosen and no limit."""
     rows: list[list[Cell]] = []
     for dtype in PROTOCOL["dtypes"]:
-        for family in _FAMILIES:
+        for family in (*_FAMILIES, CONTROL):
             apart = separation(found, references, family, dtype)
             if apart is not None:
                 low, high = apart.interval(_SCORES[0], _SCORES[2])
@@ -196,6 +197,7 @@ _NOTES = (
     ),
     (
         "by output alone counts where the canary's outputs exceed the same 8 floors. That limit was not made for "
-        "them: without a limit outputs rank faults as the table of areas says, where internals may add nothing."
+        "them: without a limit outputs rank faults as the table of areas says, where internals may add nothing. "
+        "Areas mean as much as the control, in which nothing is changed, is below them."
     ),
 )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bench.faults.auc import Scores, auc, interval
 from bench.faults.protocol import PROTOCOL
 from bench.faults.tracking import PROMPTS, Vector, distance
-from bench.faults.trial import Trial
+from bench.faults.trial import CONTROL, Trial
 from introspan_collector.detect.canary import Comparison
 
 _SETTINGS = PROTOCOL["settings"]
@@ -41,10 +41,10 @@ class Separation:
 def separation(
     trials: Sequence[Trial], references: Mapping[str, Vector], family: str, dtype: str
 ) -> Separation | None:
-    """Trials whose weights really differ, against all pairs of healthy rounds; None where either is missing."""
+    """Trials whose weights differ, or controls, against all pairs of healthy rounds; None where any is missing."""
     here = [trial for trial in trials if trial.dtype == dtype]
     healthy = [trial for trial in here if trial.family == "healthy"]
-    changed = [trial for trial in here if trial.family == family and trial.is_other]
+    changed = [trial for trial in here if trial.family == family and (trial.is_other or family == CONTROL)]
     if dtype not in references or len(healthy) < 2 or not changed:
         return None
     scores = _scores(references[dtype])

@@ -63,6 +63,11 @@ class Subject:
             drawn = [self._changed_round(change, trial + i) for i in range(rounds)]
         return Drawn(drawn, is_other)
 
+    def unchanged(self, trial: int, rounds: int) -> list[answers.Round]:
+        """Rounds of the healthy model in the compositions that a change would be asked in."""
+        draws = [self._draw(trial + i) for i in range(rounds)]
+        return [self._answers(self.plan(draw), self._clean[draw]) for draw in draws]
+
     def asked_otherwise(self, plan: Callable[[int], Plan], trial: int, rounds: int) -> list[answers.Round]:
         """Rounds of other texts or positions: plan takes the draw's number."""
         plans = [plan(self._draw(trial + i)) for i in range(rounds)]

@@ -12,6 +12,9 @@ from bench.faults.tracking import Tracker, Vector
 from introspan_collector.detect.canary import Comparison, compare
 from introspan_collector.detect.canary_baseline import build
 
+CONTROL = "control: healthy"
+"""The family of trials in which nothing was changed."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from bench.faults.protocol import PROTOCOL, digest
 from bench.faults.store import Sample, Store
 from bench.faults.subject import Subject
-from bench.faults.trial import Judge, Trial
+from bench.faults.trial import CONTROL, Judge, Trial
 from demo.model import cache_folder, prepare
 
 Run = Callable[[], Sample]
@@ -61,6 +61,18 @@ class Workplace:
     def healthy(self, dtype: str) -> list[Trial]:
         """Trials, of a round each, of the healthy model in batches that the baseline has not seen."""
         samples = self._healthy(dtype, "healthy")
+        judge = self.judge(dtype)
+        return [] if judge is None else [judge.trial(sample) for sample in samples]
+
+    def controls(self, dtype: str) -> list[Trial]:
+        """The healthy model in the batches that changed ones are asked in: what is told here is told of batches."""
+
+        def one(trial: int) -> Sample:
+            drawn = self.subject(dtype).unchanged(trial, PROTOCOL["rounds_of_a_trial"])
+            return Sample(CONTROL, str(trial), dtype, None, is_other=False, rounds=drawn)
+
+        trials = range(PROTOCOL["compositions_of_changed_rounds"])
+        samples = self.samples("control", dtype, [(str(trial), partial(one, trial)) for trial in trials])
         judge = self.judge(dtype)
         return [] if judge is None else [judge.trial(sample) for sample in samples]
 

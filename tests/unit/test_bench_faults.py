@@ -13,7 +13,7 @@ from bench.faults.parts import PARTS
 from bench.faults.protocol import check_seal, digest
 from bench.faults.result import Claim, Result, Table
 from bench.faults.store import Sample, Store
-from bench.faults.trial import Trial
+from bench.faults.trial import CONTROL, Trial
 from bench.faults.workplace import Workplace
 from introspan_collector.detect.canary import Comparison
 from introspan_collector.detect.canary_answer import Answer, Outputs, States
@@ -188,3 +188,26 @@ def test_a_claim_on_part_of_a_run_is_neither_shown_as_met_nor_passed_over(tmp_pa
     found = write("layers", Result("", [], [Claim("caught", 1.0, 0.9, is_complete=False)], []), tmp_path)
     assert "kept by what has run, **incomplete**" in (tmp_path / "detection-results.md").read_text()
     assert len(missed(found)) == 1
+
+
+def _scored(control: float) -> tuple[list[Trial], dict[str, np.ndarray]]:
+    def one(family: str, ratio: float, *, is_other: bool) -> Trial:
+        found = comparison(None, ratio=ratio)
+        tracked = (np.full((4, 20), ratio),) * 2
+        return Trial(family, "", "bfloat16", None, is_other=is_other, rounds=(found, found), tracked=tracked)
+
+    healthy = [one("healthy", level, is_other=False) for level in (1.0, 1.1, 1.2, 1.3)]
+    changed = [one("noise", 5.0, is_other=True)] * 3
+    return [*healthy, *changed, one(CONTROL, control, is_other=False)], {"bfloat16": np.zeros((4, 20))}
+
+
+def test_areas_are_void_where_the_healthy_model_is_told_apart_in_the_same_batches() -> None:
+    def claims(control: float) -> list[Claim]:
+        return [
+            one for one in small.report(*_scored(control)).claims if one.text.startswith("bfloat16, noise")
+        ]
+
+    assert [one.measured for one in claims(1.0)] == [0.0, 1.0]
+    (void,) = claims(4.0)
+    assert void.measured is None
+    assert "void, as the control has 1.00" in void.text
