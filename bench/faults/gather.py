@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from bench.faults import tables
 from bench.faults.engine_faults import CacheFault, sampler_fault
+from bench.faults.lock import LOCK
 from bench.faults.traffic import Call, Set, Traffic
 from demo.model import cache_folder, prepare
 from introspan.admission import Admission
@@ -166,7 +167,7 @@ def _mean(logprobs: Any) -> float:
 def gather(folder: Path, say: Callable[[str], None], seconds: float = float("inf")) -> None:
     """Asks every set that has no file in the folder, until so many seconds are over; one program does it at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

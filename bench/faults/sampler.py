@@ -99,7 +99,8 @@ def report(found: Sequence[Found], greedy: Sequence[Cell], looped: loops.Loops) 
             delivered = measures["delivered"] / measures["measured"]
             rows.append(
                 [
-                    at, way, len(some), _quantiles(first), _never(some, "first"), _quantiles(page), _never(some, "page"),
+                    at, way, len(some), _quantiles(first), _never(some, "first"),
+                    _quantiles(page), _never(some, "page"),
                     float(np.median(first) * delivered),
                 ]
             )  # fmt: skip
