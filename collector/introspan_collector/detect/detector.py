@@ -245,9 +245,8 @@ class Detector:
                 self._take(self._finding(alarm, copy))
         self._requests.clear()
         # Those of other models wait for their own ticks.
-        streams = self._pieces.roster.streams
-        for row in np.flatnonzero(~np.isnan(x)).tolist():
-            self._knowledge.exemplars.pop(Subject(streams[row].model, streams[row].adapter), None)
+        for model, adapter in self._pieces.roster.about(~np.isnan(x)):
+            self._knowledge.exemplars.pop(Subject(model, adapter), None)
 
     def _finding(self, alarm: Alarm, copy: Copy) -> Finding:
         subject = Subject(alarm.model, alarm.adapter)

@@ -93,6 +93,14 @@ class Roster:
         if gone:
             self._renumber()
 
+    def about(self, rows: NDArray[np.bool_]) -> set[tuple[str, str]]:
+        """Model and adapter of every block that has one of these rows, bool [S]."""
+        if not rows.any():
+            return set()
+        some = np.logical_or.reduceat(rows, list(self._first.values()))
+        pairs = zip(self._first, some.tolist(), strict=True)
+        return {(block[0].model, block[0].adapter) for block, has_some in pairs if has_some}
+
     @property
     def streams(self) -> tuple[Stream, ...]:
         """All streams, in the order of their rows."""
