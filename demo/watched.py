@@ -98,15 +98,16 @@ def read(answers: Mapping[str, Any], model: str) -> Watched:
         canary_rounds=canary.get("gathered", 0),
         canary_rounds_needed=canary.get("needed", 0),
         has_canary=canary.get("baseline") is not None,
-        canary=_round((canary.get("replicas") or [{}])[-1]),
+        canary=_round(canary.get("replicas", [])),
         levels=levels,
         incidents=tuple(_incident(one) for one in answers["alarms"]["alarms"] if one["model"] == model),
     )
 
 
 # Any: as above.
-def _round(last: dict[str, Any]) -> str:
-    if not last.get("compared"):
+def _round(rounds: list[dict[str, Any]]) -> str:
+    last = max((one for one in rounds if one["compared"]), key=lambda one: float(one["time"]), default=None)
+    if last is None:
         return ""
     if not last["deviates"]:
         return f"like its baseline ({last['ratio']:.1f} of 8)"

@@ -179,13 +179,15 @@ _WATCHED = {
                 "needed": 4,
                 "replicas": [
                     {
+                        "time": 5.0,
                         "compared": True,
                         "deviates": True,
                         "ratio": 90.0,
                         "place": "layer 17",
                         "kl_nats": 0.25,
                         "flipped": 3,
-                    }
+                    },
+                    {"time": 9.0, "compared": False},
                 ],
             }
         ]
@@ -235,6 +237,7 @@ def test_screen_shows_what_is_done_and_the_incident_with_triage_layer_and_a_requ
     text = _text(EMPTY, scene=_LOUD)
     for shown in (
         "a layer is damaged",
+        "canary: DEVIATES, from layer 17 on",
         "alarm 5 s after the fault began",
         "model or engine",
         "The canary moved.",
