@@ -34,7 +34,7 @@ tick_seconds = 1
 provisional_clusters = {clusters}
 frozen_clusters = {clusters}
 frozen_hours = 0.01
-quiet_seconds = 5
+quiet_seconds = 20
 quiet_requests = 40
 canary_rounds = 4
 
@@ -101,6 +101,8 @@ class Watched:
                     waiting.remove(one)
                     waiting.append(pool.submit(self._send, client, next(texts)))
                 time.sleep(_POLL_SECONDS)
+            for one in waiting:
+                one.result()
         return found
 
     # Any throughout: JSON.
