@@ -11,7 +11,7 @@ from bench.faults.measured import measured
 from bench.faults.pool import Pool, Rows
 from bench.faults.replay import Replay
 from bench.faults.result import Cell, Claim, Result, Table
-from bench.faults.traffic_protocol import TRAFFIC, traffic_digest
+from bench.faults.traffic_protocol import AMENDED, TRAFFIC, traffic_digest
 from bench.faults.verdicts import Scores, inside, outside
 from bench.faults.workplace import Workplace
 from introspan_collector.detect.reference import Reference
@@ -94,7 +94,7 @@ def report(judged: Mapping[str, tuple[Judged, dict[str, Judged]]], fitted: int, 
     return Result(
         f"{sum(len(sets) for _, sets in judged.values())} sets; {fitted} healthy requests in the reference, {tested} "
         "others told from faults.",
-        (*_NOTES, *notes, f"Protocol of traffic `{traffic_digest()}`."),
+        (*_NOTES, *notes, f"Protocol of traffic `{traffic_digest()}`. {AMENDED}"),
         claims,
         [Table("Sets", _COLUMNS, rows)],
     )

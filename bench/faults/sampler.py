@@ -122,7 +122,7 @@ def report(found: Sequence[Found], greedy: Sequence[Cell], looped: loops.Loops) 
         )
     )
     return Result(
-        f"{len(found)} trials of {len(rows)} kinds.",
+        f"{len(found)} of {len(rows) * _SAMPLER['instances']} trials of the protocol.",
         (*_NOTES, f"Protocol of traffic `{traffic_digest()}`."),
         [*claims, *looped.claims],
         [Table("Temperature", _COLUMNS, rows), Table("Greedy", _GREEDY_COLUMNS, [greedy]), looped.table],

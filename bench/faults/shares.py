@@ -16,7 +16,7 @@ from bench.faults.outputs_only import without_internals
 from bench.faults.pool import Pool, Rows
 from bench.faults.replay import Random, Replay, Traffic
 from bench.faults.result import Cell, Claim, Result, Table
-from bench.faults.traffic_protocol import TRAFFIC, traffic_digest
+from bench.faults.traffic_protocol import AMENDED, TRAFFIC, traffic_digest
 from bench.faults.workplace import Workplace
 
 _SEED: int = TRAFFIC["seed"]
@@ -101,6 +101,7 @@ def mixed(healthy: Rows, faulty: Rows, share: float, rng: Random, count: int) ->
 
 def report(found: Sequence[Found], healthy: int) -> Result:
     """The part's result."""
+    instances = len({one["i"] for one in found})
     claims: list[Claim] = []
     rows: list[list[Cell]] = []
     kinds = [kind for kind in _POPULATION["kinds"] if any(one["kind"] == kind for one in found)]
@@ -120,8 +121,9 @@ def report(found: Sequence[Found], healthy: int) -> Result:
         )
     )
     return Result(
-        f"{len(found)} trials; {healthy} healthy requests are what the reference and the traffic are drawn from.",
-        (*_NOTES, f"Protocol of traffic `{traffic_digest()}`."),
+        f"{len(found)} of {_POPULATION['instances'] * len(found) // max(instances, 1)} trials of the protocol; "
+        f"{healthy} healthy requests are what the reference and the traffic are drawn from.",
+        (*_NOTES, f"Protocol of traffic `{traffic_digest()}`. {AMENDED}"),
         claims,
         [Table("First alarm, requests from the beginning of the fault", _COLUMNS, rows)],
     )

@@ -127,6 +127,7 @@ def _in_order(rows: Rows) -> Callable[[Random, int], Rows]:
 
 def report(found: Sequence[Found], healthy: int) -> Result:
     """The part's result."""
+    planned = (3 + len(_CONDITIONS)) * _NULLS["hours"]
     seconds = sum(one["ticks"] for one in found) * TICK_SECONDS
     tickets, pages = sum(one["alarms"] for one in found), sum(one["pages"] for one in found)
     allowed = seconds / 86_400 + seconds / (30 * 86_400)
@@ -137,7 +138,8 @@ def report(found: Sequence[Found], healthy: int) -> Result:
         for one in found
     ]  # fmt: skip
     return Result(
-        f"{len(found)} nulls, {seconds / 3600:.1f} hours of the detector's clock; {healthy} real healthy requests.",
+        f"{len(found)} nulls, {seconds / 3600:.1f} of {planned:g} hours of the detector's clock; {healthy} healthy "
+        "requests.",
         (*_NOTES, f"Protocol of traffic `{traffic_digest()}`."),
         [
             Claim(f"streams that raised a false alarm ({allowed:.2f} expected at most, over {len(found)} streams)",
@@ -145,6 +147,11 @@ def report(found: Sequence[Found], healthy: int) -> Result:
             Claim(f"streams that raised a false page ({seconds / (30 * 86_400):.3f} expected at most)", float(pages),
                   _most(seconds / (30 * 86_400)), at_most=True),
             Claim("real requests in the null that is not simulated", float(real), TRAFFIC["targets"]["null_requests"]),
+            *(
+                Claim(f"false alarms, the same requests {condition}", None, 0.0, at_most=True)
+                for condition in _CONDITIONS
+                if not any(one["name"].endswith(f", {condition}") for one in found)
+            ),
         ],
         [Table("Nulls", _COLUMNS, rows)],
     )  # fmt: skip
