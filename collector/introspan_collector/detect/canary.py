@@ -81,6 +81,7 @@ class _Found:
     same_top: NDArray[np.bool_]
     flipped: int
     other: str = ""
+    has_states: bool = False
 
 
 def compare(baseline: Baseline, answers: Mapping[str, Answer]) -> Comparison:
@@ -96,7 +97,8 @@ def compare(baseline: Baseline, answers: Mapping[str, Answer]) -> Comparison:
     state_ratio = np.max([one.state_ratio for one in found], axis=0)
     step_ratio = pooled(np.concatenate([one.step_ratio for one in found]))
     output_ratio = max(one.output_ratio for one in found)
-    has_states = baseline.layer_count > 0 and any(answers[name].states is not None for name in shared)
+    # States may have come, and none of a row that is compared: then no layer has been found still.
+    has_states = baseline.layer_count > 0 and any(one.has_states for one in found)
     consistency_ratio = _consistency(baseline, answers)
     ratio = max(output_ratio, float(state_ratio.max(initial=0.0)), consistency_ratio)
     layer, place = None, next((one.other for one in found if one.other), "")
@@ -182,6 +184,7 @@ def _compare(question: Question, answer: Answer) -> _Found:
         _divergence(question, answer, comparable),
         outputs.top_token[:comparable, 0] == question.top_token[:comparable, 0],
         n - comparable + 1 if differs.size else 0,
+        has_states=bool(np.isfinite(states_of(answer, depth)).any()),
     )
 
 

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -38,6 +38,11 @@ _GROW_SECONDS = 10.0
 _CANARY_SECONDS = 3600.0
 _BET_SECONDS = 1.0
 _CLEAN_ROUNDS = 10
+# Of log₁₀ of evidence over the ticket's threshold: below the first nothing is made of it; a rise beyond the second
+# within so many looks, ten seconds apart or more, is not chance alone.
+_FAINT = -3.0
+_RISE = 0.5
+_LOOKS = 6
 
 
 class Still(NamedTuple):
@@ -187,6 +192,7 @@ class Detector:
         self._requests: dict[Subject, int] = {}
         self._impossible: dict[Subject, float] = {}
         self._looked: dict[Subject, float] = {}
+        self._levels: dict[Subject, deque[float]] = {}
         self._deviating: set[str] = set()  # models whose canary deviates
         self.unwatched_requests = 0
         """Requests of models and adapters beyond subject_limit."""
@@ -303,7 +309,8 @@ class Detector:
             return
         self._looked[subject] = now
         watch = watches[subject]
-        if subject in self._knowledge.recoveries and watch.accepting is None:
+        is_suspect = subject in self._knowledge.recoveries or self._is_gathering(subject)
+        if is_suspect and watch.accepting is None:
             return
         rounds = self._last_rounds(subject.model, now)
         # Nothing else says that another model is as good as the one before: without a canary, people do.
@@ -316,6 +323,13 @@ class Detector:
         )
         if reference is not None:
             self._decisions.take_up(subject, now)
+
+    def _is_gathering(self, subject: Subject) -> bool:
+        """Whether evidence has risen lately: it may become an alarm, and must not be learnt as healthy first."""
+        level = max(self._pieces.ticket.levels().get(subject, -math.inf), _FAINT)
+        looks = self._levels.setdefault(subject, deque(maxlen=_LOOKS))
+        looks.append(level)
+        return level - min(looks) > _RISE
 
     def _last_rounds(self, model: str, now: float) -> list[Round]:
         """The last of each replica that was compared, but for those that are gone."""
