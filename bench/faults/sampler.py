@@ -171,9 +171,8 @@ _NOTES = (
         "in a copy of the process, 1 s a step."
     ),
     (
-        "Every measured token of a segment enters the mean, but only one of them the bets on tails: with 8 or "
-        "64 measured tokens a segment most of what the tokens say is lost. The same number of tokens, one a "
-        "segment, shows what it costs."
+        "The detector bets on the first measured token of a segment alone: of 8 or 64 measured tokens a segment it "
+        "uses one. The same number of tokens, one a segment, shows what that costs."
     ),
     "The first decoded token's U is in the prompt row, which the sampler's detector does not read.",
     "Greedy: a plugin of the test makes vLLM take the second-likeliest token in 5 % of draws.",

@@ -218,5 +218,5 @@ _NOTES = (
         "own bank, extremes, ticks, classes and test, with the whole budget. Length and repetition are no "
         "stream of it: the product has none of them, and answers have one length here."
     ),
-    ("Templates are wrong in all requests that are chat, 40 % as in the reference; the others are healthy.",),
+    "Templates are wrong in all requests that are chat, 40 % as in the reference; the others are healthy.",
 )
