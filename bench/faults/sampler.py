@@ -174,6 +174,6 @@ _NOTES = (
         "The detector bets on the first measured token of a segment alone: of 8 or 64 measured tokens a segment it "
         "uses one. The same number of tokens, one a segment, shows what that costs."
     ),
-    "The first decoded token's U is in the prompt row, which the sampler's detector does not read.",
+    "The trials send decoded segments alone; the U of a request's first token is in its prompt row.",
     "Greedy: a plugin of the test makes vLLM take the second-likeliest token in 5 % of draws.",
 )
