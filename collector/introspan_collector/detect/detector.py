@@ -83,8 +83,7 @@ class Detector:
             for table in tables:
                 for adapter, sample in samples(table, batch.received_unix_nano):
                     self._see(batch.origin, adapter, sample)
-                if table.schema.kind in KINDS:
-                    self._see_sampler(batch.origin, table)
+                self._see_alone(batch.origin, table)
 
     def advance(self) -> None:
         """Does what is due by now: closes ticks and rounds, raises and ends incidents, builds references."""
@@ -206,12 +205,6 @@ class Detector:
         watch = self._knowledge.hear(subject)
         if sample.kind is Kind.PROMPT:
             self._requests[subject] = self._requests.get(subject, 0) + len(sample)
-        found = impossible(sample, origin.model, origin.replica, adapter)
-        now = self._clock()
-        # Once it is said, saying it for each of thousands of rows would only cost time.
-        if found and abs(now - self._impossible.get(subject, -math.inf)) >= _BET_SECONDS:
-            self._impossible[subject] = now
-            self._take(impossible_finding(found, sample, now))
         is_healthy = self._is_healthy(subject)
         seen = watch.see(Identity.of(origin, adapter), sample, origin.replica, is_healthy=is_healthy)
         self._knowledge.add(seen.evidence, tickets_only=watch.is_provisional)
@@ -224,12 +217,23 @@ class Detector:
         about = Subject(subject.model, "")
         return subject not in recoveries and about not in recoveries and subject.model not in self._deviating
 
-    def _see_sampler(self, origin: Origin, table: SegmentTable) -> None:
+    def _see_alone(self, origin: Origin, table: SegmentTable) -> None:
+        """What needs no reference, of every segment of a table."""
         adapters = np.array(table.adapter)
+        now = self._clock()
         for adapter in sorted(set(table.adapter)):
-            if Subject(origin.model, adapter) in self._knowledge.watches:
-                rows = np.flatnonzero(adapters == adapter)
-                self._knowledge.bet(uniformity(table, rows, origin.model, origin.replica, adapter))
+            subject = Subject(origin.model, adapter)
+            if subject not in self._knowledge.watches:
+                continue
+            rows = np.flatnonzero(adapters == adapter)
+            who = (origin.model, origin.replica, adapter)
+            if table.schema.kind in KINDS:
+                self._knowledge.bet(uniformity(table, rows, *who))
+            found = impossible(table, rows, *who)
+            # Once it is said, saying it for each of thousands of rows would only cost time.
+            if found and abs(now - self._impossible.get(subject, -math.inf)) >= _BET_SECONDS:
+                self._impossible[subject] = now
+                self._take(impossible_finding(found, table, now))
 
     def _close_tick(self) -> None:
         """What only a whole tick shows becomes evidence of the next."""
@@ -309,10 +313,12 @@ class Detector:
             return
         self._looked[subject] = now
         watch = watches[subject]
+        rounds = self._last_rounds(subject.model, now)
+        if not any(map(_deviates, rounds)):
+            self._deviating.discard(subject.model)  # the replica that deviated may be gone
         is_suspect = subject in self._knowledge.recoveries or self._is_gathering(subject)
         if is_suspect and watch.accepting is None:
             return
-        rounds = self._last_rounds(subject.model, now)
         # Nothing else says that another model is as good as the one before: without a canary, people do.
         fingerprint = "" if watch.served is None else watch.served.fingerprint
         compared = [one for one in rounds if one.origin.fingerprint == fingerprint]

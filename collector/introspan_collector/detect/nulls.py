@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from introspan_collector.detect.evidence import Evidence, Stream
-from introspan_collector.detect.sample import Sample
 from introspan_wire.codec import Schema, SegmentTable
 from introspan_wire.signals import Statistic
 
@@ -56,15 +55,26 @@ def _column(schema: Schema) -> int | None:
     return place.get(Statistic.FIRST, place.get(Statistic.LAST))
 
 
-def impossible(sample: Sample, model: str, replica: str, adapter: str) -> list[tuple[Stream, int]]:
-    """Streams of signals that should be zero and are not, each with a row of the sample that shows it."""
-    moved = sample.counts > 0
+def impossible(
+    table: SegmentTable, rows: NDArray[np.intp], model: str, replica: str, adapter: str
+) -> list[tuple[Stream, int]]:
+    """Streams of signals that should be zero and are not, each with a row of the table that shows it.
+
+    Every segment counts: what cannot be needs no independence.
+    """
+    places = _zero_columns(table.schema)
+    moved = table.values[rows][:, places] > 0
     found = []
     for column in np.flatnonzero(moved.any(axis=0)).tolist():
-        signal, layer = sample.count_names[column]
-        if signal in IMPOSSIBLE:
-            stream = Stream(
-                model, replica, adapter, IMPOSSIBLE[signal], sample.kind.value, signal, layer, "any"
-            )
-            found.append((stream, int(moved[:, column].argmax())))
+        about = table.schema.columns[places[column]]
+        who = (model, replica, adapter, IMPOSSIBLE[about.signal])
+        stream = Stream(*who, table.schema.kind.value, about.signal, about.layer, "any")
+        found.append((stream, int(rows[moved[:, column].argmax()])))
     return found
+
+
+@lru_cache(maxsize=256)
+def _zero_columns(schema: Schema) -> NDArray[np.intp]:
+    """Places of the signals that should be zero."""
+    places = [i for i, column in enumerate(schema.columns) if column.signal in IMPOSSIBLE]
+    return np.array(places, np.intp)

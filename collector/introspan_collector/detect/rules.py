@@ -8,7 +8,7 @@ from introspan_collector.detect.canaries import DISTANCE, Round
 from introspan_collector.detect.canary import PAGE_RATIO, Comparison
 from introspan_collector.detect.evidence import Stream
 from introspan_collector.detect.finding import Copy, Exemplar, Finding
-from introspan_collector.detect.sample import Sample
+from introspan_wire.codec import SegmentTable
 
 CONSISTENCY = "consistency.reprefill"
 """What a canary is about that differs from itself: computed twice, once from the cache or while decoding."""
@@ -16,8 +16,8 @@ CONSISTENCY = "consistency.reprefill"
 _CARRIERS = 16
 
 
-def impossible_finding(found: Sequence[tuple[Stream, int]], sample: Sample, now: float) -> Finding:
-    """What is told of streams that should be zero and are not, each with a row of the sample that shows it."""
+def impossible_finding(found: Sequence[tuple[Stream, int]], table: SegmentTable, now: float) -> Finding:
+    """What is told of streams that should be zero and are not, each with a row of the table that shows it."""
     stream, row = found[0]
     carriers = tuple(Carrier(one, 1.0 / len(found)) for one, _ in found[:_CARRIERS])
     alarm = Alarm(stream.model, stream.adapter, now, math.inf, math.inf, carriers)
@@ -26,8 +26,8 @@ def impossible_finding(found: Sequence[tuple[Stream, int]], sample: Sample, now:
     sentence = (
         f"{stream.signal}{where} is not zero on {stream.replica}{more}: a healthy server never shows this."
     )
-    trace = sample.trace_id[row].tobytes().hex() if sample.trace_id[row].any() else ""
-    exemplar = Exemplar(sample.request_id[row], trace, stream.replica, stream.signal, 0.0, "p")
+    trace = table.trace_id[row].tobytes().hex() if table.trace_id[row].any() else ""
+    exemplar = Exemplar(table.request_id[row], trace, stream.replica, stream.signal, 0.0, "p")
     return Finding(alarm, Copy.PAGE, sentence, replicas=(stream.replica,), exemplars=(exemplar,))
 
 
