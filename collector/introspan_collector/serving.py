@@ -63,6 +63,7 @@ def _bind(address: str) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, int(port)))
+        listener.listen()  # whoever comes before the thread has begun waits, and is not turned away
     except (OSError, OverflowError) as error:
         listener.close()
         raise ConfigurationError(
