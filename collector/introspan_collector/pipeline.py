@@ -249,9 +249,8 @@ class Pipeline:
 
     def _save_decisions(self) -> None:
         """What people decided is in no log that could be read again."""
-        for checkpoint in self._checkpoints:
-            if checkpoint.consumer is self._detector and self._detector.decided:
-                checkpoint.save(self._reader.offset, at_once=True)
+        if self._detector.decided and self._settings.detect.enabled:
+            self._save(self._reader.offset)
 
 
 def _lock(settings: Settings) -> IO[str]:

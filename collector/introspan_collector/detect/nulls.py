@@ -63,7 +63,7 @@ def impossible(
     Every segment counts: what cannot be needs no independence.
     """
     places = _zero_columns(table.schema)
-    moved = table.values[rows][:, places] > 0
+    moved = table.values[np.ix_(rows, places)] > 0
     found = []
     for column in np.flatnonzero(moved.any(axis=0)).tolist():
         about = table.schema.columns[places[column]]

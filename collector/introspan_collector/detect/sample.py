@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from introspan_collector.layout import layout
+from introspan_collector.layout import is_counted, layout
 from introspan_wire.codec import Schema, SegmentTable
-from introspan_wire.signals import CATALOGUE, Kind, Statistic
+from introspan_wire.signals import Kind
 
 _PROJECTION = "residual.projection"
 _PIT = "sampler.pit"
@@ -30,18 +30,14 @@ class Feature(NamedTuple):
 class Sample:
     """n requests of one model, adapter and kind, one row each; NaN = not measured.
 
-    features: float32 [n, len(names)] of every signal that means something compared with a reference; counts:
-    float32 [n, len(count_names)] of signals that should be zero, or rare; pit: float32 [n]; projection: float32
-    [n, len(projection_layers) · 32]; length: tokens attended at the row; seed: uint64 [n], uniform by hash of the
-    request; cluster, request_id and trace_id as in the table; time of receipt.
+    features: float32 [n, len(names)] of every signal that means something compared with a reference; projection:
+    float32 [n, len(projection_layers) · 32]; length: tokens attended at the row; seed: uint64 [n], uniform by hash of
+    the request; cluster, request_id and trace_id as in the table; time of receipt.
     """
 
     kind: Kind
     names: tuple[Feature, ...]
     features: NDArray[np.float32]
-    count_names: tuple[Feature, ...]
-    counts: NDArray[np.float32]
-    pit: NDArray[np.float32]
     projection_layers: tuple[int, ...]
     projection: NDArray[np.float32]
     length: NDArray[np.int64]
@@ -60,9 +56,6 @@ class Sample:
             self.kind,
             self.names,
             self.features[rows],
-            self.count_names,
-            self.counts[rows],
-            self.pit[rows],
             self.projection_layers,
             self.projection[rows],
             self.length[rows],
@@ -109,14 +102,11 @@ def uniform(seed: NDArray[np.uint64], purpose: int) -> NDArray[np.float64]:
 
 
 class _Plan(NamedTuple):
-    """Columns of a schema: in the order of features, where each feature starts, and what is looked at apart."""
+    """Columns of a schema: in the order of features, where each feature starts, and the projections."""
 
     order: NDArray[np.intp]
     starts: NDArray[np.intp]
     names: tuple[Feature, ...]
-    counted: NDArray[np.intp]
-    count_names: tuple[Feature, ...]
-    pit: NDArray[np.intp]
     projection: NDArray[np.intp]
     projection_layers: tuple[int, ...]
 
@@ -126,27 +116,19 @@ def _plan(schema: Schema) -> _Plan:
     plan = layout(schema)
     names = tuple(Feature(*group) for group in plan.groups)
     ends = [*plan.column_starts[1:].tolist(), len(plan.order)]
-    compared = [i for i, name in enumerate(names) if not _is_count(name.signal) and name.signal != _PIT]
-    counted = [i for i, name in enumerate(names) if _is_count(name.signal)]
+    # Counts and the sampler's draws need no reference: see nulls.py.
+    compared = [i for i, name in enumerate(names) if not is_counted(name.signal) and name.signal != _PIT]
     pieces = [plan.order[plan.column_starts[i] : ends[i]] for i in compared]
     sizes = [len(piece) for piece in pieces]
     found = [(i, column) for i, column in enumerate(schema.columns) if column.signal == _PROJECTION]
     found.sort(key=lambda item: (item[1].layer, item[1].component))
-    pit = [i for i, name in enumerate(names) if name.signal == _PIT]
     return _Plan(
         np.concatenate(pieces) if pieces else np.zeros(0, np.intp),
         np.cumsum([0, *sizes[:-1]]) if sizes else np.zeros(0, np.intp),
         tuple(names[i] for i in compared),
-        plan.order[plan.column_starts[counted]],
-        tuple(names[i] for i in counted),
-        plan.order[plan.column_starts[pit]],
         np.array([i for i, _ in found], np.intp),
         tuple(sorted({column.layer for _, column in found})),
     )
-
-
-def _is_count(signal: str) -> bool:
-    return signal == "output.repetition" or CATALOGUE[signal].decoded == (Statistic.SUM,)
 
 
 def _sample(
@@ -159,7 +141,6 @@ def _sample(
         sizes = np.diff([*plan.starts.tolist(), len(plan.order)])
         features = np.add.reduceat(values[:, plan.order], plan.starts, axis=1)
         features /= sizes.astype(np.float32)
-    pit = values[:, plan.pit[0]] if plan.pit.size else np.full(len(rows), np.nan, np.float32)
     first = table.token_start[rows].astype(np.int64)
     times = table.time_unix_nano[rows]
     if received_unix_nano is not None:
@@ -168,9 +149,6 @@ def _sample(
         table.schema.kind,
         plan.names,
         features,
-        plan.count_names,
-        values[:, plan.counted],
-        pit,
         plan.projection_layers,
         values[:, plan.projection],
         first + table.token_count[rows],
