@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from bench.fleet import Shape, batch, origin, schema, table
-from introspan_collector.detect.bets import Bets
-from introspan_collector.detect.budget import shared_out
 from introspan_collector.detect.detector import Detector
-from introspan_collector.detect.e_detector import EDetector
-from introspan_collector.detect.evidence import Stream
+from introspan_collector.detect.sequential.bets import Bets
+from introspan_collector.detect.sequential.budget import shared_out
+from introspan_collector.detect.sequential.e_detector import EDetector
+from introspan_collector.detect.sequential.evidence import Stream
+from introspan_collector.detect.sequential.tick import Ticks
 from introspan_collector.detect.settings import DetectSettings
-from introspan_collector.detect.tick import Ticks
 from introspan_collector.model import Batch
 from introspan_wire.signals import Kind
 

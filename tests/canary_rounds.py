@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from introspan_collector.detect.canary_answer import Answer, Outputs, States
+from introspan_collector.detect.canary.answer import Answer, Outputs, States
 from introspan_collector.model import Batch, Origin
 from introspan_collector.probe.conversation import Reply
 from introspan_collector.probe.rows import table

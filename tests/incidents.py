@@ -1,8 +1,8 @@
 """Findings of every kind, made up, for tests of what becomes of them."""
 
-from introspan_collector.detect.alarm import Alarm, Carrier
-from introspan_collector.detect.evidence import Stream
-from introspan_collector.detect.finding import Copy, Exemplar, Finding
+from introspan_collector.detect.incident.finding import Copy, Exemplar, Finding
+from introspan_collector.detect.sequential.alarm import Alarm, Carrier
+from introspan_collector.detect.sequential.evidence import Stream
 
 DAY_SECONDS = 86_400.0
 RATES = {Copy.TICKET: DAY_SECONDS, Copy.PAGE: 30 * DAY_SECONDS}

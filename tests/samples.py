@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from introspan_collector.detect.reference import Identity
+from introspan_collector.detect.reference.reference import Identity
 from introspan_collector.detect.sample import Feature, Sample
 from introspan_wire.signals import Kind
 

@@ -7,16 +7,16 @@ it as they are, though they come from internals.
 from dataclasses import replace
 
 from bench.faults.pool import Pool
-from introspan_collector.detect.bank import Bank
-from introspan_collector.detect.budget import shared_out
-from introspan_collector.detect.e_detector import PAGE_SECONDS, TICKET_SECONDS, EDetector
-from introspan_collector.detect.extremes import Extremes
-from introspan_collector.detect.finding import Copy
-from introspan_collector.detect.placement import Placer
-from introspan_collector.detect.reference import Reference
-from introspan_collector.detect.roster import Roster
+from introspan_collector.detect.incident.finding import Copy
+from introspan_collector.detect.live.bank import Bank
+from introspan_collector.detect.live.extremes import Extremes
+from introspan_collector.detect.reference.placement import Placer
+from introspan_collector.detect.reference.reference import Reference
 from introspan_collector.detect.sample import samples
-from introspan_collector.detect.tick import Ticks
+from introspan_collector.detect.sequential.budget import shared_out
+from introspan_collector.detect.sequential.e_detector import PAGE_SECONDS, TICKET_SECONDS, EDetector
+from introspan_collector.detect.sequential.roster import Roster
+from introspan_collector.detect.sequential.tick import Ticks
 from introspan_collector.model import Batch
 from introspan_wire.codec import Schema, SegmentTable
 from introspan_wire.signals import Kind

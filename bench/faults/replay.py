@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from bench.faults.outputs_only import OutputsOnly
 from bench.faults.pool import ORIGIN, Pool, Rows
 from introspan_collector.detect.detector import Detector
-from introspan_collector.detect.finding import Copy, Subject
-from introspan_collector.detect.reference import Reference, State
+from introspan_collector.detect.incident.finding import Copy, Subject
+from introspan_collector.detect.reference.reference import Reference, State
 from introspan_collector.detect.settings import DetectSettings
 from introspan_collector.model import Batch
 

@@ -14,7 +14,7 @@ from bench.faults.result import Cell, Claim, Result, Table
 from bench.faults.traffic_protocol import AMENDED, TRAFFIC, traffic_digest
 from bench.faults.verdicts import Scores, inside, outside
 from bench.faults.workplace import Workplace
-from introspan_collector.detect.reference import Reference
+from introspan_collector.detect.reference.reference import Reference
 
 _SEED: int = TRAFFIC["seed"]
 _CHOSEN: tuple[str, ...] = tuple(TRAFFIC["requests"]["chosen_on"])

@@ -11,7 +11,7 @@ from bench.faults.auc import Scores, auc, interval
 from bench.faults.protocol import PROTOCOL
 from bench.faults.tracking import PROMPTS, Vector, distance
 from bench.faults.trial import CONTROL, Trial
-from introspan_collector.detect.canary import Comparison
+from introspan_collector.detect.canary.comparison import Comparison
 
 _SETTINGS = PROTOCOL["settings"]
 Score = Callable[[Sequence[Comparison], Sequence[Vector]], float]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.faults.answers import Round
-from introspan_collector.detect.canary_record import Arrays, dump_rounds, load_rounds
+from introspan_collector.detect.canary.record import Arrays, dump_rounds, load_rounds
 
 _DESCRIPTION = "description"
 

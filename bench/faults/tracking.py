@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from introspan_collector.detect.canary_answer import Answer
+from introspan_collector.detect.canary.answer import Answer
 
 PROMPTS = ("short", "long", "chat", "extend")
 """LT4's; the first is LT's."""

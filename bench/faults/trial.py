@@ -9,8 +9,8 @@ from bench.faults.answers import Round, mean_states
 from bench.faults.protocol import PROTOCOL
 from bench.faults.store import Sample
 from bench.faults.tracking import Tracker, Vector
-from introspan_collector.detect.canary import Comparison, compare
-from introspan_collector.detect.canary_baseline import build
+from introspan_collector.detect.canary.baseline import build
+from introspan_collector.detect.canary.comparison import Comparison, compare
 
 CONTROL = "control: healthy"
 """The family of trials in which nothing was changed."""

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.faults.pool import Pool, Rows
-from introspan_collector.detect.alignment import aligned_projection
-from introspan_collector.detect.extremes import Extremes
-from introspan_collector.detect.placement import Placer
-from introspan_collector.detect.reference import Reference
+from introspan_collector.detect.live.extremes import Extremes
+from introspan_collector.detect.reference.alignment import aligned_projection
+from introspan_collector.detect.reference.placement import Placer
+from introspan_collector.detect.reference.reference import Reference
 from introspan_collector.detect.sample import Sample, samples
 from introspan_wire.codec import SegmentTable
 from introspan_wire.signals import Kind

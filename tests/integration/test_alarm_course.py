@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from bench.producer import Producer
 from introspan_collector.cli import alarms, reference
-from introspan_collector.detect.reference_file import import_file
+from introspan_collector.detect.reference.file import import_file
 from tests.batches import ORIGIN, Traffic
 from tests.collector import Collector
 from tests.patience import eventually

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from introspan_collector.detect.announcement import notice
-from introspan_collector.detect.finding import Copy, Subject
-from introspan_collector.detect.incidents import Incidents
-from introspan_collector.detect.reconsider import CanaryReport
-from introspan_collector.detect.triage import Canary
+from introspan_collector.detect.incident.announcement import notice
+from introspan_collector.detect.incident.finding import Copy, Subject
+from introspan_collector.detect.incident.incidents import Incidents
+from introspan_collector.detect.incident.reconsider import CanaryReport
+from introspan_collector.detect.incident.triage import Canary
 from introspan_collector.notice import Notice
 from introspan_collector.notify.notifier import Notifier
 from introspan_collector.notify.settings import NotifySettings

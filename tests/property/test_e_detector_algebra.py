@@ -5,10 +5,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis.extra import numpy as arrays
 
-from introspan_collector.detect.budget import shared_out
-from introspan_collector.detect.e_detector import CAUTIONS, LONGEST_SECONDS, EDetector
-from introspan_collector.detect.evidence import SHARES, Stream
-from introspan_collector.detect.tick import Ticks, TickSettings
+from introspan_collector.detect.sequential.budget import shared_out
+from introspan_collector.detect.sequential.e_detector import CAUTIONS, LONGEST_SECONDS, EDetector
+from introspan_collector.detect.sequential.evidence import SHARES, Stream
+from introspan_collector.detect.sequential.tick import Ticks, TickSettings
 
 UNHURRIED = settings(deadline=None)
 STREAMS = [

@@ -5,13 +5,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis.extra import numpy as npst
 
-from introspan_collector.detect.bank import Bank
-from introspan_collector.detect.builder import KINDS, Builder
-from introspan_collector.detect.extremes import Extremes
-from introspan_collector.detect.placement import Placer
-from introspan_collector.detect.reference import State
-from introspan_collector.detect.reference_file import content_hash, from_bytes, to_bytes
-from introspan_collector.detect.reservoir import Reservoir
+from introspan_collector.detect.live.bank import Bank
+from introspan_collector.detect.live.extremes import Extremes
+from introspan_collector.detect.reference.builder import KINDS, Builder
+from introspan_collector.detect.reference.file import content_hash, from_bytes, to_bytes
+from introspan_collector.detect.reference.placement import Placer
+from introspan_collector.detect.reference.reference import State
+from introspan_collector.detect.reference.reservoir import Reservoir
 from introspan_wire.signals import Kind
 from tests.samples import IDENTITY, START_UNIX_NANO, sample
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from introspan_collector.detect.bank import SIDES, Bank, bounds
-from introspan_collector.detect.budget import shared_out
-from introspan_collector.detect.builder import Builder
-from introspan_collector.detect.e_detector import TICKET_SECONDS, EDetector
-from introspan_collector.detect.extremes import Extremes
-from introspan_collector.detect.placement import Placer
-from introspan_collector.detect.ranks import Ranks
-from introspan_collector.detect.reference import CHANCE, State
+from introspan_collector.detect.live.bank import SIDES, Bank, bounds
+from introspan_collector.detect.live.extremes import Extremes
+from introspan_collector.detect.live.ranks import Ranks
+from introspan_collector.detect.reference.builder import Builder
+from introspan_collector.detect.reference.placement import Placer
+from introspan_collector.detect.reference.reference import CHANCE, State
+from introspan_collector.detect.sequential.budget import shared_out
+from introspan_collector.detect.sequential.e_detector import TICKET_SECONDS, EDetector
 from introspan_wire.signals import Kind
 from tests.samples import IDENTITY, sample
 

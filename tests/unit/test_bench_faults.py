@@ -15,8 +15,8 @@ from bench.faults.result import Claim, Result, Table
 from bench.faults.store import Sample, Store
 from bench.faults.trial import CONTROL, Trial
 from bench.faults.workplace import Workplace
-from introspan_collector.detect.canary import Comparison
-from introspan_collector.detect.canary_answer import Answer, Outputs, States
+from introspan_collector.detect.canary.answer import Answer, Outputs, States
+from introspan_collector.detect.canary.comparison import Comparison
 from introspan_collector.model import Origin
 
 ORIGIN = Origin("bench", "m", "r", "f", "transformers", "1", "float32", 4, 4, "bench")

@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from introspan_collector.detect.canaries import Canaries
-from introspan_collector.detect.tolerance import tail_bound
+from introspan_collector.detect.canary.rounds import Canaries
+from introspan_collector.detect.sequential.tolerance import tail_bound
 from introspan_collector.model import Batch
 from tests.canary_rounds import Fault, Model, output_batch, state_batch, without_states
 

@@ -5,9 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from introspan_collector.detect.canary import ARCHITECTURE, EMBEDDING, HEAD, PAGE_RATIO, TEXT, compare
-from introspan_collector.detect.canary_baseline import build, rounding
-from introspan_collector.detect.canary_place import steps_of
+from introspan_collector.detect.canary.baseline import build, rounding
+from introspan_collector.detect.canary.comparison import (
+    ARCHITECTURE,
+    EMBEDDING,
+    HEAD,
+    PAGE_RATIO,
+    TEXT,
+    compare,
+)
+from introspan_collector.detect.canary.place import steps_of
 from tests.canary_rounds import LAYERS, Fault, Model, without_states
 
 DTYPES = ("float32", "bfloat16")

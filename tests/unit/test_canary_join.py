@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from introspan_collector.detect.canary_answer import Join
+from introspan_collector.detect.canary.answer import Join
 from tests.canary_rounds import LAYERS, Model, output_batch, state_batch
 
 NOW = 1_000.0

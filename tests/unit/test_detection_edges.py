@@ -8,8 +8,8 @@ import pytest
 from introspan_collector.config import ConfigurationError, load_settings
 from introspan_collector.detect import checkpoint
 from introspan_collector.detect.detector import Detector
-from introspan_collector.detect.finding import Subject
-from introspan_collector.detect.reference import State
+from introspan_collector.detect.incident.finding import Subject
+from introspan_collector.detect.reference.reference import State
 from introspan_collector.detect.report import Report
 from introspan_collector.detect.settings import DetectSettings
 from tests.batches import Traffic

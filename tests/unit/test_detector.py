@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from introspan_collector.detect.detector import Detector
-from introspan_collector.detect.incident import State
+from introspan_collector.detect.incident.incident import State
 from introspan_collector.detect.settings import DetectSettings
 from introspan_collector.notice import Severity
 from introspan_wire.signals import Kind

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from introspan_collector.detect.builder import Builder
-from introspan_collector.detect.drift import Drift
-from introspan_collector.detect.frequencies import Frequencies
-from introspan_collector.detect.placement import Placement, Placer
-from introspan_collector.detect.reference import State
-from introspan_collector.detect.replicas import Replicas
+from introspan_collector.detect.live.drift import Drift
+from introspan_collector.detect.live.frequencies import Frequencies
+from introspan_collector.detect.live.replicas import Replicas
+from introspan_collector.detect.reference.builder import Builder
+from introspan_collector.detect.reference.placement import Placement, Placer
+from introspan_collector.detect.reference.reference import State
 from introspan_collector.detect.sample import Feature
 from introspan_wire.signals import Kind
 from tests.samples import CENTRES, IDENTITY, sample

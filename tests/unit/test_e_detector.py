@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from introspan_collector.detect.alarm import Alarm, Carrier
-from introspan_collector.detect.budget import shared_out
-from introspan_collector.detect.e_detector import CAUTIONS, LONGEST_SECONDS, TICKET_SECONDS, EDetector
-from introspan_collector.detect.evidence import SHARES, Stream
-from introspan_collector.detect.recovery import Recovery, RecoverySettings
-from introspan_collector.detect.tick import Ticks, TickSettings
-from introspan_collector.detect.tolerance import mean_bound, tail_bound
+from introspan_collector.detect.sequential.alarm import Alarm, Carrier
+from introspan_collector.detect.sequential.budget import shared_out
+from introspan_collector.detect.sequential.e_detector import (
+    CAUTIONS,
+    LONGEST_SECONDS,
+    TICKET_SECONDS,
+    EDetector,
+)
+from introspan_collector.detect.sequential.evidence import SHARES, Stream
+from introspan_collector.detect.sequential.recovery import Recovery, RecoverySettings
+from introspan_collector.detect.sequential.tick import Ticks, TickSettings
+from introspan_collector.detect.sequential.tolerance import mean_bound, tail_bound
 
 TICK = 10.0
 NONE = np.nan

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from introspan_collector.detect.builder import Builder
-from introspan_collector.detect.extremes import Extremes
-from introspan_collector.detect.placement import Placer
-from introspan_collector.detect.reference import CHANCE, State
+from introspan_collector.detect.live.extremes import Extremes
+from introspan_collector.detect.reference.builder import Builder
+from introspan_collector.detect.reference.placement import Placer
+from introspan_collector.detect.reference.reference import CHANCE, State
 from introspan_collector.detect.sample import Feature
 from introspan_wire.signals import Kind
 from tests.samples import IDENTITY, sample

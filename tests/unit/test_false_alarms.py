@@ -8,11 +8,11 @@ alarms is at most t/T, or, with one of the rules broken, that a lower one is abo
 import numpy as np
 import pytest
 
-from introspan_collector.detect.e_detector import EDetector
-from introspan_collector.detect.evidence import Stream
-from introspan_collector.detect.nulls import uniformity
-from introspan_collector.detect.tick import Ticks
-from introspan_collector.detect.tolerance import mean_bound, tail_bound
+from introspan_collector.detect.live.nulls import uniformity
+from introspan_collector.detect.sequential.e_detector import EDetector
+from introspan_collector.detect.sequential.evidence import Stream
+from introspan_collector.detect.sequential.tick import Ticks
+from introspan_collector.detect.sequential.tolerance import mean_bound, tail_bound
 from introspan_wire.codec import Column, Schema, SegmentTable
 from introspan_wire.signals import Kind, Statistic
 

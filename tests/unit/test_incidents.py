@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspan_collector.detect.alarm import Alarm, Carrier
-from introspan_collector.detect.announcement import notice
-from introspan_collector.detect.clues import MOST_CLUES, MOST_EXEMPLARS
-from introspan_collector.detect.evidence import SHARES
-from introspan_collector.detect.finding import Copy, Exemplar, Finding, Subject
-from introspan_collector.detect.incident import ALERTNAMES, Acknowledgement, State, alertname
-from introspan_collector.detect.incident_record import as_json
-from introspan_collector.detect.incident_settings import IncidentSettings
-from introspan_collector.detect.incidents import Change, Incidents
-from introspan_collector.detect.maintenance import LONGEST_SECONDS, MOST_WINDOWS, Window
-from introspan_collector.detect.reconsider import CanaryReport
-from introspan_collector.detect.triage import Canary, Verdict
+from introspan_collector.detect.incident.announcement import notice
+from introspan_collector.detect.incident.clues import MOST_CLUES, MOST_EXEMPLARS
+from introspan_collector.detect.incident.finding import Copy, Exemplar, Finding, Subject
+from introspan_collector.detect.incident.incident import ALERTNAMES, Acknowledgement, State, alertname
+from introspan_collector.detect.incident.incidents import Change, Incidents
+from introspan_collector.detect.incident.maintenance import LONGEST_SECONDS, MOST_WINDOWS, Window
+from introspan_collector.detect.incident.reconsider import CanaryReport
+from introspan_collector.detect.incident.record import as_json
+from introspan_collector.detect.incident.settings import IncidentSettings
+from introspan_collector.detect.incident.triage import Canary, Verdict
+from introspan_collector.detect.sequential.alarm import Alarm, Carrier
+from introspan_collector.detect.sequential.evidence import SHARES
 from introspan_collector.notice import Severity
 from tests.incidents import finding, stream
 

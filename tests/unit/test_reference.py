@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from bench import fleet
-from introspan_collector.detect.bank import Bank
-from introspan_collector.detect.builder import KINDS, Builder
-from introspan_collector.detect.cells import fit_cells, length_bin, members
-from introspan_collector.detect.classes import NO_CLASS, fit_classes, no_classes
-from introspan_collector.detect.placement import Placer
-from introspan_collector.detect.reference import State
-from introspan_collector.detect.reservoir import Reservoir
+from introspan_collector.detect.live.bank import Bank
+from introspan_collector.detect.reference.builder import KINDS, Builder
+from introspan_collector.detect.reference.cells import fit_cells, length_bin, members
+from introspan_collector.detect.reference.classes import NO_CLASS, fit_classes, no_classes
+from introspan_collector.detect.reference.placement import Placer
+from introspan_collector.detect.reference.reference import State
+from introspan_collector.detect.reference.reservoir import Reservoir
+from introspan_collector.detect.reference.space import fit_space
 from introspan_collector.detect.sample import samples
-from introspan_collector.detect.space import fit_space
 from introspan_wire.signals import Kind
 from tests.samples import CENTRES, IDENTITY, START_UNIX_NANO, sample
 

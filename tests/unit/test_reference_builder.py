@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from introspan_collector.detect.builder import KINDS, Builder, Limits
-from introspan_collector.detect.distance import cdf_distance
-from introspan_collector.detect.reference import State
-from introspan_collector.detect.reference_file import content_hash
+from introspan_collector.detect.reference.builder import KINDS, Builder, Limits
+from introspan_collector.detect.reference.distance import cdf_distance
+from introspan_collector.detect.reference.file import content_hash
+from introspan_collector.detect.reference.reference import State
 from introspan_wire.signals import Kind
 from tests.samples import HOUR_NANO, IDENTITY, START_UNIX_NANO, sample
 

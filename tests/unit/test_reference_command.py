@@ -9,9 +9,9 @@ import typer
 from typer.testing import CliRunner
 
 from introspan_collector.cli import reference
-from introspan_collector.detect.builder import Builder
-from introspan_collector.detect.reference import Identity, State
-from introspan_collector.detect.reference_file import content_hash, export_file
+from introspan_collector.detect.reference.builder import Builder
+from introspan_collector.detect.reference.file import content_hash, export_file
+from introspan_collector.detect.reference.reference import Identity, State
 from introspan_collector.detect.sample import samples
 from tests.batches import ORIGIN, Traffic
 

@@ -8,19 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from introspan_collector.detect.bank import Bank
-from introspan_collector.detect.builder import Builder
-from introspan_collector.detect.extremes import Extremes
-from introspan_collector.detect.placement import Placer
-from introspan_collector.detect.reference import State
-from introspan_collector.detect.reference_diff import difference
-from introspan_collector.detect.reference_file import (
+from introspan_collector.detect.live.bank import Bank
+from introspan_collector.detect.live.extremes import Extremes
+from introspan_collector.detect.reference.builder import Builder
+from introspan_collector.detect.reference.diff import difference
+from introspan_collector.detect.reference.file import (
     content_hash,
     export_file,
     from_bytes,
     import_file,
     to_bytes,
 )
+from introspan_collector.detect.reference.placement import Placer
+from introspan_collector.detect.reference.reference import State
 from introspan_collector.detect.sample import Feature
 from introspan_wire.signals import Kind
 from tests.samples import IDENTITY, features, sample

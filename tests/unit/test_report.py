@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from introspan_collector.detect.canaries import Round, _Model
-from introspan_collector.detect.canary import Comparison
+from introspan_collector.detect.canary.comparison import Comparison
+from introspan_collector.detect.canary.rounds import Round, _Model
 from introspan_collector.detect.detector import Detector
 from introspan_collector.detect.levels import ALL
-from introspan_collector.detect.reference import State
-from introspan_collector.detect.reference_file import from_bytes
+from introspan_collector.detect.reference.file import from_bytes
+from introspan_collector.detect.reference.reference import State
 from introspan_collector.detect.report import Report
 from introspan_collector.detect.settings import DetectSettings
 from tests.batches import ORIGIN, Traffic

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from introspan_collector.detect.announcement import notice
-from introspan_collector.detect.evidence import SHARES
-from introspan_collector.detect.incident import ALERTNAMES
-from introspan_collector.detect.incidents import Incidents
+from introspan_collector.detect.incident.announcement import notice
+from introspan_collector.detect.incident.incident import ALERTNAMES
+from introspan_collector.detect.incident.incidents import Incidents
+from introspan_collector.detect.sequential.evidence import SHARES
 from introspan_collector.notify.settings import NotifySettings
 from tests.incidents import finding, stream
 

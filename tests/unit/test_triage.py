@@ -2,8 +2,8 @@
 
 import pytest
 
-from introspan_collector.detect.evidence import Stream
-from introspan_collector.detect.triage import Canary, Moved, Situation, Verdict, moved_in, triage
+from introspan_collector.detect.incident.triage import Canary, Moved, Situation, Verdict, moved_in, triage
+from introspan_collector.detect.sequential.evidence import Stream
 
 NOT_MOVED = [state for state in Canary if state is not Canary.MOVED]
 

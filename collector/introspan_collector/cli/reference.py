@@ -20,8 +20,8 @@ from introspan_collector.terminal import (
 )
 
 if TYPE_CHECKING:
-    from introspan_collector.detect.reference import Reference
-    from introspan_collector.detect.reference_diff import FeatureDifference
+    from introspan_collector.detect.reference.diff import FeatureDifference
+    from introspan_collector.detect.reference.reference import Reference
 
 _SHOWN = 20
 _CHANCE = 0.01
@@ -115,7 +115,7 @@ def show(
     form: Form = Format.TABLE,
 ) -> None:
     """Shows what a reference holds; a file needs no collector."""
-    from introspan_collector.detect.reference_file import overview  # noqa: PLC0415 --help should not wait
+    from introspan_collector.detect.reference.file import overview  # noqa: PLC0415 --help should not wait
 
     if (file is None) == (model is None):
         fail("reference show", "give either a file or --model", 2)
@@ -138,7 +138,7 @@ def diff(
     form: Form = Format.TABLE,
 ) -> None:
     """Shows how two references differ; ends with 1 where they do, beyond chance."""
-    from introspan_collector.detect.reference_diff import difference  # noqa: PLC0415 --help should not wait
+    from introspan_collector.detect.reference.diff import difference  # noqa: PLC0415 --help should not wait
 
     ours = _read("diff", first)
     theirs = (
@@ -176,7 +176,7 @@ def diff(
 
 
 def _read(command: str, file: Path) -> "Reference":
-    from introspan_collector.detect.reference_file import import_file  # noqa: PLC0415 --help should not wait
+    from introspan_collector.detect.reference.file import import_file  # noqa: PLC0415 --help should not wait
 
     try:
         return import_file(file)
@@ -185,7 +185,7 @@ def _read(command: str, file: Path) -> "Reference":
 
 
 def _live(command: str, model: str, adapter: str, url: str, token_file: Path | None) -> "Reference":
-    from introspan_collector.detect.reference_file import from_bytes  # noqa: PLC0415 as above
+    from introspan_collector.detect.reference.file import from_bytes  # noqa: PLC0415 as above
 
     with asking(f"reference {command}", url, token_file) as client:
         data = client.file("references/export", model=model, adapter=adapter)

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from introspan_collector.detect.announcement import notice
-from introspan_collector.detect.incident import Incident
-from introspan_collector.detect.incidents import Change, Event
+from introspan_collector.detect.incident.announcement import notice
+from introspan_collector.detect.incident.incident import Incident
+from introspan_collector.detect.incident.incidents import Change, Event
 from introspan_collector.notice import Notice
 
 _MOST_COUNTS = 1024

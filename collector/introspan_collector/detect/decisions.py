@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable
 
 from introspan_collector.detect.announcer import Announcer
-from introspan_collector.detect.finding import Subject
-from introspan_collector.detect.incident import Acknowledgement
-from introspan_collector.detect.incidents import Change, Event
+from introspan_collector.detect.incident.finding import Subject
+from introspan_collector.detect.incident.incident import Acknowledgement
+from introspan_collector.detect.incident.incidents import Change, Event
+from introspan_collector.detect.incident.maintenance import Window
 from introspan_collector.detect.knowledge import Knowledge
-from introspan_collector.detect.maintenance import Window
-from introspan_collector.detect.reference import Reference
+from introspan_collector.detect.live.yardstick import DETECTORS
+from introspan_collector.detect.reference.reference import Reference
 from introspan_collector.detect.watch import Watch
-from introspan_collector.detect.yardstick import DETECTORS
 
 
 class Decisions:

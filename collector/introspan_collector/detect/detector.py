@@ -11,23 +11,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from introspan_collector.detect.alarm import Alarm
 from introspan_collector.detect.announcer import Announcer
-from introspan_collector.detect.builder import KINDS, Progress
-from introspan_collector.detect.canaries import Round
+from introspan_collector.detect.canary.rounds import Round
 from introspan_collector.detect.decisions import Decisions
-from introspan_collector.detect.finding import Copy, Finding, Subject
-from introspan_collector.detect.incident import Acknowledgement
-from introspan_collector.detect.incidents import Event, Incidents
+from introspan_collector.detect.incident.finding import Copy, Finding, Subject
+from introspan_collector.detect.incident.incident import Acknowledgement
+from introspan_collector.detect.incident.incidents import Event, Incidents
+from introspan_collector.detect.incident.maintenance import Window
+from introspan_collector.detect.incident.reconsider import CanaryReport
+from introspan_collector.detect.incident.triage import Canary
 from introspan_collector.detect.knowledge import Knowledge, Pieces
-from introspan_collector.detect.maintenance import Window
-from introspan_collector.detect.nulls import impossible, uniformity
-from introspan_collector.detect.reconsider import CanaryReport
-from introspan_collector.detect.reference import Identity, Reference
+from introspan_collector.detect.live.nulls import impossible, uniformity
+from introspan_collector.detect.reference.builder import KINDS, Progress
+from introspan_collector.detect.reference.reference import Identity, Reference
 from introspan_collector.detect.rules import canary_finding, impossible_finding
 from introspan_collector.detect.sample import Sample, samples
+from introspan_collector.detect.sequential.alarm import Alarm
 from introspan_collector.detect.settings import DetectSettings
-from introspan_collector.detect.triage import Canary
 from introspan_collector.detect.watch import Watch
 from introspan_collector.model import Batch, Origin
 from introspan_collector.notice import Notice

@@ -8,20 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from introspan_collector.detect import checkpoint
-from introspan_collector.detect.alarm import Alarm
-from introspan_collector.detect.bets import Bets
-from introspan_collector.detect.budget import shared_out
-from introspan_collector.detect.builder import Limits
-from introspan_collector.detect.canaries import Canaries
-from introspan_collector.detect.e_detector import EDetector
-from introspan_collector.detect.evidence import Evidence
-from introspan_collector.detect.finding import Exemplar, Subject
-from introspan_collector.detect.incidents import Incidents
-from introspan_collector.detect.recovery import Recovery, RecoverySettings
-from introspan_collector.detect.reference import State
-from introspan_collector.detect.roster import Roster
+from introspan_collector.detect.canary.rounds import Canaries
+from introspan_collector.detect.incident.finding import Exemplar, Subject
+from introspan_collector.detect.incident.incidents import Incidents
+from introspan_collector.detect.reference.builder import Limits
+from introspan_collector.detect.reference.reference import State
+from introspan_collector.detect.sequential.alarm import Alarm
+from introspan_collector.detect.sequential.bets import Bets
+from introspan_collector.detect.sequential.budget import shared_out
+from introspan_collector.detect.sequential.e_detector import EDetector
+from introspan_collector.detect.sequential.evidence import Evidence
+from introspan_collector.detect.sequential.recovery import Recovery, RecoverySettings
+from introspan_collector.detect.sequential.roster import Roster
+from introspan_collector.detect.sequential.tick import Ticks, TickSettings
 from introspan_collector.detect.settings import DetectSettings
-from introspan_collector.detect.tick import Ticks, TickSettings
 from introspan_collector.detect.watch import Watch
 
 _WHAT = "the detector"

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from introspan_collector.detect.e_detector import EDetector
-from introspan_collector.detect.evidence import Stream
-from introspan_collector.detect.finding import Copy
+from introspan_collector.detect.incident.finding import Copy
+from introspan_collector.detect.sequential.e_detector import EDetector
+from introspan_collector.detect.sequential.evidence import Stream
 
 ALL = "all"
 """Stands for all detectors of a model and adapter together: what the threshold is for."""

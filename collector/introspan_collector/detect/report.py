@@ -4,15 +4,15 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 
-from introspan_collector.detect.builder import Builder
 from introspan_collector.detect.detector import Detector
-from introspan_collector.detect.finding import Subject
-from introspan_collector.detect.incident import Acknowledgement
-from introspan_collector.detect.incident_record import as_json
+from introspan_collector.detect.incident.finding import Subject
+from introspan_collector.detect.incident.incident import Acknowledgement
+from introspan_collector.detect.incident.maintenance import Window
+from introspan_collector.detect.incident.record import as_json
 from introspan_collector.detect.levels import Levels
-from introspan_collector.detect.maintenance import Window
-from introspan_collector.detect.reference import Reference, State
-from introspan_collector.detect.reference_file import content_hash, from_bytes, to_bytes
+from introspan_collector.detect.reference.builder import Builder
+from introspan_collector.detect.reference.file import content_hash, from_bytes, to_bytes
+from introspan_collector.detect.reference.reference import Reference, State
 from introspan_collector.detect.shown import Answer, as_canary, as_reference, as_round, as_window
 
 

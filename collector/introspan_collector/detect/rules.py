@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from introspan_collector.detect.alarm import Alarm, Carrier
-from introspan_collector.detect.canaries import DISTANCE, Round
-from introspan_collector.detect.canary import PAGE_RATIO, Comparison
-from introspan_collector.detect.evidence import Stream
-from introspan_collector.detect.finding import Copy, Exemplar, Finding
+from introspan_collector.detect.canary.comparison import PAGE_RATIO, Comparison
+from introspan_collector.detect.canary.rounds import DISTANCE, Round
+from introspan_collector.detect.incident.finding import Copy, Exemplar, Finding
+from introspan_collector.detect.sequential.alarm import Alarm, Carrier
+from introspan_collector.detect.sequential.evidence import Stream
 from introspan_wire.codec import SegmentTable
 
 CONSISTENCY = "consistency.reprefill"

@@ -3,10 +3,10 @@
 from dataclasses import asdict
 from typing import Any
 
-from introspan_collector.detect.builder import Progress
-from introspan_collector.detect.canaries import Canaries, Round
-from introspan_collector.detect.finding import Subject
-from introspan_collector.detect.maintenance import Window
+from introspan_collector.detect.canary.rounds import Canaries, Round
+from introspan_collector.detect.incident.finding import Subject
+from introspan_collector.detect.incident.maintenance import Window
+from introspan_collector.detect.reference.builder import Progress
 from introspan_collector.detect.watch import Building, Watch
 
 # Any: JSON.

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from introspan_collector.detect import checkpoint
-from introspan_collector.detect.builder import Builder, Limits, Progress
-from introspan_collector.detect.evidence import Evidence
-from introspan_collector.detect.reference import Identity, Reference, State
-from introspan_collector.detect.reference_file import from_bytes
+from introspan_collector.detect.live.yardstick import Seen, Yardstick
+from introspan_collector.detect.reference.builder import Builder, Limits, Progress
+from introspan_collector.detect.reference.file import from_bytes
+from introspan_collector.detect.reference.reference import Identity, Reference, State
 from introspan_collector.detect.sample import Sample
-from introspan_collector.detect.yardstick import Seen, Yardstick
+from introspan_collector.detect.sequential.evidence import Evidence
 from introspan_wire.signals import Kind
 
 _WHAT = "a watch"

@@ -1,0 +1,287 @@
+"""Many healthy answers to the same questions in; their means, and how far apart such answers lie by chance, out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from introspan_collector.detect.canary.answer import STATE_SIZE, Answer, Outputs
+from introspan_collector.detect.canary.place import STEP_ROUNDING, length, mean, pooled, rms, steps_of
+from introspan_collector.suite import QUESTIONS
+
+FEWEST_ROUNDS = 64
+"""Rounds that a baseline should have: its 0.99 quantile means little below. Fewer are for trying things out."""
+
+LARGEST_RATIO = 8.0
+"""A distance of so many floors is no chance, neither from a baseline nor among the rounds that make one."""
+
+_QUANTILE = 0.99
+_EPSILON = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7, "float64": 2.0**-52}
+# Sixteen rounding errors, but at most 0.4 %: in bfloat16 sixteen would hide a fault of 10 %.
+_ROUNDINGS, _LARGEST_ROUNDING = 16.0, 2.0**-8
+# Where most rounds are equal to the last bit, nothing is known of how others in the batch change the rounding: then
+# the largest of these distances says nothing, and otherwise nothing below two floors.
+_VARIED, _LEAST_RANK = 0.25, 2.0
+_LOGIT_SCALE = 10.0  # of raw logits, of which log-probabilities are differences
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A question whose first state is the same token's as that of another question, at its row."""
+
+    of: str
+    row: int
+
+
+# What was repeated has the same last prompt token, what was extended ends with the last token generated before.
+TWINS = {
+    question.name: Twin(question.of, int(question.source == "extend"))
+    for question in QUESTIONS
+    if question.source in ("repeat", "extend")
+}
+_ORDER = [question.name for question in QUESTIONS]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """What is expected of one question. Rows of states: the last prompt token's, the last generated token's.
+
+    position, token: int64 [n]; top_token: int32 [n, 20]; output_mean: float64 [n, 21], of the own token, then of
+    the top tokens; output_floor: RMS that chance exceeds once in a hundred; state_mean: float64 [2, L + 1, 33], NaN
+    where no states were measured; state_floor: float64 [2, L + 1]. step_mean [2, L + 1, 32] and step_floor [2, L + 1]
+    are of what each layer adds (canary_place.py). twin_floor: float64 [L + 1], of the distance to the same token of
+    the question that this one is made of, computed in another way; 0 where it is made of none.
+    """
+
+    prompt_tokens: int
+    position: NDArray[np.int64]
+    token: NDArray[np.int64]
+    top_token: NDArray[np.int32]
+    output_mean: NDArray[np.float64]
+    output_floor: float
+    state_mean: NDArray[np.float64]
+    state_floor: NDArray[np.float64]
+    step_mean: NDArray[np.float64]
+    step_floor: NDArray[np.float64]
+    twin_floor: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Baseline:
+    """What a model answers while it is healthy. layer_count: 0 where no states were measured.
+
+    distances: sorted float64 [rounds], of each round to all others, in floors that it has no part in. step_limit:
+    float64 [L + 1], how far all steps of a round together were off at most (canary_place.py). rank_limit: distance
+    beyond which a round counts as further off than all of these.
+    """
+
+    model: str
+    fingerprint: str
+    engine_version: str
+    dtype: str
+    layer_count: int
+    suite: str
+    questions: Mapping[str, Question]
+    distances: NDArray[np.float64]
+    step_limit: NDArray[np.float64]
+    rank_limit: float
+
+
+def build(rounds: Sequence[Mapping[str, Answer]], fewest: int = FEWEST_ROUNDS) -> Baseline:
+    """A baseline from rounds of answers by question. Raises ValueError for too few, or rounds that do not agree."""
+    if len(rounds) < max(fewest, 2):
+        raise ValueError(f"rounds must be >= {max(fewest, 2)}, got {len(rounds)}: ask the canary more often")
+    names = set(rounds[0])
+    if any(set(answers) != names for answers in rounds):
+        raise ValueError("rounds must have the same questions: leave out those that were cut short")
+    first = next(iter(rounds[0].values()))
+    depth = _depth(rounds)
+    ratios, scores = np.zeros(len(rounds)), []
+    questions: dict[str, Question] = {}
+    for name in sorted(names - _wavering(rounds), key=_ORDER.index):
+        found = _question(name, [answers[name] for answers in rounds], depth)
+        questions[name] = _with_twin(name, found.question, rounds, questions)
+        ratios = np.maximum(ratios, found.ratio)
+        scores.append(found.step_ratio)
+    # One that is far off moves the means of the others: of n rounds it is at most n − 1 times as far off as they are.
+    most = min(LARGEST_RATIO, max(2.5, 0.6 * (len(rounds) - 1)))
+    if (odd := int(np.count_nonzero(ratios > most))) > 0:
+        raise ValueError(
+            f"rounds must agree with each other, but {odd} of {len(rounds)} are more than {most:.2g} times as far off "
+            f"as chance explains (the worst {ratios.max():.3g} times): find out what was wrong then; others take their "
+            "place in time"
+        )
+    varied = len(np.unique(ratios)) >= _VARIED * len(rounds)
+    step_limit = pooled(np.concatenate(scores, axis=1)).max(axis=0)
+    origin = first.origin
+    return Baseline(
+        origin.model,
+        origin.fingerprint,
+        origin.engine_version,
+        origin.dtype,
+        max(depth - 1, 0),
+        first.suite,
+        questions,
+        np.sort(ratios),
+        np.maximum(step_limit, 1.0 if varied else LARGEST_RATIO),
+        max(float(ratios.max()), _LEAST_RANK) if varied else LARGEST_RATIO,
+    )
+
+
+def _depth(rounds: Sequence[Mapping[str, Answer]]) -> int:
+    """Places at which states were measured, 0 for none."""
+    depths = {
+        0 if answer.states is None else answer.states.values.shape[1]
+        for answers in rounds
+        for answer in answers.values()
+    }
+    if len(depths) > 1:
+        raise ValueError(
+            f"rounds must be measured at as many layers each, got {sorted(depths)}: replicas differ in their model or "
+            "in INTROSPAN_CANARY_KEY"
+        )
+    return depths.pop()
+
+
+def _wavering(rounds: Sequence[Mapping[str, Answer]]) -> set[str]:
+    """Questions made of another one's answer, where greedy decoding wavers by itself: they ask not the same."""
+    extended = [question.name for question in QUESTIONS if question.source == "extend"]
+    return {
+        name
+        for name in extended
+        if len({answers[name].outputs.token.tobytes() for answers in rounds if name in answers}) > 1
+    }
+
+
+def outputs_of(outputs: Outputs, top_token: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Log-probabilities [n, 21] of the own token and of the given top tokens [n, 20], NaN where they are not known."""
+    n = min(len(outputs.token), len(top_token))
+    same = outputs.top_token[:n, None, :] == top_token[:n, :, None]
+    known = same.any(axis=2) & (top_token[:n] >= 0)
+    at = same.argmax(axis=2)
+    top = np.where(known, np.take_along_axis(outputs.top_logprob[:n], at, axis=1), np.nan)
+    found: NDArray[np.float64] = np.concatenate([outputs.logprob[:n, None], top], axis=1, dtype=np.float64)
+    return found
+
+
+def states_of(answer: Answer, depth: int) -> NDArray[np.float64]:
+    """States [2, depth, 33] at the last prompt token and the last generated one, NaN where not measured."""
+    found = np.full((2, depth, STATE_SIZE), np.nan)
+    if answer.states is not None and answer.states.values.shape[1] == depth:
+        for row, position in enumerate((answer.outputs.prompt_tokens - 1, answer.outputs.position[-1])):
+            at = np.flatnonzero(answer.states.position == position)
+            if at.size:
+                found[row] = answer.states.values[at[0]]
+    return found
+
+
+def rounding(dtype: str) -> float:
+    """The relative deviation that rounding alone may cause in a stream of that element type."""
+    return min(_ROUNDINGS * _EPSILON.get(dtype, _LARGEST_ROUNDING), _LARGEST_ROUNDING)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """A question, and of each round its distance, and those of its steps [rounds, 2, L + 1], in floors without it."""
+
+    question: Question
+    ratio: NDArray[np.float64]
+    step_ratio: NDArray[np.float64]
+
+
+def _question(name: str, answers: Sequence[Answer], depth: int) -> _Found:
+    first = answers[0].outputs
+    shared = _shared_positions(name, answers)
+    outputs = np.stack([outputs_of(answer.outputs, first.top_token[:shared]) for answer in answers])
+    states = np.stack([states_of(answer, depth) for answer in answers])
+    if shared < len(first.token):
+        states[:, 1] = np.nan
+    # Distance to the mean of the others, which does not contain the answer itself.
+    apart = len(answers) / (len(answers) - 1)
+    output_mean, state_mean = mean(outputs), mean(states)
+    steps = steps_of(states, state_mean)
+    step_mean = mean(steps)
+    output_distance = apart * rms(outputs - output_mean, (1, 2))
+    state_distance = apart * length(states - state_mean)
+    step_distance = apart * length(steps - step_mean)
+    smallest = rounding(answers[0].origin.dtype)
+    output_least, state_least = smallest * _LOGIT_SCALE, smallest * np.sqrt(STATE_SIZE)
+    step_least = smallest * STEP_ROUNDING * np.sqrt(STATE_SIZE - 1)
+    ratio = np.maximum(
+        output_distance / np.maximum(_without_own(output_distance, _quantile), output_least),
+        (state_distance / np.maximum(_without_own(state_distance, _quantile), state_least)).max(
+            axis=(1, 2), initial=0.0
+        ),
+    )
+    return _Found(
+        Question(
+            first.prompt_tokens,
+            first.position[:shared],
+            first.token[:shared],
+            first.top_token[:shared],
+            output_mean,
+            max(float(_quantile(output_distance)), output_least),
+            state_mean,
+            np.maximum(_quantile(state_distance), state_least),
+            step_mean,
+            np.maximum(_root_mean_square(step_distance), step_least),
+            np.zeros(depth),
+        ),
+        ratio,
+        step_distance / np.maximum(_without_own(step_distance, _root_mean_square), step_least),
+    )
+
+
+def _with_twin(
+    name: str, question: Question, rounds: Sequence[Mapping[str, Answer]], known: Mapping[str, Question]
+) -> Question:
+    """The question with the floor of its distance to the one that it is made of: two ways to compute one token.
+
+    They may differ by more than chance, because they are computed by other kernels, but always by as much.
+    """
+    twin = TWINS.get(name)
+    if twin is None or twin.of not in known:
+        return question
+    floor = np.sqrt(2.0) * known[twin.of].state_floor[twin.row]
+    apart = np.stack([twin_distance(answers, name, len(floor)) for answers in rounds])
+    return replace(question, twin_floor=np.maximum(floor, _quantile(apart)))
+
+
+def twin_distance(answers: Mapping[str, Answer], name: str, depth: int) -> NDArray[np.float64]:
+    """How far apart [depth] the states of a token are that was computed in two ways; 0 where not measured."""
+    twin = TWINS[name]
+    first, second = (states_of(answers[one], depth) for one in (twin.of, name))
+    return length(first[twin.row] - second[0])
+
+
+def _quantile(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.quantile(distance, _QUANTILE, axis=0)
+    return found
+
+
+def _root_mean_square(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    return rms(distance, (0,))
+
+
+def _without_own(
+    distance: NDArray[np.float64], floor: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """For each round the floor of all others: what is new has no part in its floor either."""
+    return np.stack([floor(np.delete(distance, i, axis=0)) for i in range(len(distance))])
+
+
+def _shared_positions(prompt: str, answers: Sequence[Answer]) -> int:
+    """Positions at which all answers have the same text behind them and the same next token."""
+    length = min(len(answer.outputs.token) for answer in answers)
+    tokens = np.stack([answer.outputs.token[:length] for answer in answers])
+    differs = np.flatnonzero((tokens != tokens[0]).any(axis=0))
+    shared = length if not differs.size else int(differs[0])
+    asked = answers[0].outputs.prompt_tokens
+    own = int(np.count_nonzero(answers[0].outputs.position < asked - 1))
+    if shared < own or any(answer.outputs.prompt_tokens != asked for answer in answers):
+        raise ValueError(
+            f"answers to the prompt {prompt!r} must be to the same tokens in every round: replicas differ in "
+            "tokenizer or chat template; make them equal first"
+        )
+    return shared

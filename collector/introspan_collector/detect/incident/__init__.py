@@ -1,0 +1,1 @@
+"""Findings in; incidents, and what is probably the matter, out."""

@@ -1,0 +1,1 @@
+"""Requests of live traffic in, evidence out: one detector a file."""

@@ -1,0 +1,138 @@
+"""Projections of requests in, evidence that their distribution within a class has changed out.
+
+A bet on the maximum mean discrepancy (Shekhar & Ramdas, arXiv 2112.09162) with random Fourier features (Rahimi & Recht
+2007): φ(z) = r^{−1/2}[cos Ωz; sin Ωz], Ω Gaussian of the inverse median distance, so ‖φ‖ = 1. s = ⟨φ(z) − φ̄_class, ŵ⟩,
+where ŵ is the direction in which the ticks before deviated: it is known before z, so healthy requests have
+E[s | past] ≤ ‖E φ − φ̄_class‖ ≤ ε, ε the 1 − δ/(classes · kinds) quantile of ‖φ̄* − φ̄_class‖ over bootstrapped
+references.
+
+X = ½ + clip(s, ±c)/2c. Clipping below raises the mean by E[(−s − c)⁺] ≤ E[s²]/4c ≤ (λ + ε²)/4c, λ the largest
+eigenvalue of the covariance of φ. Hence m = ½ + (ε + (λ + ε²)/4c)/2c.
+"""
+
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from introspan_collector.detect import checkpoint
+from introspan_collector.detect.reference.alignment import aligned_projection
+from introspan_collector.detect.reference.classes import NO_CLASS
+from introspan_collector.detect.reference.placement import Placement
+from introspan_collector.detect.reference.reference import CHANCE, Population, Reference
+from introspan_collector.detect.sample import Sample
+from introspan_collector.detect.sequential.evidence import Evidence, Stream
+from introspan_wire.signals import Kind
+
+FREQUENCIES = 256
+"""r."""
+
+CLIP = 0.5
+"""c."""
+
+_FEWEST = 64
+_DRAWS = 400
+_PAIRS = 2000
+_WINDOW_TICKS = 6
+_WHAT = "drift"
+_VERSION = 1
+
+
+class Drift:
+    """Follows one kind of row against one reference. tick must be called when a tick closes."""
+
+    def __init__(self, reference: Reference, kind: Kind, seed: int = 0) -> None:
+        population = reference.populations[kind]
+        identity = reference.identity
+        rng = np.random.default_rng(seed)
+        self._population = population
+        z = population.space.whiten(population.projection)
+        self._frequencies = _frequencies(z, rng)
+        count = int(max(population.class_id.max(initial=NO_CLASS), NO_CLASS)) + 1
+        self._mean = np.full((count + 1, 2 * FREQUENCIES), np.nan)  # the last: of unknown class
+        epsilon, spread = 0.0, 0.0
+        # All classes and kinds together are wrong for one reference in a hundred.
+        chance = CHANCE / ((count + 1) * len(reference.populations))
+        for class_id in range(NO_CLASS, count):
+            rows = z if class_id == NO_CLASS else z[population.class_id == class_id]
+            rows = rows[np.isfinite(rows).all(axis=1)]
+            if len(rows) >= _FEWEST:
+                features = self._features(rows)
+                self._mean[class_id] = features.mean(axis=0)
+                epsilon = max(epsilon, _bootstrap(features, chance, rng))
+                spread = max(spread, float(np.linalg.eigvalsh(np.cov(features.T))[-1]))
+        bias = (spread + epsilon**2) / (4 * CLIP)
+        self._bound = np.array([min(1.0, 0.5 + (epsilon + bias) / (2 * CLIP))])
+        self._streams = (
+            Stream(identity.model, "", identity.adapter, "drift", kind.value, "latent.drift", -1, "away"),
+        )
+        self._window = np.zeros((_WINDOW_TICKS, 2 * FREQUENCIES))
+        self._weight = np.zeros(_WINDOW_TICKS)
+        self._direction = np.zeros(2 * FREQUENCIES)
+
+    @property
+    def distance(self) -> float:
+        """How far the last ticks are from the reference, in [0, 2]: for people, certified by nothing."""
+        total = self._weight.sum()
+        return float(np.linalg.norm(self._window.sum(axis=0) / total)) if total else float("nan")
+
+    def evidence(self, sample: Sample, placement: Placement) -> Evidence:
+        """X of each request for one stream; NaN before the first tick, and where a class is too small."""
+        projection = aligned_projection(sample, self._population.projection_layers)
+        apart = self._features(self._population.space.whiten(projection)) - self._mean[placement.class_id]
+        apart[~np.isfinite(projection).all(axis=1)] = np.nan
+        known = np.isfinite(apart).all(axis=1)
+        self._window[0] += apart[known].sum(axis=0)
+        self._weight[0] += np.count_nonzero(known)
+        s = np.where(
+            known & self._direction.any(), np.where(known[:, None], apart, 0.0) @ self._direction, np.nan
+        )
+        x = 0.5 + np.clip(s, -CLIP, CLIP) / (2 * CLIP)
+        return Evidence(self._streams, self._bound, x[:, None], sample.cluster)
+
+    def tick(self) -> None:
+        """From now on bets go the way in which the last ticks deviated."""
+        total = self._window.sum(axis=0)
+        length = float(np.linalg.norm(total))
+        self._direction = total / length if length > 0 else np.zeros_like(total)
+        self._window, self._weight = np.roll(self._window, 1, axis=0), np.roll(self._weight, 1)
+        self._window[0], self._weight[0] = 0.0, 0.0
+
+    def snapshot(self) -> bytes:
+        """What was seen lately."""
+        arrays = {"window": self._window, "weight": self._weight, "direction": self._direction}
+        return checkpoint.dump(_WHAT, _VERSION, {}, arrays)
+
+    def restore(self, data: bytes) -> None:
+        """Puts a snapshot's state in place of this one. Raises ValueError for one that it cannot read."""
+        _, arrays = checkpoint.load(_WHAT, _VERSION, data)
+        self._window, self._weight, self._direction = arrays["window"], arrays["weight"], arrays["direction"]
+
+    def _features(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        angle = z @ self._frequencies
+        return np.asarray(np.concatenate([np.cos(angle), np.sin(angle)], axis=1) / np.sqrt(FREQUENCIES))
+
+
+def can_drift(population: Population) -> bool:
+    """Whether there is anything to follow: enough rows with a projection."""
+    measured = np.isfinite(population.projection).all(axis=1)
+    return population.projection.shape[1] > 0 and int(measured.sum()) >= _FEWEST
+
+
+def _frequencies(z: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    known = z[np.isfinite(z).all(axis=1)]
+    first, second = rng.integers(len(known), size=(2, _PAIRS))
+    squared = np.sum((known[first] - known[second]) ** 2, axis=1)
+    scale = float(np.median(squared[first != second])) or 1.0
+    return np.asarray(rng.standard_normal((z.shape[1], FREQUENCIES)) / np.sqrt(scale))
+
+
+def _bootstrap(features: NDArray[np.float64], chance: float, rng: np.random.Generator) -> float:
+    """The 1 − chance quantile of ‖φ̄* − φ̄‖; rows are of different clusters each, so rows are what is drawn.
+
+    Of a norm of many nearly normal components, which is nearly normal itself: so few draws say how far out it may be.
+    """
+    n = len(features)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=_DRAWS) / n
+    apart = np.linalg.norm(weights @ features - features.mean(axis=0), axis=1)
+    return float(apart.mean() + NormalDist().inv_cdf(1 - chance) * apart.std())

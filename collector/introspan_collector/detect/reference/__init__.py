@@ -1,0 +1,1 @@
+"""Healthy requests in; what they look like, and where others lie among them, out."""

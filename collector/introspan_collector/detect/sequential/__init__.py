@@ -1,0 +1,1 @@
+"""Evidence in; alarms with a bound on how many are false, out."""
