@@ -32,10 +32,12 @@ class Running:
 
 
 @contextmanager
-def collector(folder: Path) -> Iterator[Running]:
+def collector(folder: Path, config: str = "") -> Iterator[Running]:
     """A collector that keeps its data and its log in the folder, drained and ended on leaving."""
     grpc, http = free_address(), free_address()
-    where = ("--data", folder / "data", "--grpc", grpc, "--http", http)
+    file = folder / "collector.toml"
+    file.write_text(config)
+    where = ("--config", file, "--data", folder / "data", "--grpc", grpc, "--http", http)
     command = (Path(sys.executable).with_name("introspan"), "collector", *where)
     with start("collector", command, {}, folder, _STOP_SECONDS) as program:
         running = Running(program.process.pid, grpc, http)

@@ -5,8 +5,9 @@ import importlib
 import json
 import math
 import sys
+import time
 import traceback
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,33 +38,31 @@ def main() -> int:
     parser.add_argument(
         "--finished", action="store_true", help="run nothing, and write what earlier runs finished"
     )
-    parser.add_argument(
-        "--remark", action="append", default=[], help="a note on this run, printed with its results"
-    )
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no trial after so many")
     options = parser.parse_args()
     check_seal()
     # Batches of a single thread are what two busy cores compute most of.
     torch.set_num_threads(1)
     dtypes = () if options.finished else tuple(options.dtype or PROTOCOL["dtypes"])
+    until = time.monotonic() + 60.0 * options.minutes
     code = 0
     for name in options.only or PARTS:
-        code = max(code, _measure(name, options, dtypes))
+        code = max(code, _measure(name, options, dtypes, until))
     return code
 
 
-def _measure(name: str, options: argparse.Namespace, dtypes: tuple[str, ...]) -> int:
+def _measure(name: str, options: argparse.Namespace, dtypes: tuple[str, ...], until: float) -> int:
     print(f"── {name}: {PARTS[name].question}", flush=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
         with Progress(*columns, console=Console(stderr=True)) as progress:
             result = importlib.import_module(PARTS[name].module).run(
-                Workplace(progress, options.scale, dtypes)
+                Workplace(progress, options.scale, dtypes, is_over=lambda: time.monotonic() > until)
             )
     except Exception:  # noqa: BLE001 the other parts are worth measuring still
         traceback.print_exc()
         return 2
-    remarked = replace(result, notes=(*result.notes, *options.remark))
-    found = write(name, remarked, options.docs)
+    found = write(name, result, options.docs)
     problems = missed(found)
     for problem in problems:
         print(problem)

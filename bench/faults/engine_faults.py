@@ -8,6 +8,7 @@ import numpy as np
 
 WRONG_GREEDY = 0.05
 SCALE = 1.5
+_FEWEST_BLOCKS = 2  # in a shorter prompt there is nothing to exchange
 
 
 # Any: classes, tensors and engines of vLLM and torch.
@@ -66,6 +67,8 @@ class CacheFault:
                 continue
             self._spoiled.add(key)
             full = int(batch.num_prompt_tokens[row]) // block_size
+            if full < _FEWEST_BLOCKS:
+                continue
             table = batch.block_table[0].get_numpy_array()[row, :full].tolist()
             for cache in self._runner.kv_caches:
                 self._spoil(cache, table)

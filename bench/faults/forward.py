@@ -5,7 +5,7 @@ composition changes shapes, and with them rounding. It goes layer by layer and n
 same: what a layer makes of a step depends on no later layer. So a fault in a layer starts from the healthy stream.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,22 +14,27 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, apply_rotary_pos_emb
 
-from bench.faults.batch import Step, Text
+from bench.faults.batch import BLOCK_TOKENS, Step, Text
 
 _HEAD_ROWS = 128
+
+Spoil = Callable[[Tensor, Tensor], None]
+"""Changes keys or values [heads, tokens, size] that were taken from the cache in place, given another request's too."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """What is computed: requests by name, steps, and for each chunk the rows that it has in the packed stream.
 
-    shift: added to all positions; decoded_shift: to those of decoded tokens only.
+    shift: added to all positions; decoded_shift: to those of decoded tokens only; spoil: what is done to a prefix that
+    was cached.
     """
 
     texts: Mapping[str, Text]
     steps: Sequence[Step]
     shift: int = 0
     decoded_shift: int = 0
+    spoil: Spoil | None = None
 
     def rows(self) -> Iterator[list[tuple[str, int, int, slice]]]:
         """For each step its chunks: request, first and last position, rows."""
@@ -106,6 +111,7 @@ class Forward:
         }
         values = {name: torch.empty_like(key) for name, key in keys.items()}
         made = torch.empty_like(stream)
+        read: dict[str, int] = {}
         for step in layout.chunks:
             rows = slice(step[0][3].start, step[-1][3].stop)
             normed = layer.input_layernorm(stream[rows])
@@ -121,6 +127,13 @@ class Forward:
                 if start == text.cached and text.cached:
                     keys[name][:, :start] = keys[text.after][:, :start]
                     values[name][:, :start] = values[text.after][:, :start]
+                    if plan.spoil is not None:
+                        other = next(
+                            one for one in sorted(read) if one != text.after and read[one] >= BLOCK_TOKENS
+                        )
+                        plan.spoil(keys[name][:, :start], keys[other])
+                        plan.spoil(values[name][:, :start], values[other])
+                read[name] = end
                 keys[name][:, start:end] = k[0, :, inside]
                 values[name][:, start:end] = v[0, :, inside]
                 mixed[inside] = self._attend(

@@ -1,20 +1,21 @@
 """Sets of requests in, what the real capture measures of them in one vLLM engine out, a file for each set.
 
-Run as a program: `python -m bench.faults.gather FOLDER`. A set whose file is there is not asked again.
+Run as a program: `python -m bench.faults.gather FOLDER --plan quiet`. A set whose file is there is not asked again.
 """
 
 import argparse
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import AutoTokenizer
 
-from bench.faults import tables
+from bench.faults import quiet, tables
 from bench.faults.engine_faults import CacheFault, sampler_fault
 from bench.faults.lock import LOCK
 from bench.faults.traffic import Call, Set, Traffic
@@ -85,7 +86,7 @@ class Kept:
 class Engine:
     """SmolLM2 in vLLM, in this process, with capture attached."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, dtype: str) -> None:
         from introspan import plugin
 
         plugin.register(Kept)
@@ -94,7 +95,7 @@ class Engine:
         # Any: vLLM's own classes.
         self._llm: Any = LLM(
             str(model),
-            dtype="float32",
+            dtype=dtype,
             enforce_eager=True,
             max_model_len=512,
             max_num_seqs=16,
@@ -164,7 +165,21 @@ def _mean(logprobs: Any) -> float:
     return float(np.mean(own))
 
 
-def gather(folder: Path, say: Callable[[str], None], seconds: float = float("inf")) -> None:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is gathered: sets in the order in which they are wanted, and the engine's dtype. Any: a tokenizer."""
+
+    sets: Callable[[Any], Iterable[Set]]
+    dtype: str
+
+
+PLANS = {
+    "traffic": Plan(lambda tokenizer: Traffic(tokenizer).sets(), "float32"),
+    "quiet": Plan(quiet.sets, "bfloat16"),
+}
+
+
+def gather(folder: Path, plan: Plan, say: Callable[[str], None], seconds: float = float("inf")) -> None:
     """Asks every set that has no file in the folder, until so many seconds are over; one program does it at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w") as lock:
@@ -173,17 +188,17 @@ def gather(folder: Path, say: Callable[[str], None], seconds: float = float("inf
         except BlockingIOError:
             say("another program gathers: what is there already is used")
             return
-        _gather(folder, say, seconds)
+        _gather(folder, plan, say, seconds)
 
 
-def _gather(folder: Path, say: Callable[[str], None], seconds: float) -> None:
+def _gather(folder: Path, plan: Plan, say: Callable[[str], None], seconds: float) -> None:
     model = prepare(cache_folder(), say)
-    sets = Traffic(AutoTokenizer.from_pretrained(model)).sets()
+    sets = plan.sets(AutoTokenizer.from_pretrained(model))
     missing = [one for one in sets if not (folder / f"{one.name}.npz").exists()]
     if not missing:
         return
     os.environ.update(ENVIRONMENT)
-    engine = Engine(model)
+    engine = Engine(model, plan.dtype)
     began = time.monotonic()
     for wanted in missing:
         if time.monotonic() - began > seconds:
@@ -196,6 +211,7 @@ def _gather(folder: Path, say: Callable[[str], None], seconds: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--plan", choices=PLANS, default="traffic")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no set is begun after so many")
     given = parser.parse_args()
-    gather(given.folder, lambda line: print(line, flush=True), given.seconds)
+    gather(given.folder, PLANS[given.plan], lambda line: print(line, flush=True), given.seconds)

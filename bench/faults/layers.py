@@ -1,19 +1,19 @@
 """A model with one damaged layer in, whether the canary pages and names that layer out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 
-from bench.faults.auc import share
+from bench.faults.auc import interval, share
 from bench.faults.protocol import PROTOCOL
 from bench.faults.result import Cell, Claim, Result, Table
-from bench.faults.scoring import OUTPUTS, separation
+from bench.faults.rows import LAYER
 from bench.faults.store import Sample
-from bench.faults.tracking import Vector
-from bench.faults.trial import CONTROL, Trial
+from bench.faults.trial import Trial
 from bench.faults.weights import Change, bit_flip, mis_scaled, zeroed_shard
 from bench.faults.workplace import Run, Workplace
+from introspan_collector.detect.canary.comparison import PAGE_RATIO
 
 _KINDS: tuple[Callable[[int, int], Change], ...] = (bit_flip, zeroed_shard, mis_scaled)
 _FAMILIES = ("exponent bit", "zeroed shard", "mis-scaled")
@@ -23,14 +23,9 @@ _LAYERS = 30
 def run(workplace: Workplace) -> Result:
     """30 layers × 3 faults, in each dtype."""
     trials: list[Trial] = []
-    references = {}
     for dtype in PROTOCOL["dtypes"]:
         trials += workplace.trials("layers", dtype, _runs(workplace, dtype))
-        trials += workplace.healthy(dtype)
-        trials += workplace.controls(dtype)
-        if (judge := workplace.judge(dtype)) is not None:
-            references[dtype] = judge.reference
-    return report(trials, references)
+    return report(trials)
 
 
 def changes(scale: float) -> list[Change]:
@@ -56,10 +51,9 @@ def _runs(workplace: Workplace, dtype: str) -> list[tuple[str, Run]]:
     ]
 
 
-def report(found: Sequence[Trial], references: Mapping[str, Vector]) -> Result:
+def report(trials: Sequence[Trial]) -> Result:
     """The part's result, of as many trials as there are."""
     claims, rows, missed = [], [], []
-    trials = [trial for trial in found if trial.family in _FAMILIES]
     for dtype in PROTOCOL["dtypes"]:
         some = [trial for trial in trials if trial.dtype == dtype]
         claims += _claims(dtype, some)
@@ -67,7 +61,6 @@ def report(found: Sequence[Trial], references: Mapping[str, Vector]) -> Result:
         missed += [_miss(t) for t in some if t.is_material and (not t.pages or t.located != t.layer)]
     tables = [
         Table("By kind of fault", _COLUMNS, rows),
-        Table("Told from a healthy model: area under the curve", _AUC_COLUMNS, _separated(found, references)),
         Table("Naming the layer with lower floors", _FLOOR_COLUMNS, _floors(trials)),
         Table("Material faults that did not page, or whose layer was named wrongly", _MISS_COLUMNS, missed),
     ]
@@ -88,17 +81,37 @@ def _claims(dtype: str, trials: Sequence[Trial]) -> list[Claim]:
         ("exact layer named, of alarms", named, wanted),
         ("paged and exact layer named, of material faults", both, wanted),
     )
-    return [
+    by_outputs = [by_output_alone(trial) for trial in material]
+    claims = [
         _share(f"{dtype}: {text}", outcome, bound, is_complete=is_complete) for text, outcome, bound in found
     ]
+    return [*claims, _gain(dtype, paged, by_outputs, is_complete=is_complete)]
+
+
+def by_output_alone(trial: Trial) -> bool:
+    """Whether both rounds exceed the canary's limit already in what the API returns."""
+    return all(one.output_ratio > PAGE_RATIO or one.nonfinite for one in trial.rounds[:2])
+
+
+def _gain(dtype: str, paged: Sequence[bool], by_outputs: Sequence[bool], *, is_complete: bool) -> Claim:
+    """Paired over faults."""
+    text = f"{dtype}: share of material faults that page, less the share by outputs alone at the same limit"
+    if not paged:
+        return Claim(text, None, 0.0, row=LAYER, is_gain=True)
+    apart = np.array(paged, float) - np.array(by_outputs, float)
+    low, high = interval(len(apart), lambda drawn: float(apart[drawn].mean()), PROTOCOL["seed"])
+    return Claim(
+        text, float(apart.mean()), 0.0, low=low, high=high, is_complete=is_complete, row=LAYER, is_gain=True
+    )
 
 
 def _share(text: str, outcome: Sequence[bool], bound: float, *, is_complete: bool) -> Claim:
     text = f"{text} ({sum(outcome)} of {len(outcome)})"
     if not outcome:
-        return Claim(text, None, bound)
+        return Claim(text, None, bound, row=LAYER)
     low, high = share(outcome, PROTOCOL["seed"])
-    return Claim(text, sum(outcome) / len(outcome), bound, low=low, high=high, is_complete=is_complete)
+    measured = sum(outcome) / len(outcome)
+    return Claim(text, measured, bound, low=low, high=high, is_complete=is_complete, row=LAYER)
 
 
 _COLUMNS = (
@@ -113,26 +126,9 @@ def _row(dtype: str, family: str, trials: Sequence[Trial]) -> list[Cell]:
     first = sum(t.rounds[-1].layer == t.layer for t in alarms)
     return [
         dtype, family, len(trials), len(material), sum(t.pages for t in material),
-        sum(all(r.output_ratio > 8 or r.nonfinite for r in t.rounds[:2]) for t in material), len(alarms),
+        sum(by_output_alone(t) for t in material), len(alarms),
         f"{sum(t.located == t.layer for t in alarms)} of {len(alarms)}", f"{first} of {len(alarms)}",
     ]  # fmt: skip
-
-
-_AUC_COLUMNS = ("dtype", "fault", "canary", "outputs of the canary", "LT4", "LT", "canary − LT4, 95 %")
-_SCORES = ("canary: ratio", OUTPUTS, "LT4: mean |difference|", "LT: mean |difference|")
-
-
-def _separated(found: Sequence[Trial], references: Mapping[str, Vector]) -> list[list[Cell]]:
-    """The product's ratio and log-probability tracking as published, with no setting chosen and no limit."""
-    rows: list[list[Cell]] = []
-    for dtype in PROTOCOL["dtypes"]:
-        for family in (*_FAMILIES, CONTROL):
-            apart = separation(found, references, family, dtype)
-            if apart is not None:
-                low, high = apart.interval(_SCORES[0], _SCORES[2])
-                areas = (apart.auc(score) for score in _SCORES)
-                rows.append([dtype, family, *areas, f"{low:+.3f} to {high:+.3f}"])
-    return rows
 
 
 _FLOOR_COLUMNS = ("dtype", "floors", "exact, chosen on mis-scaled", "exact, exponent bits and zeroed shards")
@@ -176,28 +172,23 @@ def _miss(trial: Trial) -> list[Cell]:
 
 _NOTES = (
     (
-        "Forwards of Hugging Face's modules, packed into the batches of a continuous-batching server; streams "
-        "go through the product's projection, answers through its canary comparison. A start of vLLM for each "
-        "of these faults would take hours."
+        "Forwards of Hugging Face's modules, packed into the batches of a continuous-batching server; streams go "
+        "through the product's projection, answers through its canary comparison. A start of vLLM for each of "
+        "these faults would take hours; one layer is damaged in a real server by `tests/e2e/test_detection.py`."
     ),
     (
-        "exponent bit: one bit of one weight's exponent goes from 0 to 1. zeroed shard: a quarter of one "
-        "matrix. mis-scaled: one matrix times 2 or ½. Matrix and place are drawn. material: mean KL of the "
-        "canary's next-token distributions ≥ 0.01 nats, or values that are not finite."
+        "exponent bit: one bit of one weight's exponent goes from 0 to 1. zeroed shard: a quarter of one matrix. "
+        "mis-scaled: one matrix times 2 or ½. Matrix and place are drawn. material: mean KL of the canary's "
+        "next-token distributions ≥ 0.01 nats, or values that are not finite."
     ),
     (
-        "Rounds of a changed model are in batch compositions that its baseline of 64 rounds has not seen. In "
-        "float32 on one thread most compositions give the same bits, so that the floor is the one that "
-        "rounding sets."
+        "Rounds are in batch compositions that the baseline of 64 rounds has not seen. In bfloat16 the layer is "
+        "named from the states of four rounds averaged, against a baseline of such averages; the product itself "
+        "names it from one round, the last column of the table by kind. The alarm takes two rounds."
     ),
     (
-        "In bfloat16 the layer is named from the states of four rounds averaged, against a baseline of such "
-        "averages; the product itself names it from one round, which is the last column of the table by kind. "
-        "The alarm takes two rounds."
-    ),
-    (
-        "by output alone counts where the canary's outputs exceed the same 8 floors. That limit was not made for "
-        "them: without a limit outputs rank faults as the table of areas says, where internals may add nothing. "
-        "Areas mean as much as the control, in which nothing is changed, is below them."
+        "In bfloat16 the first 26 trials were taken in the order of layers (0 to 8), all others in random order; "
+        "before the protocol was written down its 64 healthy rounds had been drawn and twelve changes of other "
+        "seeds tried. Stored answers are compared by the product's code as it is at the date of this page."
     ),
 )

@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 
 from bench.faults import texts
 from bench.faults.result import Cell, Claim, Table
+from bench.faults.rows import LOOP
 from bench.faults.traffic_protocol import TRAFFIC
 from demo.model import cache_folder, prepare
 from introspan.capture.repetition import longest_period_tail
@@ -53,9 +54,10 @@ def found(seed: int) -> Loops:
     return Loops(
         [
             Claim(f"loops whose measured tail reaches {REPETITION_TOKENS} tokens within 3 periods or 192 tokens "
-                  f"({hits} of {total})", hits / total, targets["loops"]),
-            Claim(f"false ones in {len(healthy)} healthy texts", float(false), 0, at_most=True),
-            Claim("loops that raise an alarm: output.repetition is a counter, no detector's", 0.0, targets["loops"]),
+                  f"({hits} of {total})", hits / total, targets["loops"], row=LOOP),
+            Claim(f"false ones in {len(healthy)} healthy texts", float(false), 0, at_most=True, row=LOOP),
+            Claim("loops that raise an alarm: output.repetition is a counter, no detector's", 0.0, targets["loops"],
+                  row=LOOP),
         ],
         Table("Loops", ("period", "instances", "in time", "tokens until seen, median", "most"), rows),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.faults.lock import LOCK
 from bench.faults.pool import Pool, read_pool
+from bench.faults.second_protocol import check_second_seal
 from bench.faults.traffic_protocol import check_traffic_seal
 from bench.faults.workplace import Workplace
 from demo.model import cache_folder
@@ -14,27 +15,34 @@ from demo.model import cache_folder
 _SECONDS = "1200"
 
 
-def folder() -> Path:
-    """Where measured sets are kept, outside the working tree."""
-    return cache_folder().parent / "bench-traffic"
+def folder(plan: str = "traffic") -> Path:
+    """Where the measured sets of a plan are kept, outside the working tree."""
+    return cache_folder().parent / f"bench-{plan}"
 
 
-def measured(workplace: Workplace) -> Pool:
+def measured(workplace: Workplace, plan: str = "traffic") -> Pool:
     """Every set there is. An engine of its own gathers for twenty minutes at most; the next run goes on."""
     check_traffic_seal()
-    folder().mkdir(parents=True, exist_ok=True)
+    check_second_seal()
+    place = folder(plan)
+    place.mkdir(parents=True, exist_ok=True)
+    if not workplace.dtypes:
+        return read_pool(place)
     say = workplace.progress.console.print
-    if _is_gathering():
-        say(f"another program gathers requests into {folder()}: what is there already is used")
-        return read_pool(folder())
-    say(f"gathering requests into {folder()}, at most {_SECONDS} s")
-    program = [sys.executable, "-m", "bench.faults.gather", str(folder()), "--seconds", _SECONDS]
+    if _is_gathering(place):
+        say(f"another program gathers requests into {place}: what is there already is used")
+        return read_pool(place)
+    say(f"gathering requests into {place}, at most {_SECONDS} s")
+    program = [
+        *(sys.executable, "-m", "bench.faults.gather", str(place)),
+        *("--plan", plan, "--seconds", _SECONDS),
+    ]
     subprocess.run(program, check=True)
-    return read_pool(folder())
+    return read_pool(place)
 
 
-def _is_gathering() -> bool:
-    with (folder() / LOCK).open("w") as lock:
+def _is_gathering(place: Path) -> bool:
+    with (place / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -26,6 +26,16 @@ PARTS = {
             "Positions, tokenizer or chat template are wrong: does one round of the canary tell?",
         ),
         Part(
+            "cache",
+            "bench.faults.cache",
+            "The prefix cache holds something else than was put there: does the canary tell?",
+        ),
+        Part(
+            "served",
+            "bench.faults.served",
+            "The same in a real vLLM server, and a server with another chat template: does its canary tell?",
+        ),
+        Part(
             "small",
             "bench.faults.small",
             "All weights change a little: who tells it better from a healthy model, the canary or output alone?",

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from bench.faults import questions, tracking
+from bench.faults import questions
 from bench.faults.forward import Plan
 from bench.faults.protocol import PROTOCOL
 from bench.faults.questions import Messages, Tokenization
 from bench.faults.result import Cell, Claim, Result, Table
+from bench.faults.rows import TEXT
 from bench.faults.store import Sample
 from bench.faults.subject import Subject
 from bench.faults.trial import Trial
@@ -106,12 +107,12 @@ def report(trials: Sequence[Trial]) -> Result:
     claims = [
         Claim(
             f"faults that one round tells ({sum(told)} of {len(told)})",
-            sum(told) / len(told) if told else None, bound, is_complete=is_complete,
+            sum(told) / len(told) if told else None, bound, is_complete=is_complete, row=TEXT,
         ),
         Claim(
             "pages of all positions + 1, which changes nothing under RoPE",
             float(sum(trial.pages for trial in neutral)),
-            PROTOCOL["targets"]["neutral_pages"], at_most=True, is_complete=is_complete,
+            PROTOCOL["targets"]["neutral_pages"], at_most=True, is_complete=is_complete, row=TEXT,
         ),
     ]  # fmt: skip
     rows = [_row(trial) for trial in trials]
@@ -139,17 +140,17 @@ def _row(trial: Trial) -> list[Cell]:
 
 _NOTES = (
     (
-        "Texts are compared token by token, as the API returns them: a prompt that was read as other tokens "
-        "is told from any other cause, and its distance is infinite. Internals add nothing to that, output "
-        "alone tells it too."
+        "Texts are compared token by token, as the API returns them: a prompt that was read as other tokens is "
+        "told from any other cause, and its distance is infinite. Internals add nothing to that, output alone "
+        "tells it too."
     ),
     (
-        "RoPE turns queries and keys by the difference of their positions: to add 1 to all of them is no "
-        "fault, and only rounding differs. To add it to decoded tokens alone is one, as prompt and answer "
-        "then lie one position too far apart."
+        "RoPE turns queries and keys by the difference of their positions: to add 1 to all of them is no fault, "
+        "and only rounding differs. To add it to decoded tokens alone is one, as prompt and answer then lie one "
+        "position too far apart."
     ),
     (
-        f"Log-probability tracking was asked in the same rounds ({', '.join(tracking.PROMPTS)}); it is "
-        "compared in the part `small`."
+        "Forwards of Hugging Face's modules, as in the part `layers`. Another chat template in a real server is "
+        "in the part `served`."
     ),
 )

@@ -20,7 +20,7 @@ _AT_ONCE = 500
 Random = np.random.Generator
 
 
-def _distinct(rng: Random, count: int) -> NDArray[np.uint64]:
+def distinct(rng: Random, count: int) -> NDArray[np.uint64]:
     """Every request is of somebody else."""
     return rng.integers(0, 2**63, count).astype(np.uint64)
 
@@ -35,7 +35,7 @@ class Traffic:
     rows: Callable[[Random, int], Rows]
     a_tick: int
     tick_seconds: float = TICK_SECONDS
-    clusters: Callable[[Random, int], NDArray[np.uint64]] = _distinct
+    clusters: Callable[[Random, int], NDArray[np.uint64]] = distinct
     change: Callable[[Batch, Random], Batch] = lambda batch, _: batch
 
 
@@ -134,7 +134,7 @@ class Replay:
         return objections
 
     def _consume(self, rows: Rows, rng: np.random.Generator, traffic: "Traffic | None" = None) -> None:
-        clusters = _distinct if traffic is None else traffic.clusters
+        clusters = distinct if traffic is None else traffic.clusters
         batch = self._pool.batch(rows, clusters(rng, len(rows)), self._now, self._sent)
         self._sent += len(rows)
         watcher = self.detector if self.outputs is None else self.outputs

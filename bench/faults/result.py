@@ -12,7 +12,8 @@ Cell = str | int | float | bool | None
 class Claim:
     """One figure against its target. low, high: its interval, None where it has none; bound None: no target was set.
 
-    is_complete: whether all that it is to be measured on has run; before that nothing is said to be met.
+    is_complete: whether all that it is to be measured on has run; before that nothing is said to be met. row: where it
+    belongs in the table of faults, see rows.py; is_gain: whether it is what internals add to outputs alone.
     """
 
     text: str
@@ -22,6 +23,8 @@ class Claim:
     low: float | None = None
     high: float | None = None
     is_complete: bool = True
+    row: str = ""
+    is_gain: bool = False
 
     @property
     def is_met(self) -> bool:

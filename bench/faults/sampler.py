@@ -16,8 +16,9 @@ from bench.faults.measured import folder, measured
 from bench.faults.pool import Pool
 from bench.faults.replay import Random, Replay, Traffic
 from bench.faults.result import Cell, Claim, Result, Table
+from bench.faults.rows import GREEDY, SAMPLER
 from bench.faults.traffic_protocol import TRAFFIC, traffic_digest
-from bench.faults.workplace import Workplace
+from bench.faults.workplace import Workplace, drawn
 from demo.model import cache_folder, prepare
 from introspan_collector.model import Batch
 from introspan_wire.signals import Kind, Statistic
@@ -43,10 +44,12 @@ def run(workplace: Workplace) -> Result:
         for i in range(max(1, round(workplace.scale * _SAMPLER["instances"])))
     ]
     found: dict[str, Found] = {}
+    wanted.sort(key=lambda one: drawn(one[0]))
     for key, at, way, i in workplace.progress.track(wanted, description="sampler"):
-        if key not in store:
+        if key not in store and workplace.may_run:
             store.put(key, apart(partial(_trial, replay, u[at], at, way, i)))
-        found[key] = {"temperature": at, "way": way, **store[key]}
+        if key in store:
+            found[key] = {"temperature": at, "way": way, **store[key]}
     return report(list(found.values()), _greedy(pool, replay), loops.found(_SEED))
 
 
@@ -66,11 +69,11 @@ def _trial(replay: Replay, u: U, temperature: float, way: str, number: int) -> F
 def _with_u(u: U, count: int, batch: Batch, rng: Random) -> Batch:
     """Decoded segments alone, each with so many tokens of the faulty sampler."""
     table = next(table for table in batch.tables if table.schema.kind is Kind.DECODED)
-    drawn = rng.choice(u, (len(table), count))
+    tokens = rng.choice(u, (len(table), count))
     values = table.values.copy()
     for place, column in enumerate(table.schema.columns):
         if column.signal == "sampler.pit":
-            values[:, place] = drawn.mean(axis=1) if column.statistic is Statistic.MEAN else drawn[:, 0]
+            values[:, place] = tokens.mean(axis=1) if column.statistic is Statistic.MEAN else tokens[:, 0]
     return replace(batch, tables=(replace(table, values=values),))
 
 
@@ -119,6 +122,7 @@ def report(found: Sequence[Found], greedy: Sequence[Cell], looped: loops.Loops) 
             late,
             0,
             at_most=True,
+            row=GREEDY,
         )
     )
     return Result(
@@ -150,12 +154,17 @@ def _never(found: Sequence[Found], copy: str) -> int:
 
 
 def _claim(text: str, tokens: Tokens, bound: float | None) -> Claim:
+    row = SAMPLER if bound is not None else ""
     if not len(tokens):
-        return Claim(text, None, bound, at_most=True)
+        return Claim(text, None, bound, at_most=True, row=row)
     rng = np.random.default_rng(_SEED)
-    drawn = np.median(rng.choice(tokens, (2000, len(tokens))), axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
-    return Claim(text, float(np.median(tokens)), bound, at_most=True, low=float(low), high=float(high))
+    medians = np.median(rng.choice(tokens, (2000, len(tokens))), axis=1)
+    low, high = np.quantile(medians, [0.025, 0.975], method="nearest")
+    is_complete = len(tokens) >= _SAMPLER["instances"]
+    return Claim(
+        text, float(np.median(tokens)), bound,
+        at_most=True, low=float(low), high=float(high), is_complete=is_complete, row=row,
+    )  # fmt: skip
 
 
 _COLUMNS = (

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.faults.auc import Scores, auc, interval
-from bench.faults.protocol import PROTOCOL
+from bench.faults.second_protocol import SECOND
+from bench.faults.tiny import CONTROL
 from bench.faults.tracking import PROMPTS, Vector, distance
-from bench.faults.trial import CONTROL, Trial
+from bench.faults.trial import Trial
 from introspan_collector.detect.canary.comparison import Comparison
 
-_SETTINGS = PROTOCOL["settings"]
+_SETTINGS = SECOND["settings"]
 Score = Callable[[Sequence[Comparison], Sequence[Vector]], float]
 
 
@@ -34,8 +35,8 @@ class Separation:
         def statistic(drawn: NDArray[np.intp]) -> float:
             return self.auc(name, drawn) - (self.auc(beside, drawn) if beside else 0.0)
 
-        resamples = PROTOCOL["bootstrap"]["resamples"]
-        return interval(len(self.changed[name]), statistic, PROTOCOL["seed"], resamples)
+        resamples = SECOND["bootstrap"]["resamples"]
+        return interval(len(self.changed[name]), statistic, SECOND["seed"], resamples)
 
 
 def separation(
@@ -63,7 +64,7 @@ def chosen(trials: Sequence[Trial], references: Mapping[str, Vector], names: Seq
     found = [
         separation(trials, references, family, dtype)
         for family in _SETTINGS["chosen_on"]
-        for dtype in PROTOCOL["dtypes"]
+        for dtype in SECOND["dtypes"]
     ]
     known = [one for one in found if one is not None]
     means = [float(np.mean([one.auc(name) for one in known])) if known else 0.0 for name in names]

@@ -47,13 +47,13 @@ SECOND: dict[str, Any] = {
         "faults": ["swapped", "stale", "mis-scaled"],
         "instances": 5,
         "scale": 1.5,
-        "where": "one block of 16 tokens, or two that change places, of the prefix that `repeat` takes from the cache, "
-        "in every layer; drawn",
+        "where": "one block of 16 tokens, drawn, of the prefix that `repeat` takes from the cache, in every layer: it "
+        "holds another request's (swapped), another one's of its own (stale), or is scaled",
     },
     "served": {
         "engine": "vLLM's server in float32, blocks of 32 tokens, asked by `introspan canary` over HTTP",
         "baseline_rounds": 8,
-        "faults": ["kv-swapped", "kv-stale", "kv-scaled", "chat template"],
+        "faults": ["kv-stale", "kv-scaled", "chat template"],
         "rounds_of_a_fault": 2,
         "told": "both rounds deviate; of the chat template the first",
     },

@@ -16,8 +16,9 @@ from bench.faults.outputs_only import without_internals
 from bench.faults.pool import Pool, Rows
 from bench.faults.replay import Random, Replay, Traffic
 from bench.faults.result import Cell, Claim, Result, Table
+from bench.faults.rows import SHARE, TEMPLATE
 from bench.faults.traffic_protocol import AMENDED, TRAFFIC, traffic_digest
-from bench.faults.workplace import Workplace
+from bench.faults.workplace import Workplace, drawn
 
 _SEED: int = TRAFFIC["seed"]
 _POPULATION = TRAFFIC["population"]
@@ -35,29 +36,45 @@ def run(workplace: Workplace) -> Result:
     ledger = Ledger(folder() / "trials" / f"shares-{traffic_digest()[:16]}-{len(healthy)}.jsonl")
     instances = range(max(1, round(workplace.scale * _POPULATION["instances"])))
     wanted = [(kind, name, i) for i in instances for kind, name in _faults(pool)]
+    # All of one instance before the next; within it in an order that has nothing to do with faults.
+    wanted.sort(key=lambda one: (one[2], drawn(f"{one}")))
+    replays: dict[tuple[str, str], Replay] = {}
+    pools = dict(zip(_ARMS, (without_internals(pool), pool), strict=True))
     found = []
-    for arm in _ARMS:
-        used = pool if arm == _ARMS[1] else without_internals(pool)
-        replays = {
-            "real": Replay(used, healthy, len(healthy), _SEED),
-            "simulated": Replay(used, healthy, _POPULATION["reference"], _SEED),
-        }
-        if arm == _ARMS[0]:
-            for replay in replays.values():
-                replay.follow_outputs_only()
-        for kind, name, i in workplace.progress.track(wanted, description=f"shares, {arm}"):
-            key = f"{arm}, {kind}, {name}, {i}"
-            if key not in ledger:
-                replay = replays[_POPULATION["kinds"][kind]["reference"]]
-                faulty = apart_ if name == _CONTROL else used.rows(name)
-                around = healthy
-                if kind == _TEMPLATE:
-                    # Chat keeps its share, and is faulty all of it.
-                    around = np.setdiff1d(healthy, _chat(used))
-                    faulty = np.intersect1d(faulty, _chat(used)) if name == _CONTROL else faulty
-                ledger.put(key, apart(partial(_trial, replay, around, faulty, kind, i)))
-            found.append({"arm": arm, "kind": kind, "set": name, "i": i, **ledger[key]})
-    return report(found, len(healthy))
+    for kind, name, i in workplace.progress.track(wanted, description="shares"):
+        keys = {arm: f"{arm}, {kind}, {name}, {i}" for arm in _ARMS}
+        for arm, key in keys.items():
+            if key in ledger or not workplace.may_run:
+                continue
+            how = _POPULATION["kinds"][kind]["reference"]
+            if (arm, how) not in replays:
+                size = len(healthy) if how == "real" else _POPULATION["reference"]
+                replays[arm, how] = _replay(arm, pools[arm], healthy, size)
+            around, faulty = _mixture(pool, kind, name, healthy, apart_)
+            ledger.put(key, apart(partial(_trial, replays[arm, how], around, faulty, kind, i)))
+        # Of a trial that only one arm has run nothing can be said of the other.
+        if all(key in ledger for key in keys.values()):
+            found += [
+                {"arm": arm, "kind": kind, "set": name, "i": i, **ledger[key]} for arm, key in keys.items()
+            ]
+    planned = len(_ARMS) * _POPULATION["instances"] * sum(1 for _ in _faults(pool))
+    return report(found, len(healthy), planned)
+
+
+def _replay(arm: str, pool: Pool, healthy: Rows, size: int) -> Replay:
+    replay = Replay(pool, healthy, size, _SEED)
+    if arm == _ARMS[0]:
+        replay.follow_outputs_only()
+    return replay
+
+
+def _mixture(pool: Pool, kind: str, name: str, healthy: Rows, held_back: Rows) -> tuple[Rows, Rows]:
+    """Healthy requests around, and faulty ones; of chat, which keeps its share, all is faulty where templates are."""
+    faulty = held_back if name == _CONTROL else pool.rows(name)
+    if kind != _TEMPLATE:
+        return healthy, faulty
+    chat = _chat(pool)
+    return np.setdiff1d(healthy, chat), np.intersect1d(faulty, chat) if name == _CONTROL else faulty
 
 
 def _faults(pool: Pool) -> Iterator[tuple[str, str]]:
@@ -99,9 +116,8 @@ def mixed(healthy: Rows, faulty: Rows, share: float, rng: Random, count: int) ->
     return np.where(is_faulty, rng.choice(faulty, count), rng.choice(healthy, count))
 
 
-def report(found: Sequence[Found], healthy: int) -> Result:
-    """The part's result."""
-    instances = len({one["i"] for one in found})
+def report(found: Sequence[Found], healthy: int, planned: int) -> Result:
+    """The part's result; planned: trials of the protocol."""
     claims: list[Claim] = []
     rows: list[list[Cell]] = []
     kinds = [kind for kind in _POPULATION["kinds"] if any(one["kind"] == kind for one in found)]
@@ -118,10 +134,11 @@ def report(found: Sequence[Found], healthy: int) -> Result:
             float(alarms),
             0.0,
             at_most=True,
+            row=SHARE,
         )
     )
     return Result(
-        f"{len(found)} of {_POPULATION['instances'] * len(found) // max(instances, 1)} trials of the protocol; "
+        f"{len(found)} of {planned} trials of the protocol; "
         f"{healthy} healthy requests are what the reference and the traffic are drawn from.",
         (*_NOTES, f"Protocol of traffic `{traffic_digest()}`. {AMENDED}"),
         claims,
@@ -137,17 +154,29 @@ def _claims(kind: str, found: Sequence[Found]) -> Iterator[Claim]:
     ours, theirs = (_requests(found, arm) for arm in reversed(_ARMS))
     low, high = _bootstrap(found, ours)
     middle = float(np.median(ours))
+    row = TEMPLATE if kind == _TEMPLATE else SHARE
+    is_complete = len(found) >= len(_ARMS) * _POPULATION["instances"] * len({one["set"] for one in found})
+    text = f"{kind}: requests to the first alarm, median"
     yield Claim(
-        f"{kind}: requests to the first alarm, median", middle, bound, at_most=True, low=low, high=high
+        text,
+        middle,
+        bound,
+        at_most=True,
+        low=low,
+        high=high,
+        is_complete=is_complete,
+        row=row if bound else "",
     )
     if bound is not None:
         in_time = ours <= bound
         text = f"{kind}: trials within {bound} requests ({in_time.sum()} of {len(in_time)})"
-        yield Claim(text, float(in_time.mean()), 1.0)
+        yield Claim(text, float(in_time.mean()), 1.0, is_complete=is_complete, row=row)
     gain = np.log2(theirs / ours)
     low, high = _bootstrap(found, gain)
     text = f"{kind}: times sooner than outputs alone, as a power of 2, mean of paired trials"
-    yield Claim(text, float(gain.mean()), 0.0, low=low, high=high)
+    yield Claim(
+        text, float(gain.mean()), 0.0, low=low, high=high, is_complete=is_complete, row=row, is_gain=True
+    )
 
 
 def _requests(found: Sequence[Found], arm: str, copy: str = "first") -> NDArray[np.float64]:
@@ -168,11 +197,11 @@ def _bootstrap(found: Sequence[Found], values: NDArray[np.float64]) -> tuple[flo
     groups = [values[names == name] for name in sorted(set(names.tolist()))]
     random = np.random.default_rng(_SEED)
     statistic = np.median if (values > _POPULATION["a_tick"]).any() else np.mean
-    drawn = [
+    found_again = [
         statistic(np.concatenate([groups[i] for i in random.integers(0, len(groups), len(groups))]))
         for _ in range(TRAFFIC["bootstrap"]["resamples"])
     ]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    low, high = np.quantile(found_again, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -1,7 +1,7 @@
 """A prepared model and a dtype in, rounds of the canary out: of the healthy model, and of what was done to it."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from bench.faults import answers, questions
 from bench.faults.batch import Text, neighbour, steps
-from bench.faults.forward import Forward, Plan
+from bench.faults.forward import Forward, Plan, Spoil
 from bench.faults.protocol import PROTOCOL
 from bench.faults.weights import Change, changed, healthy_weights
 
@@ -41,9 +41,7 @@ class Subject:
         self.asked = questions.prompts(self.tokenization)
         self.generated = questions.answered(self.model, self.asked)
         self._origin = answers.origin(self.forward, "healthy", transformers.__version__)
-        # What single-layer changes start from; computed before any weight is changed.
-        draws = {self._draw(trial) for trial in range(PROTOCOL["compositions_of_changed_rounds"])}
-        self._clean: dict[int, list[Tensor]] = {draw: self.forward.streams(self.plan(draw)) for draw in draws}
+        self._clean: dict[int, list[Tensor]] = {}
 
     def plan(self, draw: int, texts: Mapping[str, Text] | None = None) -> Plan:
         """The suite in the batch composition of a draw."""
@@ -52,29 +50,34 @@ class Subject:
         together = {**asked, "neighbour": beside}
         return Plan(together, steps(together, draw))
 
-    def healthy_round(self, draw: int) -> answers.Round:
-        """A round of the healthy model."""
-        plan = self.plan(draw)
+    def round(self, draw: int, spoil: Spoil | None = None) -> answers.Round:
+        """A round of the model as it is; spoil: what is done to the cache that a prefix is taken from."""
+        plan = replace(self.plan(draw), spoil=spoil)
         return self._answers(plan, self.forward.streams(plan))
 
-    def changed(self, change: Change, trial: int, rounds: int) -> Drawn:
-        """Rounds of a model with a change, each in a composition that the baseline has not seen."""
+    def changed_in(self, change: Change, draws: Sequence[int]) -> Drawn:
+        """Rounds of a model with a change in the batch compositions of these draws, computed from the embedding on."""
         with changed(self.model, self.healthy, change) as is_other:
-            drawn = [self._changed_round(change, trial + i) for i in range(rounds)]
+            drawn = [self.round(draw) for draw in draws]
         return Drawn(drawn, is_other)
 
-    def unchanged(self, trial: int, rounds: int) -> list[answers.Round]:
-        """Rounds of the healthy model in the compositions that a change would be asked in."""
+    def changed(self, change: Change, trial: int, rounds: int) -> Drawn:
+        """Rounds of a model with a change, in a few compositions for which the healthy streams are kept."""
         draws = [self._draw(trial + i) for i in range(rounds)]
-        return [self._answers(self.plan(draw), self._clean[draw]) for draw in draws]
+        if change.layer is not None:
+            # Before any weight is changed.
+            for draw in set(draws) - self._clean.keys():
+                self._clean[draw] = self.forward.streams(self.plan(draw))
+        with changed(self.model, self.healthy, change) as is_other:
+            drawn = [self._changed_round(change, draw) for draw in draws]
+        return Drawn(drawn, is_other)
 
     def asked_otherwise(self, plan: Callable[[int], Plan], trial: int, rounds: int) -> list[answers.Round]:
         """Rounds of other texts or positions: plan takes the draw's number."""
         plans = [plan(self._draw(trial + i)) for i in range(rounds)]
         return [self._answers(made, self.forward.streams(made)) for made in plans]
 
-    def _changed_round(self, change: Change, trial: int) -> answers.Round:
-        draw = self._draw(trial)
+    def _changed_round(self, change: Change, draw: int) -> answers.Round:
         plan = self.plan(draw)
         if change.layer is None:
             return self._answers(plan, self.forward.streams(plan))

@@ -12,6 +12,9 @@ NOISE_EXPONENTS = tuple(range(11, 27))
 PRUNED_SHARES = tuple(float(share) for share in np.logspace(-6, -1, 11))
 _INT8 = 127.0
 
+CONTROL = "control: healthy"
+"""The family of changes that change nothing."""
+
 
 def noise(exponent: int, seed: int) -> Change:
     """Gaussian noise of standard deviation 2^−exponent on every matrix."""
@@ -88,6 +91,11 @@ def neurons_permuted(layer: int, seed: int) -> Change:
         yield down, healthy[down][:, order]
 
     return Change("neutral: neurons permuted", f"layer {layer}", layer, edit)
+
+
+def nothing(number: int) -> Change:
+    """No change at all: a control, which is asked as changes are."""
+    return Change(CONTROL, str(number), None, lambda _: iter(()))
 
 
 def _derangement(n: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -12,9 +12,6 @@ from bench.faults.tracking import Tracker, Vector
 from introspan_collector.detect.canary.baseline import build
 from introspan_collector.detect.canary.comparison import Comparison, compare
 
-CONTROL = "control: healthy"
-"""The family of trials in which nothing was changed."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:

@@ -1,19 +1,24 @@
 import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.progress import Progress
 
-from bench.faults import layers, prompts, small
+from bench.faults import cache, layers, prompts, served, silence, small
 from bench.faults.__main__ import merge, write
 from bench.faults.page import missed, page
 from bench.faults.parts import PARTS
 from bench.faults.protocol import check_seal, digest
 from bench.faults.result import Claim, Result, Table
+from bench.faults.rows import LAYER, ROWS
+from bench.faults.second_protocol import check_second_seal
 from bench.faults.store import Sample, Store
-from bench.faults.trial import CONTROL, Trial
+from bench.faults.tiny import CONTROL
+from bench.faults.traffic_protocol import check_traffic_seal
+from bench.faults.trial import Trial
 from bench.faults.workplace import Workplace
 from introspan_collector.detect.canary.answer import Answer, Outputs, States
 from introspan_collector.detect.canary.comparison import Comparison
@@ -63,15 +68,56 @@ def test_the_page_has_a_section_for_each_part_measured_or_not() -> None:
 
 
 def test_a_missed_target_is_shown_with_how_much_is_missing(tmp_path: Path) -> None:
-    claims = [Claim("caught", 0.75, 0.95, low=0.6, high=0.9), Claim("false", 0.0, 0.0, at_most=True)]
-    table = Table("Rows", ("a", "b"), [["x", 0.5], ["adds nothing", None]])
+    claims = [
+        Claim("caught", 0.75, 0.95, low=0.6, high=0.9, row=LAYER),
+        Claim("false", 0.0, 0.0, at_most=True, row=LAYER),
+        Claim("by the way", 12_345.0, None),
+    ]
+    table = Table("Rows", ("a", "b"), [["x|y", 0.5], ["adds nothing", None]])
     found = write("layers", Result("1 of 2.", ["a note"], claims, [table]), tmp_path)
     text = (tmp_path / "detection-results.md").read_text()
-    assert "| caught | 0.75 | 0.6 to 0.9 | ≥ 0.95, **missed by 0.2** |" in text
-    assert "| false | 0 |  | ≤ 0, met |" in text
+    assert (
+        f"| {LAYER} | caught | ≥ 0.95 | 0.75 | 0.6 to 0.9 | **missed by 0.2** | [layers](#layers) |" in text
+    )
+    assert "|  | false | ≤ 0 | 0 |  | met | [layers](#layers) |" in text
+    assert "| by the way | 12,345 |  |" in text
+    assert "| x\\|y | 0.5 |" in text
     assert "| adds nothing | – |" in text
-    assert digest() in text
-    assert missed(found) == ["caught: ≥ 0.95, **missed by 0.2**"]
+    assert digest()[:16] in text
+    assert "1 of 2 targets are met, 0 are measured in part, 0 are not measured, 1 are missed." in text
+    assert missed(found) == ["caught: **missed by 0.2**"]
+
+
+def test_every_fault_of_the_table_is_at_the_top_measured_or_not() -> None:
+    text = page({})
+    for fault in ROWS:
+        assert f"| {fault} |  |  | – |  | **not measured** |" in text
+
+
+def test_what_internals_add_is_said_where_it_is_nothing_too(tmp_path: Path) -> None:
+    gains = [
+        Claim(name, middle, 0.0, low=low, high=high, row=LAYER, is_gain=True)
+        for name, low, middle, high in (
+            ("much", 0.1, 0.2, 0.3),
+            ("nothing", -0.1, 0.1, 0.3),
+            ("less", -0.3, -0.2, -0.1),
+        )
+    ]
+    write("layers", Result("", [], gains, []), tmp_path)
+    text = (tmp_path / "detection-results.md").read_text()
+    assert "| much | 0.2 | 0.1 to 0.3 | add |" in text
+    assert "| nothing | 0.1 | -0.1 to 0.3 | add nothing |" in text
+    assert "| less | -0.2 | -0.3 to -0.1 | take away |" in text
+
+
+def test_every_claim_belongs_to_a_row_of_the_table_of_faults() -> None:
+    reports = (
+        layers.report([]), prompts.report([]), small.report([], {}), cache.report([]), served.report({}),
+        silence.report([]),
+    )  # fmt: skip
+    for found in reports:
+        assert found.claims
+        assert {claim.row for claim in found.claims} <= set(ROWS)
 
 
 def test_what_was_not_measured_is_not_met() -> None:
@@ -132,12 +178,13 @@ def test_a_dtype_that_is_not_asked_for_is_read_and_not_run(tmp_path: Path) -> No
     assert len(workplace.samples("x", "float32", [("one", never), ("two", never)])) == 1
 
 
-def test_the_protocol_is_the_one_written_down(tmp_path: Path) -> None:
-    check_seal()
+@pytest.mark.parametrize("check", [check_seal, check_second_seal, check_traffic_seal])
+def test_the_protocol_is_the_one_written_down(check: Callable[..., None], tmp_path: Path) -> None:
+    check()
     other = tmp_path / "protocol.sha256"
     other.write_text("0" * 64)
-    with pytest.raises(ValueError, match="write the new one there and commit it"):
-        check_seal(other)
+    with pytest.raises(ValueError, match="write the new one there and"):
+        check(other)
 
 
 def test_scale_takes_fewer_faults_or_draws_more() -> None:
@@ -145,11 +192,12 @@ def test_scale_takes_fewer_faults_or_draws_more() -> None:
     assert {change.layer for change in layers.changes(1.0)} == set(range(30))
     assert len(layers.changes(0.2)) == 18
     assert len(layers.changes(2.0)) == 180
-    assert len(small.changes(0.25)) < len(small.changes(1.0)) < len(small.changes(2.0))
+    few, usual, many = (len(small.changes(Path(), scale)) for scale in (0.25, 1.0, 2.0))
+    assert few < usual < many
 
 
 def test_only_exactly_the_damaged_layer_counts_as_named() -> None:
-    found = layers.report([trial(3, 3), trial(5, 6), trial(7, 7, ratio=2.0)], {})
+    found = layers.report([trial(3, 3), trial(5, 6), trial(7, 7, ratio=2.0)])
     by_text = {claim.text: claim.measured for claim in found.claims}
     assert by_text["float32: material faults that page within two rounds (2 of 3)"] == pytest.approx(2 / 3)
     assert by_text["float32: exact layer named, of alarms (1 of 2)"] == 0.5
@@ -161,32 +209,40 @@ def test_only_exactly_the_damaged_layer_counts_as_named() -> None:
 
 
 def test_what_does_not_change_the_output_is_not_held_against_the_alarm() -> None:
-    found = layers.report([trial(3, 3), trial(5, None, ratio=1.0, kl_nats=1e-4)], {})
+    found = layers.report([trial(3, 3), trial(5, None, ratio=1.0, kl_nats=1e-4)])
     assert found.claims[0].measured == 1.0
 
 
 def test_a_part_of_which_nothing_has_run_misses_its_targets() -> None:
-    for found in (layers.report([], {}), prompts.report([]), small.report([], {})):
+    reports = (
+        layers.report([]),
+        prompts.report([]),
+        small.report([], {}),
+        cache.report([]),
+        served.report({}),
+    )
+    for found in reports:
         assert any(not claim.is_met for claim in found.claims)
         assert found.complete.startswith("0 of")
 
 
 def test_a_dtype_that_was_not_measured_is_not_passed_over() -> None:
-    found = layers.report([trial(3, 3)], {})
-    assert [claim.measured for claim in found.claims if claim.text.startswith("bfloat16")] == [None] * 3
+    found = layers.report([trial(3, 3)])
+    assert [claim.measured for claim in found.claims if claim.text.startswith("bfloat16")] == [None] * 4
 
 
 def test_part_of_a_run_meets_no_target() -> None:
-    found = layers.report([trial(3, 3)], {})
+    found = layers.report([trial(3, 3)])
     assert found.claims[0].measured == 1.0
     assert not found.claims[0].is_complete
-    whole = layers.report([trial(i % 30, i % 30) for i in range(90)], {})
+    whole = layers.report([trial(i % 30, i % 30) for i in range(90)])
     assert whole.claims[0].is_complete
 
 
 def test_a_claim_on_part_of_a_run_is_neither_shown_as_met_nor_passed_over(tmp_path: Path) -> None:
-    found = write("layers", Result("", [], [Claim("caught", 1.0, 0.9, is_complete=False)], []), tmp_path)
-    assert "kept by what has run, **incomplete**" in (tmp_path / "detection-results.md").read_text()
+    claim = Claim("caught", 1.0, 0.9, is_complete=False, row=LAYER)
+    found = write("layers", Result("", [], [claim], []), tmp_path)
+    assert "kept so far, **incomplete**" in (tmp_path / "detection-results.md").read_text()
     assert len(missed(found)) == 1
 
 
@@ -203,11 +259,37 @@ def _scored(control: float) -> tuple[list[Trial], dict[str, np.ndarray]]:
 
 def test_areas_are_void_where_the_healthy_model_is_told_apart_in_the_same_batches() -> None:
     def claims(control: float) -> list[Claim]:
-        return [
-            one for one in small.report(*_scored(control)).claims if one.text.startswith("bfloat16, noise")
-        ]
+        return [one for one in small.report(*_scored(control)).claims if one.text.startswith("bfloat16")]
 
-    assert [one.measured for one in claims(1.0)] == [0.0, 1.0]
+    assert [one.measured for one in claims(1.0)] == [0.0, 1.0, 0.0]
     (void,) = claims(4.0)
     assert void.measured is None
     assert "void, as the control has 1.00" in void.text
+
+
+def test_a_template_is_to_be_told_at_once_and_a_cache_in_every_round() -> None:
+    def rounds(*ratios: float) -> list[dict]:
+        return [{"deviates": ratio > 8, "ratio": ratio, "consistency_ratio": ratio, "output_ratio": ratio,
+                 "layer_ratios": [1.0], "place": "", "kl_nats": 0.1} for ratio in ratios]  # fmt: skip
+
+    found = served.report({"kv-stale": rounds(1.0, 9.0), "chat template": rounds(9.0, 1.0)})
+    assert [claim.measured for claim in found.claims] == [0.0, 1.0]
+    assert not found.claims[0].is_complete
+
+
+def test_outputs_alone_that_page_too_leave_internals_nothing_to_add() -> None:
+    found = layers.report([trial(3, 3), trial(5, 5)])
+    (gain,) = [claim for claim in found.claims if claim.is_gain and claim.measured is not None]
+    assert (gain.measured, gain.low, gain.high) == (0.0, 0.0, 0.0)
+
+
+def test_no_trial_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
+    begun = []
+
+    def one(key: str) -> Sample:
+        begun.append(key)
+        return sample(0.5)
+
+    workplace = Workplace(Progress(disable=True), 1.0, folder=tmp_path, is_over=lambda: len(begun) == 1)
+    found = workplace.samples("x", "float32", [(key, lambda key=key: one(key)) for key in ("one", "two")])
+    assert len(found) == len(begun) == 1

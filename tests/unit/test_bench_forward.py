@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,9 +6,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bench.faults import questions, tiny
+from bench.faults import questions, tiny, tuned
 from bench.faults.answers import answers, origin
-from bench.faults.batch import Chunk, Text, neighbour, steps
+from bench.faults.batch import BLOCK_TOKENS, Chunk, Text, neighbour, steps
+from bench.faults.cache import spoiled
 from bench.faults.forward import Forward, Plan
 from bench.faults.store import Sample, Store
 from bench.faults.trial import Judge
@@ -184,6 +186,80 @@ def test_a_damaged_layer_pages_and_is_named_by_the_product(
     assert found.pages
     assert found.located == 2
     assert [one.layer for one in found.rounds] == [2, 2]
+
+
+def _rows(made: Plan, name: str) -> list[int]:
+    return [
+        row for step in made.rows() for of, _, _, at in step if of == name for row in range(at.start, at.stop)
+    ]
+
+
+@pytest.mark.parametrize("fault", ["swapped", "stale", "mis-scaled"])
+def test_a_spoilt_cache_changes_who_reads_from_it_and_nobody_else(
+    forward: Forward, texts: dict[str, Text], fault: str
+) -> None:
+    made = plan(texts, 4)
+    healthy = forward.streams(made)[-1]
+    found = forward.streams(replace(made, spoil=spoiled(fault, 1)))[-1]
+    reads = _rows(made, "repeat")
+    others = sorted(set(range(len(healthy))) - set(reads))
+    assert torch.equal(found[others], healthy[others])
+    assert (found[reads] - healthy[reads]).abs().max() > 1e-3
+
+
+def test_two_blocks_of_one_prompt_that_change_places_change_nothing_but_rounding(
+    forward: Forward, texts: dict[str, Text]
+) -> None:
+    def exchange(held: torch.Tensor, _: torch.Tensor) -> None:
+        held[:, : 2 * BLOCK_TOKENS] = held[:, : 2 * BLOCK_TOKENS].roll(BLOCK_TOKENS, dims=1)
+
+    made = plan(texts, 4)
+    healthy = forward.streams(made)[-1]
+    torch.testing.assert_close(
+        forward.streams(replace(made, spoil=exchange))[-1], healthy, atol=1e-3, rtol=1e-3
+    )
+
+
+def test_one_whole_block_is_spoilt_and_the_same_in_every_layer() -> None:
+    before, others = torch.arange(6.0 * BLOCK_TOKENS).reshape(1, -1, 1) + 1, torch.full((1, 40, 1), -1.0)
+    for fault in ("swapped", "stale", "mis-scaled"):
+        spoilt = []
+        for _ in range(2):
+            held = before.clone()
+            spoiled(fault, 7)(held, others)
+            differs = (held != before).reshape(6, BLOCK_TOKENS)
+            assert torch.equal(differs.any(dim=1), differs.all(dim=1))
+            spoilt.append(differs.any(dim=1).nonzero().flatten().tolist())
+        assert spoilt[0] == spoilt[1]
+        assert len(spoilt[0]) == 1
+
+
+def test_training_moves_the_weights_towards_its_samples(forward: Forward) -> None:
+    healthy = healthy_weights(forward.model)
+    samples = [list(range(20, 60))] * 6
+
+    def loss(weights: dict[str, torch.Tensor]) -> float:
+        ids = torch.tensor(samples[:1])
+        with torch.no_grad():
+            out = torch.func.functional_call(forward.model, weights, kwargs={"input_ids": ids, "labels": ids})
+        return float(out.loss)
+
+    before = loss(healthy)
+    whole = {name: value.clone().requires_grad_() for name, value in healthy.items()}
+    tuned.train(forward.model, samples, whole.values(), whole, 1e-3)
+    assert loss(whole) < before
+    adapted = {name: healthy[name] for name in (matrix(1, 0), matrix(2, 2))}
+    merged = tuned.Merged(adapted, 4, torch.Generator().manual_seed(0))
+    assert all(torch.equal(merged[name], value) for name, value in adapted.items())
+    tuned.train(forward.model, samples, merged.trained, merged, 1e-2)
+    assert loss(healthy | dict(merged)) < before
+    assert loss(healthy) == before
+
+
+def test_a_control_changes_nothing(forward: Forward) -> None:
+    healthy = healthy_weights(forward.model)
+    with changed(forward.model, healthy, tiny.nothing(3)) as is_other:
+        assert not is_other
 
 
 def test_chunks_are_values() -> None:

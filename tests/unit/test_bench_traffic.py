@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.faults import requests, shares, silence
+from bench.faults import quiet, requests, shares, silence
 from bench.faults.apart import apart
 from bench.faults.ledger import Ledger
 from bench.faults.outputs_only import without_internals
@@ -141,3 +141,34 @@ def test_a_trial_that_fails_apart_fails_here():
 
 def test_seconds_of_a_delay_are_the_detectors():
     assert Delay(32, 20.0).seconds == 20.0
+
+
+def test_slices_of_reference_and_usual_requests_come_two_to_three_and_the_rest_in_turn():
+    order = list(quiet._order())
+    first = [kind for kind, _ in order[:25]]
+    assert (first.count("reference"), first.count("usual")) == (10, 15)
+    early = [kind for kind, _ in order[:5]]
+    assert (early.count("reference"), early.count("usual")) == (2, 3)
+    assert [kind for kind, _ in order[25:31]] == ["alone", "cached", "chunked"] * 2
+    assert len(set(order)) == len(order) == 70
+
+
+def test_ticks_are_of_one_stratum_and_send_no_request_twice():
+    strata = [np.arange(0, 40), np.arange(100, 150), np.arange(200, 210)]
+    rows = silence._by_stratum(strata, 16, np.random.default_rng(0))
+    assert len(rows) == len(set(rows.tolist())) == 32 + 48
+    assert all(len(set((tick // 100).tolist())) == 1 for tick in rows.reshape(-1, 16))
+
+
+def test_nulls_that_have_not_all_run_meet_nothing():
+    def found(name, requests):
+        return {"name": name, "how": "real", "requests": requests, "ticks": requests // 16, "alarms": 0, "pages": 0,
+                "carried": []}  # fmt: skip
+
+    some = silence.report([found("a", 4000)]).claims
+    assert [claim.measured for claim in some[:2]] == [0.0, 0.0]
+    assert not some[1].is_complete
+    whole = silence.report([found(str(i), 4000 - i) for i in range(6)]).claims
+    assert whole[0].measured == 3995
+    assert whole[0].is_met
+    assert whole[1].is_complete

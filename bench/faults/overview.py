@@ -1,0 +1,63 @@
+"""Results of all parts in, the table of faults with target, figure and outcome out, and what internals add."""
+
+from collections.abc import Iterator, Mapping
+
+from bench.faults.result import Cell, Claim, Result
+from bench.faults.rows import ROWS
+from bench.faults.words import figure, outcome, table, target
+
+_COLUMNS = ("injected fault", "what is claimed", "target", "measured", "95 %", "outcome", "part")
+
+
+def overview(results: Mapping[str, Result]) -> Iterator[str]:
+    """A line for every target, in the order of the table of faults."""
+    claims = list(_claims(results, is_gain=False))
+    rows: list[list[Cell]] = []
+    for fault in ROWS:
+        some = [(part, claim) for part, claim in claims if claim.row == fault]
+        # The fault is named once.
+        names = [fault, *[""] * (len(some) - 1)]
+        rows += [
+            [name, claim.text, target(claim), *figure(claim), outcome(claim), f"[{part}](#{part})"]
+            for name, (part, claim) in zip(names, some, strict=False)
+        ]
+        if not some:
+            rows.append([fault, "", "", None, "", "**not measured**", ""])
+    known = [claim for _, claim in claims if claim.bound is not None]
+    met = sum(claim.is_met and claim.is_complete for claim in known)
+    partly = sum(not claim.is_complete and claim.measured is not None for claim in known)
+    nothing = sum(claim.measured is None for claim in known)
+    yield "\n## Every target\n"
+    yield (
+        f"\n{met} of {len(known)} targets are met, {partly} are measured in part, {nothing} are not measured, "
+        f"{len(known) - met - partly - nothing} are missed.\n"
+    )
+    yield table(_COLUMNS, rows)
+
+
+def gains(results: Mapping[str, Result]) -> Iterator[str]:
+    """What internals add to what an API tells, where they add nothing too."""
+    yield "\n## What internals add to outputs alone\n"
+    yield (
+        "\nThe same test, budget, prompts and choice of settings without what is inside the model. Where the interval "
+        "holds 0, internals add nothing there that could be told.\n"
+    )
+    rows = [
+        [claim.row, claim.text, *figure(claim), _verdict(claim), f"[{part}](#{part})"]
+        for part, claim in sorted(_claims(results, is_gain=True), key=lambda one: ROWS.index(one[1].row))
+    ]
+    yield table(("injected fault", "gain", "measured", "95 %", "internals", "part"), rows)
+
+
+def _claims(results: Mapping[str, Result], *, is_gain: bool) -> Iterator[tuple[str, Claim]]:
+    for part, result in results.items():
+        for claim in result.claims:
+            if claim.row and claim.is_gain is is_gain:
+                yield part, claim
+
+
+def _verdict(claim: Claim) -> str:
+    if claim.measured is None or claim.low is None or claim.high is None:
+        return "not measured"
+    said = "add" if claim.low > 0 else "take away" if claim.high < 0 else "add nothing"
+    return said if claim.is_complete else f"{said}, incomplete"
