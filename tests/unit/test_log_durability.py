@@ -3,13 +3,15 @@
 tests/property/test_log.py looks for what nobody thought of.
 """
 
+import errno
+
 import pytest
 
 from introspan_collector.log.reader import Reader
 from introspan_collector.log.record import HEADER_BYTES
 from introspan_collector.log.segment import segment_name
 from introspan_collector.testing import PowerLossError, VolatileDisk
-from tests.logs import A, B, open_log, read_all, record
+from tests.logs import A, B, Clock, open_log, read_all, record
 
 
 class Everything:
@@ -145,6 +147,35 @@ def test_a_full_first_segment_is_used_again_once_there_is_space():
     log.append([record(A, 1)])
     assert disk.names() == [segment_name(0)]
     assert read_all(disk, log.end)[0] == [(A, 1)]
+
+
+class NamelessDisk(VolatileDisk):
+    """Makes a file, and then cannot say that its name survives a crash."""
+
+    refuses = False
+
+    def create(self, name):
+        super().create(name)
+        if self.refuses:
+            raise OSError(errno.EMFILE, "too many open files")
+
+
+def test_a_segment_that_was_made_in_part_hides_no_record_that_comes_after():
+    disk, clock = NamelessDisk(), Clock()
+    log, _ = open_log(disk, max_age_seconds=80, clock=clock)
+    log.append([record(A, 1)])
+    clock.now += 11  # an eighth of the age: time for another segment
+    disk.refuses = True
+    with pytest.raises(OSError, match="too many"):
+        log.expire()
+    with pytest.raises(OSError, match="too many"):
+        log.append([record(A, 2)])
+    disk.refuses = False
+    log.append([record(A, 2)])
+    assert read_all(disk, log.end)[0] == [(A, 1), (A, 2)]
+    reopened, sequences = open_log(disk)
+    assert sequences.seen(A, 2)
+    assert read_all(disk, reopened.end)[0] == [(A, 1), (A, 2)]
 
 
 def test_unsynced_records_are_synced_before_the_next_segment_begins():

@@ -112,6 +112,8 @@ class Appender:
     def _rotate(self) -> None:
         if not self._leftover:
             self.sync()
+        # The file may be there although making it failed: what came behind its start in the old one would be lost.
+        self._leftover = True
         self._files.create(segment_name(self.end))
         self._start = self.end
         self._leftover = False
