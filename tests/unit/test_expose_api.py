@@ -112,6 +112,15 @@ def test_status_says_what_is_off_and_what_was_dropped(service):
     assert time.time() - one["last_seen"] < 60
 
 
+def test_what_one_worker_says_that_is_no_number_is_null_and_spoils_no_answer(service):
+    of = table(schema(SHAPE), 2, np.random.default_rng(1), time_unix_nano=time.time_ns())
+    status = replace(STATUS, capture_seconds=float("inf"), sampling_probability=float("nan"))
+    service.aggregator.consume(batch(of, who=origin("c", "0"), number=9, status=status))
+    answered = {one["model"]: one for one in service.get("status").json()["replicas"]}
+    assert (answered["c"]["capture_seconds"], answered["c"]["sampling_probability"]) == (None, None)
+    assert answered["b"]["sampling_probability"] == 0.25
+
+
 @pytest.mark.parametrize(
     ("path", "parameters", "key"),
     [

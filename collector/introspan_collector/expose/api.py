@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from introspan_collector.expose.names import event_name, gauge_name, histogram_name
 from introspan_collector.expose.parameters import ParameterError, Parameters
-from introspan_collector.expose.reply import refusal
+from introspan_collector.expose.reply import refusal, reply
 from introspan_collector.expose.self_families import worker_name
 from introspan_collector.expose.sources import Answer, Sources
 from introspan_collector.expose.tracks import PARAMETERS, answer, layer_or_none, question
@@ -27,7 +27,7 @@ def routes(sources: Sources) -> list[Route]:
     def route(path: str, known: tuple[str, ...], answer: Callable[[Sources, Parameters], Answer]) -> Route:
         def endpoint(request: Request) -> JSONResponse:
             try:
-                return JSONResponse(answer(sources, Parameters(request.query_params, known)))
+                return reply(answer(sources, Parameters(request.query_params, known)))
             except ParameterError as error:
                 return refusal(error)
 
