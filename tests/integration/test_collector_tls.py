@@ -1,5 +1,9 @@
 """A collector with certificates: it proves who it is, and lets in only whom its authority signed."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import grpc
 import pytest
 
@@ -37,3 +41,36 @@ def test_only_clients_with_a_signed_certificate_get_in_and_only_over_tls(tmp_pat
         with grpc.insecure_channel(collector.grpc) as channel, pytest.raises(grpc.RpcError):
             service_grpc.ObservationServiceStub(channel).ExportObservations(REQUEST, timeout=10)
         assert collector.metric("introspan_collector_accepted_batches_total") == 1
+
+
+MISTAKES = {
+    "the key of another": ("server.pem", "stranger.key", None, "accept.tls_key_file ="),
+    "no key": ("server.pem", "server.pem", None, "accept.tls_key_file ="),
+    "no certificate": ("nonsense", "server.key", None, "accept.tls_certificate_file ="),
+    "no authority": ("server.pem", "server.key", "nonsense", "accept.tls_client_ca_file ="),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_certificates_that_cannot_be_used_end_the_collector_at_its_start(mistake, tmp_path):
+    for name in ("server", "stranger"):
+        certify(tmp_path, name)
+    (tmp_path / "nonsense").write_text("nonsense")
+    *files, named = MISTAKES[mistake]
+    keys = ("certificate", "key", "client_ca")
+    given = [f'tls_{key}_file = "{tmp_path / file}"' for key, file in zip(keys, files, strict=True) if file]
+    config = tmp_path / "collector.toml"
+    config.write_text("\n".join(["[accept]", *given, ""]))
+    program = Path(sys.executable).with_name("introspan")
+    where = ("--data", tmp_path / "data", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0")
+    done = subprocess.run(
+        [program, "collector", "--config", config, *where],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr
+    assert "cannot be bound" not in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,5 +1,6 @@
 """Names of files from the settings in, certificates and the token out."""
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,10 @@ def load_tls(settings: AcceptSettings) -> Tls | None:
     certificate = _read(settings.tls_certificate_file, "accept.tls_certificate_file")
     key = _read(settings.tls_key_file, "accept.tls_key_file")
     client_ca = _read(settings.tls_client_ca_file, "accept.tls_client_ca_file")
-    return None if certificate is None or key is None else Tls(certificate, key, client_ca)
+    if certificate is None or key is None:
+        return None
+    _check(settings)
+    return Tls(certificate, key, client_ca)
 
 
 def load_token(settings: AcceptSettings) -> str | None:
@@ -32,6 +36,33 @@ def load_token(settings: AcceptSettings) -> str | None:
     if not token:
         raise ConfigurationError(f"accept.bearer_token_file = {settings.bearer_token_file} is empty")
     return token
+
+
+def _check(settings: AcceptSettings) -> None:
+    """Raises ConfigurationError where gRPC would say of the address that it cannot be bound."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate, key, client_ca = (
+        settings.tls_certificate_file,
+        settings.tls_key_file,
+        settings.tls_client_ca_file,
+    )
+    assert certificate is not None, "settings demand both"
+    try:
+        # With an empty password a key that needs one is an error; without, OpenSSL would ask for it at the terminal.
+        context.load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        raise ConfigurationError(
+            f"accept.tls_certificate_file = {certificate} and accept.tls_key_file = {key} cannot be used "
+            f"({error.reason}): give a certificate and its own key, both in PEM and the key without a password"
+        ) from error
+    if client_ca is None:
+        return
+    try:
+        context.load_verify_locations(client_ca)
+    except ssl.SSLError as error:
+        raise ConfigurationError(
+            f"accept.tls_client_ca_file = {client_ca} cannot be used ({error.reason}): give certificates in PEM"
+        ) from error
 
 
 def _read(path: Path | None, key: str) -> bytes | None:
