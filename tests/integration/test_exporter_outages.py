@@ -115,7 +115,7 @@ def test_shutdown_gives_up_on_a_hung_collector_in_time_and_counts_what_it_left(t
         release.set()
 
 
-def test_shutdown_without_a_collector_ends_in_time(free_port):
+def test_shutdown_without_a_collector_ends_in_time_and_says_what_it_left(free_port, caplog):
     with exporting(free_port()) as exporter:
         offer(exporter, 10)
         time.sleep(1.2)
@@ -123,3 +123,4 @@ def test_shutdown_without_a_collector_ends_in_time(free_port):
         exporter.close()
         assert time.monotonic() - begin < 2.0 + LOADED_MACHINE_SECONDS
         assert exporter.drops == {"shutdown": 10}
+    assert "10 segments were not sent in time" in caplog.text

@@ -161,6 +161,11 @@ class Exporter:
             self._flush()
         while left := self._framer.collect(self._backlog.take, 0):
             self._drop("shutdown", len(left))
+        if unsent := self._drops["shutdown"]:
+            # No message will say so any more.
+            _log.warning(
+                "introspan export to %s: %d segments were not sent in time", self._settings.endpoint, unsent
+            )
         self._delivery.close()
 
     def _flush(self) -> None:
