@@ -2,8 +2,8 @@
 
 MEANINGS = {
     "data": "Folder for log, archive and cursors.",
-    "grpc": "Address for observations, host:port or unix:PATH.",
-    "http": "Address for /metrics, health and the API, host:port or unix:PATH.",
+    "grpc": "Address for observations, host:port.",
+    "http": "Address for /metrics, health and the API, host:port.",
     "http_token_file": "File with a token that calls of the API that change something have to carry.",
     "accept.max_request_bytes": "A larger request is refused for good.",
     "accept.max_pending_bytes": "Requests that wait for the log; beyond it producers are told to come back.",
@@ -26,7 +26,7 @@ MEANINGS = {
     "aggregate.slot_seconds": "Length of one slot, the step of a window.",
     "aggregate.shown_slots": "Slots that make up the window whose means are shown.",
     "aggregate.kept_slots": "Slots that the API can still be asked for.",
-    "aggregate.series_limit": "Series at most; what is beyond it counts in one overflow series.",
+    "aggregate.series_limit": "Series at most; what is beyond it counts in one overflow series for each signal.",
     "aggregate.worker_limit": "Workers whose status is shown at most.",
     "aggregate.idle_seconds": "A series or worker that nothing was heard of for so long is forgotten.",
     "archive.flush_seconds": "Longest time before observations are written to a Parquet file.",

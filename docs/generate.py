@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from docs.collector_settings import MEANINGS
 from introspan.keys import KEYS, Key
 from introspan_collector.config import Settings
-from introspan_collector.expose.names import gauge_name, histogram_name
+from introspan_collector.expose.names import event_name, gauge_name, histogram_name
+from introspan_collector.layout import is_aggregated, is_counted
 from introspan_wire.signals import CATALOGUE, KNOWN, Kind, Signal
 
 _FOLDER = Path(__file__).parent
@@ -84,11 +85,23 @@ def _canary_section(signal: Signal) -> str:
 
 def _section(signal: Signal) -> str:
     source = f"\nSource: {signal.source}.\n" if signal.source else ""
-    buckets = ", ".join(f"{bound:g}" for bound in signal.buckets)
     return (
-        f"\n## {signal.name}\n\n{signal.description}\n\n    {signal.formula}\n{source}"
-        f"\nOn /metrics: `{gauge_name(signal.name)}`, and the histogram `{histogram_name(signal.name)}` with "
-        f"the bounds {buckets}.\n"
+        f"\n## {signal.name}\n\n{signal.description}\n\n    {signal.formula}\n{source}\n{_metrics(signal)}\n"
+    )
+
+
+def _metrics(signal: Signal) -> str:
+    if not is_aggregated(signal.name):
+        return "Not on /metrics: one component means nothing by itself. `introspan observations` has it."
+    buckets = ", ".join(f"{bound:g}" for bound in signal.buckets)
+    counter = f", the counter `{event_name(signal.name)}_total`" if is_counted(signal.name) else ""
+    # As OpenMetrics wants it: a sum of such values could fall, and a counter must not.
+    lacks = (
+        "; it has no `_sum` and no `_count`, since values may be negative" if signal.buckets[0] < 0 else ""
+    )
+    return (
+        f"On /metrics: `{gauge_name(signal.name)}`{counter}, and the histogram `{histogram_name(signal.name)}` with "
+        f"the bounds {buckets}{lacks}."
     )
 
 

@@ -9,12 +9,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from starlette.routing import Route
 
 from docs.collector_settings import MEANINGS
 from docs.generate import PAGES
 from introspan.capture.v1_runner import configuration_refusal
 from introspan.keys import KEYS
+from introspan_collector.aggregate.aggregator import Aggregator
+from introspan_collector.archive.archive import Archive
+from introspan_collector.expose.app import build
 from introspan_wire.signals import CATALOGUE
+from tests.exposed import watched_sources
 
 _ROOT = Path(__file__).parents[2]
 _PAGES = sorted(
@@ -48,6 +53,28 @@ def test_every_signal_has_a_section_with_its_formula(signal):
     page = (_ROOT / "docs" / "signals.md").read_text()
     section = page.split(f"\n## {signal}\n")[1].split("\n## ")[0]
     assert CATALOGUE[signal].formula in section
+
+
+def test_the_page_of_signals_names_the_metrics_that_there_are():
+    page = (_ROOT / "docs" / "signals.md").read_text()
+    exposed = (_ROOT / "tests" / "unit" / "golden" / "metrics.txt").read_text()
+    stems = tuple(f"introspan_{name.replace('.', '_')}" for name in CATALOGUE)
+    there_are = {
+        name for name in re.findall(r"^# TYPE (\S+)", exposed, re.MULTILINE) if name.startswith(stems)
+    }
+    assert set(re.findall(r"`(introspan_\w+)`", page)) == there_are
+
+
+def test_the_page_of_the_api_has_every_call_and_no_other(tmp_path):
+    sources = watched_sources(Aggregator(), Archive(tmp_path), lambda: None, lambda: True)
+    calls = {
+        f"{method} {route.path}"
+        for route in build(sources).routes
+        if isinstance(route, Route) and route.path.startswith("/api/")
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    page = (_ROOT / "docs" / "api.md").read_text()
+    assert set(re.findall(r"`((?:GET|POST|DELETE) /api/[^`]+)`", page)) == calls
 
 
 _COMPARED = """
