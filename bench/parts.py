@@ -88,6 +88,13 @@ PARTS = {
                 _at_most("cap.openmetrics.seconds_worst", 1, "s"),
             ),
         ),
+        Part(
+            "detection",
+            "bench.detection",
+            "What does detection cost the thread that reads the log?",
+            # An alert is to be out within a second after its tick closes.
+            (_at_most("rows.longest_advance_ms", 1000, "ms"),),
+        ),
     )
 }
 """Every part by name, in the order they run."""

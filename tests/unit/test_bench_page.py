@@ -37,6 +37,7 @@ _WANTED = {
         "cap.text.seconds_worst": "≤ 1 s",
         "cap.openmetrics.seconds_worst": "≤ 1 s",
     },
+    "detection": {"rows.longest_advance_ms": "≤ 1,000 ms"},
 }
 
 
