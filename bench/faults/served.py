@@ -144,7 +144,7 @@ def _round(address: str, running: Running, folder: Path) -> Found:
     key = folder / "key"
     key.write_text(_SECRET)
     before = _last(running).get("time")
-    command = [_INTROSPAN, "canary", "--url", f"http://{address}", "--collector", running.grpc]
+    command = [str(_INTROSPAN), "canary", "--url", f"http://{address}", "--collector", running.grpc]
     command += ["--rounds", "1", "--interval", "0s", "--key-file", str(key)]
     subprocess.run(command, check=True, timeout=_ROUND_SECONDS)
     return _once(lambda: None if (found := _last(running)).get("time") == before else found, _ROUND_SECONDS)

@@ -98,7 +98,8 @@ def report(trials: Sequence[Trial], references: Mapping[str, Vector]) -> Result:
     """The part's result, of as many trials as there are."""
     canary, lt4, lt = (chosen(trials, references, settings(method)) for method in ("canary", "LT4", "LT"))
     planned = _planned()
-    claims, rows = [], []
+    claims: list[Claim] = []
+    rows: list[list[Cell]] = []
     for dtype in SECOND["dtypes"]:
         here = [trial for trial in trials if trial.dtype == dtype]
         found = {family: separation(here, references, family, dtype) for family in (*_FAMILIES, *_CONTROLS)}

@@ -293,3 +293,10 @@ def test_no_trial_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
     workplace = Workplace(Progress(disable=True), 1.0, folder=tmp_path, is_over=lambda: len(begun) == 1)
     found = workplace.samples("x", "float32", [(key, lambda key=key: one(key)) for key in ("one", "two")])
     assert len(found) == len(begun) == 1
+
+
+def test_the_stored_page_is_made_of_the_stored_results(request: pytest.FixtureRequest) -> None:
+    docs = request.config.rootpath / "docs"
+    stored = json.loads((docs / "detection-results.json").read_text("utf-8"))
+    assert set(stored) <= set(PARTS)
+    assert (docs / "detection-results.md").read_text("utf-8") == page(stored)
