@@ -29,7 +29,8 @@ attention scores of one query over n attended keys, L = logsumexp(s); p the soft
 distribution the token was drawn from; t the position of a token.
 
 A *prompt* segment is the row of the last prompt token: its statistic is always `last`. A *decoded* segment is
-a stretch of generated tokens, reduced by the statistics in the table. `NaN` on the wire means *not measured*.
+a stretch of generated tokens, reduced by the statistics in the table. A *reprefill* segment is one generated token of
+a request that the server sent itself again. `NaN` on the wire means *not measured*.
 
 """
 
@@ -64,7 +65,7 @@ def signals_page() -> str:
                 ", ".join(axis.value for axis in signal.axes) or "–",
                 f"`{signal.unit}`",
                 _interval(signal),
-                ", ".join(statistic.value for statistic in signal.statistics(Kind.DECODED)),
+                ", ".join(statistic.value for statistic in signal.statistics(Kind.DECODED)) or "–",
             )
             for signal in CATALOGUE.values()
         ),

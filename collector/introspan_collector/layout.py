@@ -76,4 +76,4 @@ def _is_chosen(schema: Schema, column: Column) -> bool:
         return False
     # A signal that reports several statistics is aggregated by its first: sampler.pit is uniform as a sample
     # of one token, but not as a mean.
-    return column.statistic is CATALOGUE[column.signal].statistics(schema.kind)[0]
+    return column.statistic in CATALOGUE[column.signal].statistics(schema.kind)[:1]

@@ -19,6 +19,7 @@ _KIND_TO_PB = {
     Kind.PROMPT: pb.SEGMENT_KIND_PROMPT,
     Kind.DECODED: pb.SEGMENT_KIND_DECODED,
     Kind.CANARY: pb.SEGMENT_KIND_CANARY,
+    Kind.REPREFILL: pb.SEGMENT_KIND_REPREFILL,
 }
 _KIND_FROM_PB = {number: kind for kind, number in _KIND_TO_PB.items()}
 _STATISTIC_TO_PB = {

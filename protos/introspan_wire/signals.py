@@ -36,6 +36,7 @@ class Kind(StrEnum):
     PROMPT = "prompt"
     DECODED = "decoded"
     CANARY = "canary"
+    REPREFILL = "reprefill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class Signal:
     """One measured quantity.
 
     unit is a UCUM code; low and high bound its value (inclusive, ±inf where unbounded); decoded lists the
-    statistics a decoded segment reports (prompt and canary segments always report LAST); buckets are the upper bounds
-    of its Prometheus histogram.
+    statistics a decoded segment reports (others always report LAST); buckets are the upper bounds of its Prometheus
+    histogram; kinds are the segments that may report it.
     """
 
     name: str
@@ -57,9 +58,12 @@ class Signal:
     decoded: tuple[Statistic, ...]
     buckets: tuple[float, ...]
     source: str = ""
+    kinds: tuple[Kind, ...] = (Kind.PROMPT, Kind.DECODED, Kind.CANARY)
 
     def statistics(self, kind: Kind) -> tuple[Statistic, ...]:
         """Statistics reported for this signal in segments of a kind."""
+        if kind not in self.kinds:
+            return ()
         return self.decoded if kind is Kind.DECODED else (Statistic.LAST,)
 
 
@@ -68,7 +72,7 @@ _LAYER = (Axis.LAYER,)
 _HEAD = (Axis.LAYER, Axis.HEAD)
 _MEAN = (Statistic.MEAN,)
 _SUM = (Statistic.SUM,)
-_NONE: tuple[Statistic, ...] = ()  # of signals that only canaries have
+_NONE: tuple[Statistic, ...] = ()  # of signals that only canaries have, or only requests that were sent again
 
 _NATS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 _UNIT_INTERVAL = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -279,6 +283,20 @@ _ALL = (
         1.0,
         _SUM,
         _COUNT,
+    ),
+    Signal(
+        "consistency.reprefill",
+        _LAYER,
+        "‖P ĥ_ℓ − P ĥ′_ℓ‖ / √32, ĥ of a decoded token, ĥ′ of the same token when all up to it is a prompt",
+        "How far a decoded state is from the same one computed anew without the KV cache, as a share of its length: "
+        "rounding while the cache is right. Of requests that the server sent itself again "
+        "(INTROSPAN_REPREFILL_RATE), in segments of their own kind.",
+        "1",
+        0.0,
+        _INF,
+        _NONE,
+        (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0),
+        kinds=(Kind.REPREFILL,),
     ),
 )
 

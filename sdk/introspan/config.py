@@ -35,6 +35,7 @@ class Settings:
     attention_bytes: int = 64 * _MIB
     row_budget: int = 50
     projections: bool = True
+    reprefill_rate: float = 0.0
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     certificate: Path | None = None
     client_certificate: Path | None = None
@@ -128,6 +129,11 @@ def _settings(found: dict[str, Any]) -> Settings:
     if ("client_certificate" in found) != ("client_key" in found):
         raise SettingsError(
             "INTROSPAN_CLIENT_CERTIFICATE and INTROSPAN_CLIENT_KEY must be set together, got one of them"
+        )
+    if found.get("reprefill_rate") and not found.get("projections", True):
+        raise SettingsError(
+            "INTROSPAN_REPREFILL_RATE must be 0 where INTROSPAN_PROJECTIONS is off, since projections are what is "
+            f"compared, got {found['reprefill_rate']}"
         )
     insecure = found.pop("insecure", "certificate" not in found and "client_certificate" not in found)
     if address := found.pop("endpoint", None):

@@ -77,6 +77,13 @@ KEYS: tuple[Key, ...] = (
         "Whether 32 numbers that locate the residual stream are sent.",
     ),
     Key(
+        "INTROSPAN_REPREFILL_RATE",
+        values.real(0, 1),
+        "0",
+        "Share of requests, 0 to 1, that the server sends itself again once they are answered, to compare states that "
+        "were decoded with the same ones prefilled. Each costs the engine a prompt; clients see nothing of it.",
+    ),
+    Key(
         "INTROSPAN_HEADERS",
         values.headers,
         "",

@@ -91,13 +91,25 @@ class RowColumn(NamedTuple):
     component: int = NO_AXIS
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Says that a request is an earlier one sent again, which is compared at the row of this position.
+
+    not_sent: how many more were to be sent again since the last one was, and were not.
+    """
+
+    position: int
+    not_sent: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """One request as capture knows it.
 
     key is the engine's own id, request_id the client's; hash decides about sampling and everything else
     that is drawn by hash. cached_tokens were read from the prefix cache when the request was first scheduled.
-    is_canary: every row is measured at every layer, and none of them is traffic.
+    is_canary: every row is measured at every layer, and none of them is traffic. number: names a request that may be
+    sent again, and the one that is, whose again is not None; "" for all others.
     """
 
     key: str
@@ -111,6 +123,13 @@ class Request:
     sampling_probability: float
     hash: int
     is_canary: bool = False
+    number: str = ""
+    again: Again | None = None
+
+    @property
+    def is_traffic(self) -> bool:
+        """Whether somebody asked for its own sake: only then it enters statistics."""
+        return not self.is_canary and self.again is None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

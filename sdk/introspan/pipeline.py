@@ -43,7 +43,7 @@ class Pipeline:
         self._send(self._segments.add(rows, self._wall_clock()))
 
     def canaries(self, observations: list[Observation]) -> None:
-        """Sends rows of canaries: few, and none of the row budget's business."""
+        """Sends what comes of canaries and of requests sent again: few, and no business of the row budget."""
         for observation in observations:
             self._exporter.offer(replace(observation, model_fingerprint=self._fingerprint))
 

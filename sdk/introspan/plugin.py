@@ -96,6 +96,7 @@ def _configure(_: Any, config: Any) -> None:
     if isinstance(config.additional_config, dict):
         config.additional_config.setdefault("introspan_sdk", _graph(settings))
     _state.setdefault("salt", settings.salt or os.urandom(16))
+    _state.setdefault("again", (settings.reprefill_rate, settings.token_stride))
     if "frontend" not in _state:
         _follow_requests()
     if "pipeline" not in _state and not _is_allowed():
@@ -108,7 +109,7 @@ def _configure(_: Any, config: Any) -> None:
 def _follow_requests() -> None:
     from introspan.capture import frontend  # noqa: PLC0415 - imports nothing of torch until it is needed
 
-    _state["frontend"] = frontend.install(_state["salt"])
+    _state["frontend"] = frontend.install(_state["salt"], *_state["again"])
 
 
 def _is_allowed() -> bool:

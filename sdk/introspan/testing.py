@@ -45,7 +45,7 @@ class RowLog:
         self.kept.append(rows)
 
     def canaries(self, observations: list[Observation]) -> None:
-        """Keeps rows of canaries."""
+        """Keeps what is no traffic: rows of canaries, comparisons with requests sent again."""
         self.canary_rows += observations
 
     def finished(self, request: Request, last_position: int) -> None:

@@ -78,6 +78,11 @@ def test_a_certificate_means_tls_unless_the_operator_says_insecure(tmp_path):
         ({"INTROSPAN_TOKEN_STRIDE": "0"}, "INTROSPAN_TOKEN_STRIDE must be an integer ≥ 1, got '0'"),
         ({"INTROSPAN_TOKEN_STRIDE": "2.5"}, "INTROSPAN_TOKEN_STRIDE must be an integer ≥ 1, got '2.5'"),
         ({"INTROSPAN_REQUEST_RATE": "1.5"}, "INTROSPAN_REQUEST_RATE must be a number from 0 to 1, got '1.5'"),
+        (
+            {"INTROSPAN_REPREFILL_RATE": "0.1", "INTROSPAN_PROJECTIONS": "off"},
+            "INTROSPAN_REPREFILL_RATE must be 0 where INTROSPAN_PROJECTIONS is off, since projections are what is",
+        ),
+        ({"INTROSPAN_REPREFILL_RATE": "2"}, "INTROSPAN_REPREFILL_RATE must be a number from 0 to 1, got '2'"),
         ({"INTROSPAN_REQUEST_RATE": "nan"}, "INTROSPAN_REQUEST_RATE must be a number from 0 to 1, got 'nan'"),
         (
             {"INTROSPAN_LAYERS": "some"},

@@ -18,7 +18,7 @@ from introspan.keys import KEYS
 from introspan_collector.aggregate.aggregator import Aggregator
 from introspan_collector.archive.archive import Archive
 from introspan_collector.expose.app import build
-from introspan_wire.signals import CATALOGUE
+from introspan_wire.signals import CATALOGUE, Kind
 from tests.exposed import watched_sources
 
 _ROOT = Path(__file__).parents[2]
@@ -120,8 +120,10 @@ def test_every_signal_has_a_reference_and_a_tolerance_in_the_parity_test():
     )
     assert done.returncode == 0, done.stderr
     tolerances, compared = json.loads(done.stdout.splitlines()[-1])
-    assert tolerances == sorted(CATALOGUE)
-    assert compared == sorted(CATALOGUE)
+    # Of requests that are sent again test_reprefill_capture.py has the formula.
+    measured = sorted(name for name, signal in CATALOGUE.items() if Kind.DECODED in signal.kinds)
+    assert tolerances == measured
+    assert compared == measured
 
 
 def test_every_reason_for_not_following_an_engine_is_among_the_limits():

@@ -21,7 +21,7 @@ from introspan_collector.expose.text import encode, finished
 from introspan_collector.model import DisabledSignal, ProducerStatus, Stats
 from introspan_collector.notify.notifier import NotifyStats
 from introspan_collector.view import ArchiveStats
-from introspan_wire.signals import CATALOGUE
+from introspan_wire.signals import CATALOGUE, Kind
 from tests.exposed import AsSeen, watched_sources
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -66,14 +66,15 @@ def sources(aggregator):
 def aggregator_with_one_batch(limit=50_000):
     aggregator = Aggregator(AggregateSettings(series_limit=limit), clock_unix_nano=lambda: NOW)
     shape = Shape(residual_layers=(0, 8), attention_layers=(8,), projection_layers=(8,), heads=2)
-    of = table(
-        schema(shape), 3, np.random.default_rng(5), time_unix_nano=NOW, adapter="poet", traced_share=0.5
-    )
-    of.values[:] = np.round(of.values, 3)
-    # Eighths are exact, so that the file is the same on every machine.
-    of.values[:] = np.round(of.values * 8) / 8
+    rng, common = np.random.default_rng(5), {"time_unix_nano": NOW, "adapter": "poet"}
+    of = table(schema(shape), 3, rng, traced_share=0.5, **common)
+    again = table(schema(shape, Kind.REPREFILL), 2, rng, **common)
+    for one in (of, again):
+        one.values[:] = np.round(one.values, 3)
+        # Eighths are exact, so that the file is the same on every machine.
+        one.values[:] = np.round(one.values * 8) / 8
     who = origin('a "quoted" \\ model', "10.0.0.1:8000")
-    aggregator.consume(batch(of, who=who, received_unix_nano=NOW - 10**9, status=STATUS))
+    aggregator.consume(batch((of, again), who=who, received_unix_nano=NOW - 10**9, status=STATUS))
     return aggregator
 
 

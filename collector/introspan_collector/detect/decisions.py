@@ -8,6 +8,7 @@ from introspan_collector.detect.incident.incident import Acknowledgement
 from introspan_collector.detect.incident.incidents import Change, Event
 from introspan_collector.detect.incident.maintenance import Window
 from introspan_collector.detect.knowledge import Knowledge
+from introspan_collector.detect.live import reprefill
 from introspan_collector.detect.live.yardstick import DETECTORS
 from introspan_collector.detect.reference.reference import Reference
 from introspan_collector.detect.watch import Watch
@@ -88,12 +89,22 @@ class Decisions:
         """Has everything follow from a subject's new reference: old evidence is about the old one."""
         self.unsaved = True
         knowledge = self._knowledge
-        knowledge.pieces.roster.drop(*subject, DETECTORS)
+        detectors: tuple[str, ...] = DETECTORS
+        if self._is_about(subject, reprefill.DETECTOR):
+            # What decoding and prefilling differ by is part of what is healthy from now on.
+            knowledge.pieces.reprefill.forget(*subject)
+            detectors = (*detectors, reprefill.DETECTOR)
+        knowledge.pieces.roster.drop(*subject, detectors)
         knowledge.follow()
         knowledge.recoveries.pop(subject, None)
         knowledge.exemplars.pop(subject, None)
         content_hash = knowledge.watches[subject].content_hash
         self._announcer.announce(knowledge.pieces.incidents.promote(subject, content_hash, now))
+
+    def _is_about(self, subject: Subject, detector: str) -> bool:
+        """Whether an incident is open with evidence of this detector."""
+        opened = (one for one in self._knowledge.pieces.incidents.open() if one.subject == subject)
+        return any(clue.stream.detector == detector for one in opened for clue in one.evidence)
 
     def reconsider(self, events: Iterable[Event]) -> None:
         """Learns no longer what was accepted, where that is over or has become something worse."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from introspan_collector.detect.announcer import Announcer
 from introspan_collector.detect.canary.rounds import Round
+from introspan_collector.detect.comparisons import compare
 from introspan_collector.detect.decisions import Decisions
 from introspan_collector.detect.incident.finding import Copy, Finding, Subject
 from introspan_collector.detect.incident.incident import Acknowledgement
@@ -81,6 +82,9 @@ class Detector:
             # A request's prompt row says which class its decoded rows belong to.
             tables = sorted(batch.tables, key=lambda table: table.schema.kind is not Kind.PROMPT)
             for table in tables:
+                if table.schema.kind is Kind.REPREFILL:
+                    compare(self._knowledge, batch, table, self._is_healthy)
+                    continue
                 for adapter, sample in samples(table, batch.received_unix_nano):
                     self._see(batch.origin, adapter, sample)
                 self._see_alone(batch.origin, table)

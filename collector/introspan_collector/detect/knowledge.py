@@ -11,6 +11,7 @@ from introspan_collector.detect import checkpoint
 from introspan_collector.detect.canary.rounds import Canaries
 from introspan_collector.detect.incident.finding import Exemplar, Subject
 from introspan_collector.detect.incident.incidents import Incidents
+from introspan_collector.detect.live.reprefill import Reprefill
 from introspan_collector.detect.reference.builder import Limits
 from introspan_collector.detect.reference.reference import State
 from introspan_collector.detect.sequential.alarm import Alarm
@@ -48,6 +49,7 @@ class Pieces(NamedTuple):
     incidents: Incidents
     canaries: Canaries
     roster: Roster
+    reprefill: Reprefill
 
     def named(self) -> dict[str, _Piece]:
         """Each by its name."""
@@ -71,6 +73,7 @@ class Knowledge:
             Incidents(),
             Canaries(settings.canary_rounds),
             Roster(),
+            Reprefill(settings.provisional_clusters),
         )
         self.watches: dict[Subject, Watch] = {}
         self.recoveries: dict[Subject, Recovery] = {}

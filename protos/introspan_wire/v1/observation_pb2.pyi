@@ -12,6 +12,7 @@ class SegmentKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SEGMENT_KIND_PROMPT: _ClassVar[SegmentKind]
     SEGMENT_KIND_DECODED: _ClassVar[SegmentKind]
     SEGMENT_KIND_CANARY: _ClassVar[SegmentKind]
+    SEGMENT_KIND_REPREFILL: _ClassVar[SegmentKind]
 
 class Statistic(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -26,6 +27,7 @@ SEGMENT_KIND_UNSPECIFIED: SegmentKind
 SEGMENT_KIND_PROMPT: SegmentKind
 SEGMENT_KIND_DECODED: SegmentKind
 SEGMENT_KIND_CANARY: SegmentKind
+SEGMENT_KIND_REPREFILL: SegmentKind
 STATISTIC_UNSPECIFIED: Statistic
 STATISTIC_LAST: Statistic
 STATISTIC_MEAN: Statistic

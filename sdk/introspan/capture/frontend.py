@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from introspan.capture.identity import LONGEST_ID
 from introspan.capture.passport import Passport, stamp
+from introspan.capture.reprefill_mark import shared_key
+from introspan.capture.reprefill_sender import Followed, Sender, one_greedy_token, refusal
 from introspan.context import cluster_key, parse_traceparent
 from introspan.patches import Patches
 
@@ -29,10 +32,14 @@ class TraceHeaders(dict[str, str]):
 
 
 class Frontend:
-    """Carries trace context and cluster key of the API process's requests into the engine."""
+    """Carries trace context and cluster key of the API process's requests into the engine.
 
-    def __init__(self, salt: bytes) -> None:
+    sender: sends some of the requests again, None where none are.
+    """
+
+    def __init__(self, salt: bytes, sender: Sender | None = None) -> None:
         self._salt = salt
+        self._sender = sender
         self._patches = Patches()
         # Set and read by the endpoint, in one task.
         self._user: ContextVar[str | None] = ContextVar("introspan_user", default=None)
@@ -49,10 +56,14 @@ class Frontend:
                 client: Any, prompt: Any, sampling_params: Any, request_id: str, **kwargs: Any
             ) -> Any:
                 headers = kwargs.get("trace_headers")
-                stamped = self._stamped(sampling_params, request_id, headers)
+                followed = self._followed(client, original, prompt, sampling_params, request_id, kwargs)
+                stamped = self._stamped(sampling_params, request_id, headers, followed)
                 if isinstance(headers, TraceHeaders):
                     kwargs["trace_headers"] = dict(headers) or None
-                return original(client, prompt, stamped, request_id, **kwargs)
+                answer = original(client, prompt, stamped, request_id, **kwargs)
+                if self._sender is None or followed is None:
+                    return answer
+                return self._sender.passed_on(answer, followed)
 
             return generate
 
@@ -85,6 +96,7 @@ class Frontend:
             def init(client: Any, *args: Any, **kwargs: Any) -> None:
                 original(client, *args, **kwargs)
                 self.follow_endpoints()
+                self._ask_whether_to_send(client)
 
             return init
 
@@ -117,7 +129,35 @@ class Frontend:
             self._failed()
             return traced
 
-    def _stamped(self, params: Any, request_id: str, headers: Mapping[str, str] | None) -> Any:
+    def _ask_whether_to_send(self, client: Any) -> None:
+        """Sends nothing again to an engine whose answers could not be compared, and says why."""
+        if self._sender is None:
+            return
+        try:
+            why = refusal(client.vllm_config)
+        except Exception as error:  # noqa: BLE001 - the edge of the host
+            why = f"{type(error).__name__}: {error}"
+        if why is not None:
+            self._sender = None
+            _log.warning("introspan: requests are not sent again: %s", why)
+
+    # Any: the method's keyword arguments.
+    def _followed(
+        self, client: Any, original: Any, prompt: Any, params: Any, request_id: str, kwargs: dict[str, Any]
+    ) -> Followed | None:
+        """The request, if it is one that is sent again."""
+        if self._sender is None:
+            return None
+        try:
+            adapter = kwargs.get("lora_request")
+            return self._sender.choose(client, original, prompt, params, request_id[:LONGEST_ID], adapter)
+        except Exception:  # noqa: BLE001 - the edge of the host
+            self._failed()
+            return None
+
+    def _stamped(
+        self, params: Any, request_id: str, headers: Mapping[str, str] | None, followed: Followed | None
+    ) -> Any:
         """The parameters with a passport, or as they are where that fails: the request is served either way."""
         try:
             trace_id, span_id = parse_traceparent((headers or {}).get("traceparent", "")) or (
@@ -125,7 +165,8 @@ class Frontend:
                 bytes(8),
             )
             caller = getattr(headers, "cluster_key", None)
-            return stamp(params, Passport(request_id, trace_id, span_id, caller))
+            number = followed.number if followed is not None else ""
+            return stamp(params, Passport(request_id, trace_id, span_id, caller, number))
         except Exception:  # noqa: BLE001 - the edge of the host
             self._failed()
             return params
@@ -136,11 +177,12 @@ class Frontend:
             _log.warning("introspan: a request goes without trace context or caller", exc_info=True)
 
 
-def install(salt: bytes) -> Frontend:
+def install(salt: bytes, reprefill_rate: float = 0.0, token_stride: int = 1) -> Frontend:
     """Follows the API server's classes in this process. Raises ImportError or AttributeError where they differ."""
     from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415 - only in a process that serves
 
-    frontend = Frontend(salt)
+    sender = Sender(reprefill_rate, token_stride, shared_key(), one_greedy_token) if reprefill_rate else None
+    frontend = Frontend(salt, sender)
     frontend.follow_engine(AsyncLLM)
     frontend.follow_starts(AsyncLLM)
     return frontend

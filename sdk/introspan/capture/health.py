@@ -14,7 +14,7 @@ ERRORS_BEFORE_OFF = 3
 
 @dataclass(slots=True)
 class Health:
-    """State of the probes: "residual", "attention", "output", "sampler" and "capture" as a whole."""
+    """State of the probes: "residual", "attention", "output", "sampler", "canary", "consistency"; "capture" is all."""
 
     disabled: dict[str, Disabled] = field(default_factory=dict)
     errors: Counter[str] = field(default_factory=Counter)

@@ -2,18 +2,20 @@
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from introspan.admission import Admission
 from introspan.capture.passport import Passport, read
+from introspan.capture.reprefill_mark import is_genuine
 from introspan.context import cluster_key, request_hash
 from introspan.observation import Request
 from introspan_wire import canary
 
 _CHILD = re.compile(r"(\d+)_(.+)")
 _SUFFIX = re.compile(r"-[0-9a-f]{8}$")
-_LONGEST_ID = 256
+LONGEST_ID = 256
 """Characters of a request id that are kept: the client chooses it, and one too long would cost a whole batch."""
 
 
@@ -26,11 +28,15 @@ class Identity:
         admission: Admission,
         canary_key: bytes = b"",
         clock: Callable[[], float] = time.time,
+        reprefill_key: bytes = b"",
+        drops: Counter[str] | None = None,
     ) -> None:
         self._salt = salt
         self._admission = admission
         self._canary_key = canary_key
         self._clock = clock
+        self._reprefill_key = reprefill_key
+        self._drops: Counter[str] = Counter() if drops is None else drops
 
     # Any: vLLM's NewRequestData.
     def of(self, new: Any) -> Request | None:
@@ -38,10 +44,13 @@ class Identity:
         if new.sampling_params is None or new.prompt_token_ids is None:
             return None
         passport = read(new.sampling_params)
-        request_id = _external(new.req_id, passport)[:_LONGEST_ID]
+        if not self._is_believed(passport):
+            return None
+        request_id = _external(new.req_id, passport)[:LONGEST_ID]
         drawn = request_hash(request_id)
+        again = passport.again if passport is not None else None
         is_canary = self._is_canary(new.sampling_params, request_id)
-        probability = 1.0 if is_canary else self._admission.admit(drawn)
+        probability = 1.0 if is_canary or again is not None else self._admission.admit(drawn)
         if probability is None:
             return None
         caller = passport.cluster_key if passport is not None else None
@@ -59,7 +68,19 @@ class Identity:
             sampling_probability=probability,
             hash=drawn,
             is_canary=is_canary,
+            number=passport.number if passport is not None else "",
+            again=again,
         )
+
+    def _is_believed(self, passport: Passport | None) -> bool:
+        """Whether a request that says it is one sent again is: one that only says so would spoil what is compared."""
+        if passport is None or passport.again is None:
+            return True
+        is_ours = bool(self._reprefill_key) and is_genuine(
+            self._reprefill_key, passport.number, passport.again, passport.token
+        )
+        self._drops["reprefill_not_genuine"] += not is_ours
+        return is_ours
 
     # Any: vLLM's SamplingParams.
     def _is_canary(self, params: Any, request_id: str) -> bool:

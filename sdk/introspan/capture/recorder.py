@@ -21,6 +21,7 @@ from introspan.capture.columns import Layout
 from introspan.capture.health import Health
 from introspan.capture.output_probe import OutputProbe
 from introspan.capture.repetition import longest_period_tail
+from introspan.capture.reprefill_probe import ReprefillProbe
 from introspan.capture.rows import Selection, Table
 from introspan.capture.sampler import Sampling
 from introspan.capture.self_check import check_streams
@@ -47,13 +48,14 @@ class Sinks:
 class Probes:
     """What measures; stream and attention are None where the model does not offer them.
 
-    canary is None where no canaries are known.
+    canary is None where no canaries are known, reprefill where no requests are sent again.
     """
 
     stream: StreamProbe | None
     attention: AttentionProbe | None
     output: OutputProbe
     canary: CanaryProbe | None = None
+    reprefill: ReprefillProbe | None = None
 
 
 class Recorder:
@@ -83,19 +85,22 @@ class Recorder:
         self._streams_checked = False
         self._streams_lost = False
         self._alarmed: set[str] = set()
-        self._canaries: set[str] = set()
+        self._apart: set[str] = set()  # requests that are no traffic: canaries, and those sent again
         names = ("residual.nonfinite", "output.nonfinite", "output.repetition")
         self._counting = [layout.blocks[name] for name in names]
 
     def begin(self, request: Request, sampling: Sampling) -> None:
         """Follows a request from its first step on."""
         self.finish(request.key)  # an engine that gives an id again means another request
+        reprefill = self._probes.reprefill
+        if request.again is not None and (reprefill is None or not reprefill.expects(request)):
+            return
         slot = self._table.begin(request)
         if slot is None:
             self._health.drops["table_full"] += 1
             return
-        if request.is_canary:
-            self._canaries.add(request.key)
+        if not request.is_traffic:
+            self._apart.add(request.key)
         self._probes.output.begin(slot, sampling)
         if self._probes.stream is not None:
             self._probes.stream.forget(slot)
@@ -107,8 +112,8 @@ class Recorder:
         ended = self._table.end(key)
         if ended is not None:
             self._alarmed.discard(key)
-            self._canaries.discard(key)
-            if not ended[0].is_canary:
+            self._apart.discard(key)
+            if ended[0].is_traffic:
                 self._sinks.finished(*ended)
 
     def must_flush(self, scheduled: AbstractSet[str]) -> bool:
@@ -188,7 +193,7 @@ class Recorder:
         is_urgent = not self._streams_checked or self._begins_to_repeat(selection, values)
         is_urgent |= attention is not None and not attention.can_wait
         is_urgent |= self._is_not_finite(selection, before)
-        is_urgent |= self._has_canaries(selection)
+        is_urgent |= self._has_apart(selection)
         self._abandon_step()
         if is_urgent or self._waiting.count >= TOGETHER_ROWS:
             self.flush()
@@ -206,17 +211,18 @@ class Recorder:
         if self._health.is_on("output"):
             self._guard("output", lambda: output.measure(selection, values))
         rows = Rows(selection.requests, selection.position, values.copy(), self._closes(selection, values))
-        if self._has_canaries(selection):
-            rows = self._without_canaries(rows, selection)
+        rows = self._of_traffic(rows, selection)
         self._forget_waiting()
         if len(rows.requests):
             self._sinks.rows(rows)
 
     def discard(self) -> None:
-        """Drops the step at hand and every row that waits, and counts them."""
+        """Drops the step at hand and every row that waits, and counts them; and what is kept to be compared."""
         self._health.drops["rows_discarded"] += self._waiting.count
         self._abandon_step()
         self._forget_waiting()
+        if self._probes.reprefill is not None:
+            self._probes.reprefill.forget()
 
     def _abandon_step(self) -> None:
         """Asks for no rows: between steps, a step that was cut short, a dummy run."""
@@ -244,15 +250,22 @@ class Recorder:
             stream.measure(selection, values)
 
     def _has_canaries(self, selection: Selection) -> bool:
-        return bool(self._canaries) and any(request.is_canary for request in selection.requests)
+        return bool(self._apart) and any(request.is_canary for request in selection.requests)
 
-    def _without_canaries(self, rows: Rows, selection: Selection) -> Rows:
-        """Hands the rows of canaries on; returns the others."""
-        probe = self._probes.canary
-        is_on = self._health.is_on("residual") and self._health.is_on("canary")
-        if probe is not None and is_on and not self._streams_lost:
-            self._guard("canary", lambda: self._sinks.canaries(probe.measure(selection)))
-        kept = [row for row, request in enumerate(rows.requests) if not request.is_canary]
+    def _has_apart(self, selection: Selection) -> bool:
+        return bool(self._apart) and not all(request.is_traffic for request in selection.requests)
+
+    def _of_traffic(self, rows: Rows, selection: Selection) -> Rows:
+        """Hands on what comes of canaries and of requests sent again; returns the rows of all others."""
+        probes, measures = self._probes, self._health.is_on("residual") and not self._streams_lost
+        reprefill, canary, hand_on = probes.reprefill, probes.canary, self._sinks.canaries
+        if reprefill is not None and measures and self._health.is_on("consistency"):
+            self._guard("consistency", lambda: hand_on(reprefill.measure(selection, rows.values)))
+        if not self._has_apart(selection):
+            return rows
+        if canary is not None and measures and self._health.is_on("canary") and self._has_canaries(selection):
+            self._guard("canary", lambda: hand_on(canary.measure(selection)))
+        kept = [row for row, request in enumerate(rows.requests) if request.is_traffic]
         requests = [rows.requests[row] for row in kept]
         return Rows(requests, rows.position[kept], rows.values[kept], rows.closes[kept])
 

@@ -35,6 +35,20 @@ class Selection:
         return len(self.requests)
 
 
+def phase_of(request_hash: int, stride: int) -> int:
+    """Where a request's bursts lie: decoded token i is in one where (i + phase) mod stride < BURST."""
+    return (request_hash >> 32) % stride
+
+
+def last_of_bursts(request_hash: int, stride: int, decoded: int) -> int | None:
+    """The last of so many decoded tokens at which a burst ends; None where none does."""
+    if decoded < 1:
+        return None
+    last = decoded - 1
+    last -= (last + phase_of(request_hash, stride) - min(BURST, stride) + 1) % stride
+    return last if last >= 0 else None
+
+
 def join(selections: list[Selection]) -> Selection:
     """The rows of several steps, in order; token and batch are those of each row's own step."""
     if len(selections) == 1:
@@ -75,7 +89,7 @@ class Table:
         self._requests[slot] = request
         self._prompt_tokens[slot] = request.prompt_tokens
         stride = self._stride[slot] = 1 if request.is_canary else self._token_stride
-        self._phase[slot] = (request.hash >> 32) % stride
+        self._phase[slot] = phase_of(request.hash, stride)
         self._high_water[slot] = -1
         self._batch_ids = []
         return slot

@@ -28,6 +28,8 @@ from introspan.capture.identity import Identity
 from introspan.capture.loaded import loaded_fingerprint, unread_fingerprint
 from introspan.capture.output_probe import OutputProbe
 from introspan.capture.recorder import TOGETHER_ROWS, Probes, Recorder, Sinks
+from introspan.capture.reprefill_mark import shared_key
+from introspan.capture.reprefill_probe import ReprefillProbe
 from introspan.capture.rows import Table
 from introspan.capture.stream_probe import StreamProbe
 from introspan.capture.taps import Taps
@@ -92,7 +94,13 @@ def follow(worker: Any, config: Any, settings: Settings, pipeline: Callable[...,
             health, lambda: _leave(runner, recorder), lambda source: _rename(runner, config, opened, source)
         )
         weights.follow(worker, runner)
-        identity = Identity(settings.salt or os.urandom(16), admission, settings.canary_key)
+        identity = Identity(
+            settings.salt or os.urandom(16),
+            admission,
+            settings.canary_key,
+            reprefill_key=shared_key() if settings.reprefill_rate else b"",
+            drops=health.drops,
+        )
         V1Runner(runner, recorder, health, weights.measured(identity.of))
         # Before the exporter's own, whose priority is 100: what waits here becomes observations there.
         Finalize(None, _close, (recorder, opened), exitpriority=110)
@@ -135,6 +143,7 @@ def _leave(runner: Any, recorder: Recorder) -> None:
     recorder.flush()
     for key in list(runner.requests):
         recorder.finish(key)
+    recorder.discard()  # nothing waits any more, but there may be rows that requests sent again are compared with
 
 
 def _rename(runner: Any, config: Any, opened: Any, source: Source) -> None:
@@ -202,7 +211,18 @@ def _recorder(
         health.refuse(Disabled("sampler", "custom_logits_processor", detail))
     output = OutputProbe(layout, capacity, rows_max, health)
     table = Table(capacity, settings.token_stride)
-    return Recorder(layout, table, Probes(stream, attention, output, canary), health, sinks, rows_max)
+    probes = Probes(stream, attention, output, canary, _reprefill(settings, layout, health))
+    return Recorder(layout, table, probes, health, sinks, rows_max)
+
+
+def _reprefill(settings: Settings, layout: Layout, health: Health) -> ReprefillProbe | None:
+    if not settings.reprefill_rate:
+        return None
+    if not layout.projection_layers:
+        why = "the model's residual stream cannot be read where it would be compared"
+        health.refuse(Disabled("consistency", "no_projections", why))
+        return None
+    return ReprefillProbe(layout, settings.reprefill_rate, health.drops)
 
 
 def _heads(model: Any, parallel: Any) -> tuple[int, range]:

@@ -102,10 +102,11 @@ _ALERTNAMES = {
     "consistency": "IntrospanConsistencyFails",
     "nonfinite": "IntrospanOutputNotFinite",
     "replicas": "IntrospanReplicaDeviates",
+    "reprefill": "IntrospanConsistencyFails",
     "sampler": "IntrospanSamplerDeviates",
 }
 _OTHER_ALERTNAME = "IntrospanInternalsShifted"
-ALERTNAMES = (*_ALERTNAMES.values(), _OTHER_ALERTNAME)
+ALERTNAMES = (*dict.fromkeys(_ALERTNAMES.values()), _OTHER_ALERTNAME)
 """Every name an alert can have; the runbook has a heading for each."""
 
 

@@ -68,6 +68,7 @@ _BY_DETECTOR = {
     "sampler": Moved.SAMPLER,
     "canary": Moved.CANARY,
     "consistency": Moved.CONSISTENCY,
+    "reprefill": Moved.CONSISTENCY,
     "nonfinite": Moved.NONFINITE,
     "replicas": Moved.REPLICA,
 }

@@ -14,8 +14,12 @@ SHARES = {
     "drift": 0.05,
     "classes": 0.05,
     "replicas": 0.05,
+    "reprefill": 0.05,
 }
-"""Share of a model's budget of false alarms that each detector has; inside it, its streams share alike."""
+"""Share of a model's budget of false alarms that each detector has; inside it, its streams share alike.
+
+Shares are scaled to 1 over the detectors that there are: that of requests sent again, which few have, makes room so.
+"""
 
 
 class Stream(NamedTuple):
