@@ -24,6 +24,9 @@ _ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
+    # Left to itself every server here would bind to the same core.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
     # Longer than a busy machine needs to start a collector again: what a short outage may lose is nothing.
     "INTROSPAN_TIMEOUT": "60",
 }

@@ -1,13 +1,17 @@
 """A schedule of requests in; what a real vLLM engine answered and what capture measured of it out.
 
-Run as a program, it drives one engine in this process: `python engine.py RUN.json RESULT.npz`. Tests call `run`, which
-starts that program, so every engine has its own process and environment.
+Every engine has a process and an environment of its own. Those processes are forked off one that has imported vLLM
+before, which takes longer than many a test: run as a program, this file is that process.
 """
 
+import functools
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
+import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +55,7 @@ class Call:
 
 @dataclass
 class Run:
-    """What one engine is to do. before is a line of Python that is executed before vLLM is imported.
+    """What one engine is to do. before is a line of Python that is executed before the engine starts.
 
     rpcs: before which step what method of the worker is called, with which arguments by name.
     """
@@ -104,30 +108,99 @@ class Result:
 def run(task: Run, directory: Path, timeout_seconds: float = 600) -> Result:
     """Runs one engine to its end. Raises AssertionError with the engine's output where it fails."""
     directory.mkdir(parents=True, exist_ok=True)
-    given, out = directory / "run.json", directory / "result.npz"
+    given, out, said = directory / "run.json", directory / "result.npz", directory / "stderr"
     given.write_text(json.dumps(asdict(task)))
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("INTROSPAN_", "OTEL_"))}
-    environ |= QUIET | task.env
-    if task.pipeline == "none":
-        environ["VLLM_PLUGINS"] = "none"
-    done = subprocess.run(
-        [sys.executable, __file__, given, out],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=timeout_seconds,
-        check=False,
-    )
-    assert done.returncode == 0, f"the engine ended with {done.returncode}:\n{done.stderr[-6000:]}"
+    environ = _environment() | task.env | ({"VLLM_PLUGINS": "none"} if task.pipeline == "none" else {})
+    code = _host().run(Order(str(given), str(out), str(said), environ), timeout_seconds)
+    stderr = said.read_text()
+    assert code == 0, f"the engine ended with {code}:\n{stderr[-6000:]}"
     with np.load(out, allow_pickle=False) as loaded:
         meta = json.loads(str(loaded["meta"]))
         return Result(
             row_positions=loaded["positions"],
             values=loaded["values"],
-            stderr=done.stderr,
+            stderr=stderr,
             columns=[tuple(column) for column in meta.pop("columns")],
             **meta,
         )
+
+
+def _environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("INTROSPAN_", "OTEL_"))} | QUIET
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One engine to fork: the files of its run, its result and its messages, and its whole environment."""
+
+    given: str
+    out: str
+    stderr: str
+    environ: dict[str, str]
+
+
+class Host:
+    """The process that engines are forked off. It ends with the tests, as its standard input does then."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            env=_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    def run(self, order: Order, timeout_seconds: float) -> int:
+        """The exit code of the engine, negative where a signal ended it; after the time-out it is killed."""
+        given, taken = self._process.stdin, self._process.stdout
+        assert given is not None
+        assert taken is not None
+        given.write(json.dumps(asdict(order)) + "\n")
+        pid = int(taken.readline())
+        if not select.select([taken], [], [], timeout_seconds)[0]:
+            os.kill(pid, signal.SIGKILL)
+        return int(taken.readline())
+
+
+@functools.cache
+def _host() -> Host:
+    return Host()
+
+
+def serve() -> None:
+    """Forks an engine for each order that comes in, one after another."""
+    import vllm.v1.worker.cpu_worker  # noqa: F401 - what every engine imports
+    from vllm import LLM  # noqa: F401 - the same
+
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    # What an engine prints is no answer.
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        order = Order(**json.loads(line))
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_forked(order))
+        print(pid, file=answers)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers)
+
+
+def _forked(order: Order) -> int:
+    said = os.open(order.stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(said, stream)
+    os.environ.clear()
+    os.environ.update(order.environ)
+    try:
+        main(Path(order.given), Path(order.out))
+    except BaseException:  # noqa: BLE001 - the test says what it was
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
 
 
 def main(given: Path, out: Path) -> None:
@@ -241,4 +314,4 @@ def _lora(adapter: str, numbers: dict[str, int]) -> Any:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    serve()

@@ -99,7 +99,8 @@ def test_a_broken_probe_changes_no_bit_and_is_switched_off(what, tiny, without, 
     assert "broken on purpose" in result.stderr
     if what != "attaching":
         assert [entry["reason"] for entry in result.status["disabled"]] == ["probe_error"]
-        assert result.stderr.count("Traceback") == 1, "an error is logged once"
+        ours = [line for line in result.stderr.splitlines() if line.startswith("Traceback")]
+        assert len(ours) == 1, "an error is logged once"
 
 
 def test_a_wrong_setting_serves_without_capture_and_says_so_once(tiny, without, tmp_path):
@@ -143,6 +144,7 @@ def test_the_compiled_model_gives_equal_tokens_and_logprobs_within_1e_5(tiny, tm
     _same_but_for_rounding(*_compiled_without_and_with(str(tiny), _schedule(VOCABULARY, 30), TINY, tmp_path))
 
 
+@pytest.mark.slow  # compiles twice
 def test_the_compiled_real_model_gives_equal_tokens_and_logprobs_within_1e_5(model_directory, tmp_path):
     _same_but_for_rounding(
         *_compiled_without_and_with(str(model_directory), _schedule(40_000, 24), REAL, tmp_path)

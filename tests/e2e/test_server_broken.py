@@ -13,6 +13,8 @@ from engine import EVERYTHING
 from tests.collector import Collector
 from tests.patience import eventually
 
+pytestmark = pytest.mark.slow  # two servers; test_harmless.py breaks the same probes in engines
+
 ERRORS = 100
 """How often each probe may raise here; the requests below take half as many steps again."""
 
