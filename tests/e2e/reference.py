@@ -204,9 +204,11 @@ def _residual(h: Float, lead: int, projection: Float | None) -> dict[str, Float]
     length = np.linalg.norm(steps, axis=-1)
     before = np.full_like(steps, np.nan)
     before[1:] = steps[:-1]
-    angle = np.arccos(
-        np.clip((steps * before).sum(axis=-1) / (length * np.linalg.norm(before, axis=-1)), -1.0, 1.0)
-    )
+    with np.errstate(
+        invalid="ignore"
+    ):  # the same token again is 0/0 at the layer of embeddings, which is not compared
+        cosine = (steps * before).sum(axis=-1) / (length * np.linalg.norm(before, axis=-1))
+    angle = np.arccos(np.clip(cosine, -1.0, 1.0))
     values["residual.velocity"] = (length / math.sqrt(h.shape[-1]))[lead:]
     values["residual.curvature"] = angle[lead:]
     if projection is not None:
