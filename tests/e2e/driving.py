@@ -1,0 +1,164 @@
+"""Orders on standard input in; of each engine what it answered and what was measured, as a file, out.
+
+A program: forking.py starts it, and it forks an engine for each order.
+"""
+
+import json
+import os
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from engine import Call, Run
+from forking import Order
+
+
+def serve() -> None:
+    """Forks an engine for each order that comes in, one after another."""
+    import vllm.v1.worker.cpu_worker  # noqa: F401 - what every engine imports
+    from vllm import LLM  # noqa: F401 - the same
+
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    # What an engine prints is no answer.
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        order = Order(**json.loads(line))
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_forked(order))
+        print(pid, file=answers)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers)
+
+
+def _forked(order: Order) -> int:
+    said = os.open(order.stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(said, stream)
+    os.environ.clear()
+    os.environ.update(order.environ)
+    try:
+        main(Path(order.given), Path(order.out))
+    except BaseException:  # noqa: BLE001 - the test says what it was
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+def main(given: Path, out: Path) -> None:
+    """Drives the engine."""
+    task = Run(**json.loads(given.read_text()))
+    calls = [Call(**call) for call in task.calls]  # type: ignore[arg-type]  # dictionaries, as read from JSON
+    if task.before:
+        exec(task.before, {})
+    log = None
+    if task.pipeline == "rows":
+        from introspan import plugin
+        from introspan.testing import RowLog
+
+        plugin.register(RowLog)
+    from vllm import LLM
+
+    engine = LLM(task.model, **({"dtype": "float32", "enforce_eager": True} | task.engine)).llm_engine
+    if task.pipeline == "rows":
+        log = RowLog.opened[0]
+    counted = _count_preemptions()
+    tokens, logprobs, cached = _drive(engine, calls, task.rpcs)
+    kept = log.kept if log is not None else []
+    meta = {
+        "tokens": tokens,
+        "logprobs": logprobs,
+        "cached": cached,
+        "columns": log.columns if log is not None else [],
+        "row_ids": [request.request_id for rows in kept for request in rows.requests],
+        "hashes": {request.request_id: request.hash for rows in kept for request in rows.requests},
+        "ended": {request.request_id: last for request, last in log.ended.values()}
+        if log is not None
+        else {},
+        "adapters": {request.request_id: request.adapter for rows in kept for request in rows.requests},
+        "fingerprints": [name for _, name in log.fingerprints] if log is not None else [],
+        "row_models": [
+            sum(before <= i for before, _ in log.fingerprints)
+            for i, rows in enumerate(kept)
+            for _ in rows.requests
+        ],
+        "preemptions": counted[0],
+        "status": asdict(log.status()) if log is not None else {},
+        "resource": asdict(log.resource) if log is not None else {},
+    }
+    width = len(log.columns) if log is not None else 0
+    np.savez(
+        out,
+        meta=json.dumps(meta),
+        positions=np.concatenate([rows.position for rows in kept]) if kept else np.zeros(0, np.int64),
+        values=np.concatenate([rows.values for rows in kept]) if kept else np.zeros((0, width), np.float32),
+    )
+
+
+def _count_preemptions() -> list[int]:
+    """A list whose first entry counts, from now on, how often the scheduler put a request back."""
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    original, counted = Scheduler._preempt_request, [0]
+
+    def preempt(*args: Any, **kwargs: Any) -> Any:
+        counted[0] += 1
+        return original(*args, **kwargs)
+
+    Scheduler._preempt_request = preempt
+    return counted
+
+
+def _drive(
+    engine: Any, calls: list[Call], rpcs: list[tuple[int, str, dict[str, Any]]]
+) -> tuple[dict, dict, dict]:
+    from vllm import SamplingParams
+
+    tokens, logprobs, cached = {}, {}, {}
+    waiting, step = list(calls), 0
+    numbers = {name: i for i, name in enumerate(sorted({call.adapter for call in calls} - {""}), start=1)}
+    while waiting or engine.has_unfinished_requests() or any(at >= step for at, _, _ in rpcs):
+        for at, method, kwargs in rpcs:
+            if at == step:
+                engine.collective_rpc(method, kwargs=kwargs)
+        for call in [call for call in waiting if call.at <= step]:
+            bias = call.params.get("logit_bias")  # its keys have become text in JSON
+            given = call.params | ({"logit_bias": {int(k): v for k, v in bias.items()}} if bias else {})
+            engine.add_request(
+                call.id,
+                {"prompt_token_ids": call.prompt},
+                SamplingParams(**given),
+                lora_request=_lora(call.adapter, numbers),
+            )
+            waiting.remove(call)
+        engine.abort_request([call.id for call in calls if call.abort_at == step])
+        for output in engine.step():
+            cached[output.request_id] = output.num_cached_tokens or 0
+            for sample in output.outputs:
+                tokens.setdefault(output.request_id, {})[sample.index] = list(sample.token_ids)
+                logprobs.setdefault(output.request_id, {})[sample.index] = [
+                    {str(token): entry.logprob for token, entry in position.items()}
+                    for position in (sample.logprobs or [])
+                ]
+        step += 1
+    # One more request, so that the worker hears that the others are finished.
+    engine.add_request("last", {"prompt_token_ids": [1]}, SamplingParams(max_tokens=2, temperature=0))
+    while engine.has_unfinished_requests():
+        engine.step()
+    in_order = lambda found: {key: [found[key][i] for i in sorted(found[key])] for key in found}  # noqa: E731
+    return in_order(tokens), in_order(logprobs), cached
+
+
+def _lora(adapter: str, numbers: dict[str, int]) -> Any:
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest(Path(adapter).name, numbers[adapter], adapter) if adapter else None
+
+
+if __name__ == "__main__":
+    serve()
