@@ -163,5 +163,16 @@ def _explain(error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"{key} = {problem['input']!r} is not a setting; remove it or correct its name")
         else:
-            lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}")
+            lines.append(
+                f"{key}: {_with_value(problem['msg'].removeprefix('Value error, '), problem['input'])}"
+            )
     return "\n".join(lines)
+
+
+def _with_value(problem: str, given: object) -> str:
+    """What is wrong, with the value that is. Of a section only what it is about: others may be secrets."""
+    if ", got " in problem:
+        return problem
+    if isinstance(given, dict):
+        given = {key: value for key, value in given.items() if key in problem}
+    return f"{problem}, got {given!r}"

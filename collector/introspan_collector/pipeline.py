@@ -197,15 +197,19 @@ class Pipeline:
     async def drain(self) -> None:
         """Stops accepting, answers what is under way, processes what is in the log and saves."""
         self._serving = False
-        await asyncio.to_thread(self._probe.stop, _GRACE_SECONDS)
-        if self._server is not None:
-            await self._server.drain(_GRACE_SECONDS)
+        # What may hang waits side by side: all of it has ten seconds.
+        await asyncio.gather(
+            asyncio.to_thread(self._probe.stop, _GRACE_SECONDS),
+            *([] if self._server is None else [self._server.drain(_GRACE_SECONDS)]),
+        )
         await asyncio.to_thread(self._committer.close)
         self._draining = True
         await asyncio.to_thread(self._feed.stop, _DRAIN_SECONDS)
-        await asyncio.to_thread(self._notifier.stop, _GRACE_SECONDS)
-        await asyncio.to_thread(self._archive.flush)
-        await asyncio.to_thread(self._http.stop)
+        await asyncio.gather(
+            asyncio.to_thread(self._notifier.stop, _GRACE_SECONDS),
+            asyncio.to_thread(self._archive.flush),
+            asyncio.to_thread(self._http.stop),
+        )
         self._lock.close()
 
     def stats(self) -> Stats:

@@ -1,11 +1,14 @@
 """Settings: where they come from, and what a mistake is answered with."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from introspan_collector.accept.server import AcceptServer
+from introspan_collector.cli.collector import _serve
 from introspan_collector.config import ConfigurationError, load_settings
 
 
@@ -52,6 +55,13 @@ def test_a_mistake_is_answered_with_key_value_and_remedy(tmp_path, text):
     assert MISTAKES[text] in str(error.value)
 
 
+def test_a_mistake_in_a_section_is_said_once_and_repeats_no_secret_of_it(tmp_path):
+    text = '[notify]\nwebhooks = ["ftp://x"]\nalertmanager_headers = {Authorization = "Bearer secret"}\n'
+    with pytest.raises(ConfigurationError) as error:
+        load_settings(write(tmp_path, text), {})
+    assert str(error.value) == "notify: notify.webhooks must be http(s)://host[:port][/path], got 'ftp://x'"
+
+
 def test_a_variable_that_is_no_setting_is_a_mistake(monkeypatch):
     monkeypatch.setenv("INTROSPAN_COLLECTOR_GPRC", "127.0.0.1:1")
     with pytest.raises(
@@ -83,6 +93,23 @@ def test_mistakes_end_the_collector_with_exit_code_2_and_one_clear_line(tmp_path
         assert result.returncode == 2, result.stderr
         assert expected in result.stderr
         assert "Traceback" not in result.stderr
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "log").write_text("")
+    settings = load_settings(None, {"data": tmp_path, "grpc": "127.0.0.1:0", "http": "127.0.0.1:0"})
+    with pytest.raises(
+        ConfigurationError, match=r"data = .* cannot be used: .*File exists.*; choose a folder"
+    ):
+        asyncio.run(_serve(settings))
+
+
+def test_a_port_that_is_none_is_not_taken_modulo_65536():
+    async def serve():
+        AcceptServer(None, "127.0.0.1:99999", max_request_bytes=2**20)
+
+    with pytest.raises(RuntimeError, match="99999 is no port"):
+        asyncio.run(serve())
 
 
 def test_without_the_extra_the_command_says_what_to_install(tmp_path):

@@ -44,6 +44,10 @@ class AcceptServer:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.port = self._bind(address, tls)
+        # gRPC takes a port modulo 65,536.
+        wanted = int(address.rpartition(":")[2])
+        if wanted not in (0, self.port):
+            raise RuntimeError(f"{wanted} is no port")
 
     def _bind(self, address: str, tls: Tls | None) -> int:
         if tls is None:

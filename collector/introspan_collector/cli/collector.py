@@ -67,13 +67,19 @@ class _Stderr(io.TextIOBase):
 
 
 async def _serve(settings: "Settings") -> None:
-    from introspan_collector.pipeline import Pipeline  # noqa: PLC0415 see collector()
+    from introspan_collector.config import ConfigurationError  # noqa: PLC0415 see collector()
+    from introspan_collector.pipeline import Pipeline  # noqa: PLC0415 as above
 
     log = structlog.get_logger(__name__)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    pipeline = Pipeline(settings)
+    try:
+        pipeline = Pipeline(settings)
+    except OSError as error:
+        raise ConfigurationError(
+            f"data = {settings.data} cannot be used: {error}; choose a folder of this collector's own"
+        ) from error
     grpc_port, http_port = await pipeline.start()
     # What exists now stays: the garbage collector need not look at it again and again.
     gc.collect()
@@ -82,4 +88,6 @@ async def _serve(settings: "Settings") -> None:
     await stopping.wait()
     log.info("collector draining")
     await pipeline.drain()
+    # Else DuckDB's extension finds its objects alive at the end of the process, and complains of each of them.
+    gc.unfreeze()
     log.info("collector stopped")
