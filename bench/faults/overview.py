@@ -42,10 +42,13 @@ def gains(results: Mapping[str, Result]) -> Iterator[str]:
         "\nThe same test, budget, prompts and choice of settings without what is inside the model. Where the interval "
         "holds 0, internals add nothing there that could be told.\n"
     )
-    rows = [
-        [claim.row, claim.text, *figure(claim), _verdict(claim), f"[{part}](#{part})"]
-        for part, claim in sorted(_claims(results, is_gain=True), key=lambda one: ROWS.index(one[1].row))
-    ]
+    claims = sorted(_claims(results, is_gain=True), key=lambda one: ROWS.index(one[1].row))
+    rows: list[list[Cell]] = []
+    named = ""
+    for part, claim in claims:
+        # The fault is named once.
+        name, named = "" if claim.row == named else claim.row, claim.row
+        rows.append([name, claim.text, *figure(claim), _verdict(claim), f"[{part}](#{part})"])
     yield table(("injected fault", "gain", "measured", "95 %", "internals", "part"), rows)
 
 
@@ -57,7 +60,9 @@ def _claims(results: Mapping[str, Result], *, is_gain: bool) -> Iterator[tuple[s
 
 
 def _verdict(claim: Claim) -> str:
-    if claim.measured is None or claim.low is None or claim.high is None:
+    if claim.measured is None:
         return "not measured"
+    if claim.low is None or claim.high is None:
+        return "too few to say"
     said = "add" if claim.low > 0 else "take away" if claim.high < 0 else "add nothing"
     return said if claim.is_complete else f"{said}, incomplete"

@@ -42,7 +42,7 @@ def missed(found: Mapping[str, Any]) -> list[str]:
     return [
         f"{claim.text}: {outcome(claim)}"
         for claim in load(found["result"]).claims
-        if not (claim.is_met and claim.is_complete)
+        if claim.bound is not None and not (claim.is_met and claim.is_complete)
     ]
 
 

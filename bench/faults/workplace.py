@@ -63,8 +63,9 @@ class Workplace:
 
     def trials(self, part: str, dtype: str, wanted: Sequence[tuple[str, Run]]) -> list[Trial]:
         """Every trial wanted, by key; of those that an earlier run made nothing is computed again."""
-        samples = self.samples(part, dtype, wanted)
+        # First what all are compared with: without it nothing can be said of any.
         judge = self.judge(dtype)
+        samples = self.samples(part, dtype, wanted)
         return [] if judge is None else [judge.trial(sample) for sample in samples]
 
     def _baseline(self, dtype: str) -> list[Sample]:
