@@ -11,7 +11,7 @@ from introspan_collector.model import Batch, Origin
 from introspan_collector.probe.conversation import Reply
 from introspan_collector.probe.rows import table
 from introspan_collector.suite import DIGEST, GENERATED_TOKENS, QUESTIONS
-from introspan_wire.canary import CanaryId
+from introspan_wire.canary import SIGNED, CanaryId
 from introspan_wire.codec import Column, Schema, SegmentTable
 from introspan_wire.signals import Kind, Statistic
 
@@ -142,7 +142,10 @@ def without_states(answers: Mapping[str, Answer], replica: str = "http://vllm:80
     return {name: replace(answer, states=None, origin=origin) for name, answer in answers.items()}
 
 
-def output_batch(answer: Answer, now: float) -> Batch:
+ADDRESS = "http://vllm:8000"
+
+
+def output_batch(answer: Answer, now: float, asked: str = ADDRESS, *, signed: bool = True) -> Batch:
     """The half of an answer that whoever asked sends."""
     outputs = answer.outputs
     likely = tuple(
@@ -156,7 +159,8 @@ def output_batch(answer: Answer, now: float) -> Batch:
     prompt = (*(0,) * (first + 1), *outputs.token.tolist())[: outputs.prompt_tokens]
     generated = tuple(outputs.token.tolist()[outputs.prompt_tokens - 1 - first :])
     reply = Reply(f"cmpl-{_id(answer)}-0", prompt, generated, first, likely)
-    origin = Origin("introspan-canary", "m", "http://vllm:8000", "", "", "", "", 0, 0, "")
+    attributes = ((SIGNED, "true"),) if signed else ()
+    origin = Origin("introspan-canary", "m", asked, "", "", "", "", 0, 0, "", attributes=attributes)
     return _batch(origin, table(reply, int(now * 1e9)), now)
 
 

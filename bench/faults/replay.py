@@ -130,7 +130,7 @@ class Replay:
             objections = tuple(objection for one in watch.building() for objection in one.objections)
             state = None if watch.reference is None else watch.reference.state
         if state is not State.FROZEN:
-            self.detector.promote(Subject(ORIGIN.model, ""))
+            self.detector.promote(Subject(ORIGIN.model, ""), force=True)
         return objections
 
     def _consume(self, rows: Rows, rng: np.random.Generator, traffic: "Traffic | None" = None) -> None:

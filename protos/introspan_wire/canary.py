@@ -3,21 +3,25 @@
 Whoever asks puts the id into the X-Request-Id header and the token into the request's `vllm_xargs` under `XARG`. The
 engine's worker believes the id only with the token, so that nobody else's request can pose as a canary.
 
-A token is bound to its id, which names one question of one round, and to ten minutes. Whoever reads it on the way, from
-a connection without TLS or a log of request bodies, can within that time send requests of another text with the same
-id: the worker takes them for canaries, so that they are missing in the statistics of traffic, and their rows may
-spoil that one round: it deviates, and asks for a second. They cannot make the token of another question or round, so
-that no second round deviates unless that one's tokens are read as well, nor learn the key, nor spoil a baseline by more
-than rounds that are refused because they do not agree. Serve canaries over TLS where that is too much.
+A token is bound to its id, which names one question of one round, to the tokens of the prompt as the engine computes
+them, to ten minutes and, as long as the worker lives, to one use. Whoever reads it on the way, from a connection
+without TLS or a log of request bodies, can ask the same question with it and nothing else: before the canary's own
+request, which is then taken for traffic, or at another data-parallel rank or, within ten minutes, at a worker that was
+started anew. Other text, other template and other tools are other tokens, and stay traffic.
 """
 
 import hashlib
 import hmac
 import re
+import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 XARG = "introspan_canary"
 """Key of the token in `vllm_xargs`."""
+
+SIGNED = "canary.signed"
+"""Attribute of the resource of whoever asked, "true" where its requests have tokens: states are to come then."""
 
 KEY_BYTES = 16
 """A shared key has at least so many bytes."""
@@ -25,8 +29,10 @@ KEY_BYTES = 16
 VALID_SECONDS = 600
 """How far the clocks of sender and worker may be apart."""
 
+NONCE_BYTES = 8
+
 _ID = re.compile(r"canary-(?P<suite>[0-9a-f]{8})-(?P<question>[a-z_]{1,32})-(?P<round>[0-9a-f]{16})")
-_TOKEN = re.compile(r"(?P<time>\d{1,15}):(?P<mac>[0-9a-f]{64})")
+_TOKEN = re.compile(r"(?P<time>\d{1,15}):(?P<nonce>[0-9a-f]{16}):(?P<mac>[0-9a-f]{64})")
 
 
 class CanaryId(NamedTuple):
@@ -40,26 +46,45 @@ class CanaryId(NamedTuple):
         return f"canary-{self.suite}-{self.question}-{self.round}"
 
 
+class Pass(NamedTuple):
+    """What a genuine token says of itself: the number that it is told from all others by, and its last second."""
+
+    nonce: str
+    expires_unix_seconds: int
+
+
 def find(request_id: str) -> CanaryId | None:
     """The canary's id inside a request id, which an engine may have put something around; None where there is none."""
     found = _ID.search(request_id)
     return None if found is None else CanaryId(**found.groupdict())
 
 
-def token(key: bytes, canary: CanaryId, now_unix_seconds: float) -> str:
-    """The token for one request: seconds since 1970, and the HMAC-SHA256 of them and of the id."""
+def token(
+    key: bytes, canary: CanaryId, prompt_token_ids: Sequence[int], now_unix_seconds: float, nonce: str
+) -> str:
+    """The token for one request: seconds since 1970, nonce (16 hexadecimal digits) and HMAC-SHA256 of all it is for."""
     time = str(int(now_unix_seconds))
-    return f"{time}:{_mac(key, canary, time)}"
+    return f"{time}:{nonce}:{_mac(key, canary, prompt_token_ids, time, nonce)}"
 
 
-def is_genuine(key: bytes, request_id: str, given: object, now_unix_seconds: float) -> bool:
-    """Whether a request is a canary's: its id names one, and the token given with it was made with the key, lately."""
+def genuine(
+    key: bytes, request_id: str, prompt_token_ids: Sequence[int], given: object, now_unix_seconds: float
+) -> Pass | None:
+    """What the token says that a request came with; None unless it was made with the key, lately, for this request.
+
+    Whether it was used before, only who keeps the nonces can tell.
+    """
     canary = find(request_id)
     found = _TOKEN.fullmatch(given) if isinstance(given, str) else None
     if canary is None or found is None or abs(now_unix_seconds - int(found["time"])) > VALID_SECONDS:
-        return False
-    return hmac.compare_digest(found["mac"], _mac(key, canary, found["time"]))
+        return None
+    expected = _mac(key, canary, prompt_token_ids, found["time"], found["nonce"])
+    if not hmac.compare_digest(found["mac"], expected):
+        return None
+    return Pass(found["nonce"], int(found["time"]) + VALID_SECONDS)
 
 
-def _mac(key: bytes, canary: CanaryId, time: str) -> str:
-    return hmac.new(key, f"{time}:{canary}".encode(), hashlib.sha256).hexdigest()
+def _mac(key: bytes, canary: CanaryId, prompt_token_ids: Sequence[int], time: str, nonce: str) -> str:
+    mac = hmac.new(key, f"{time}:{nonce}:{canary}:".encode(), hashlib.sha256)
+    mac.update(struct.pack(f"<{len(prompt_token_ids)}q", *prompt_token_ids))
+    return mac.hexdigest()

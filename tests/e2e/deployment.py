@@ -4,7 +4,7 @@ The vLLM server is unmodified and has no flag of ours: its environment names the
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +56,20 @@ def deployed(
 
 @contextmanager
 def serving(
-    model: Path, folder: Path, port: int, environment: Mapping[str, str], name: str = "vllm"
+    model: Path,
+    folder: Path,
+    port: int,
+    environment: Mapping[str, str],
+    name: str = "vllm",
+    more: Sequence[str] = (),
 ) -> Iterator[str]:
-    """The address of a server as anybody would start it; folder takes its log, under its name."""
+    """The address of a server as anybody would start it, with more options; folder takes its log, under its name."""
     command = (
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", model, "--served-model-name", MODEL),
         *("--dtype", "float32", "--enforce-eager", "--max-model-len", "2048"),
         *("--host", "127.0.0.1", "--port", str(port)),
+        *more,
     )
     with start(name, command, {**_ENVIRONMENT, **environment}, folder, _STOP_SECONDS) as program:
         until_answering(program, f"http://127.0.0.1:{port}/health", _START_SECONDS)

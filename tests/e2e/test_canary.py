@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from threading import Thread
 
@@ -95,9 +96,42 @@ def test_canaries_are_no_traffic_and_a_forged_one_is(server, collector):
     requests = {row["request_id"] for row in collector.observations()}
     assert not any("canary-" in name for name in requests)
     mine = CanaryId("0" * 8, "short", "0123456789abcdef")
-    forged = token(b"another secret entirely", mine, 0.0)
+    forged = token(b"another secret entirely", mine, [1, 2, 3], 0.0, "0" * 16)
     talk(server, Ask(SENTENCE, COMPLETION, id=str(mine), body={"vllm_xargs": {XARG: forged}}))
     eventually(lambda: any(str(mine) in row["request_id"] for row in collector.observations()), 60)
+
+
+def seen(collector, name):
+    """How many rows of traffic a canary's id came with."""
+    collector.wait_processed()
+    return len([row for row in collector.observations() if str(name) in row["request_id"]])
+
+
+def refused(collector, reason):
+    return collector.metric("introspan_sdk_dropped_segments_total", reason=reason)
+
+
+@pytest.mark.usefixtures("with_baseline")
+def test_a_token_that_was_read_on_the_way_is_good_for_no_other_text_and_never_twice(server, collector):
+    prompt, other = list(range(40, 60)), list(range(50, 90))
+    names = [CanaryId("0" * 8, "beside", f"{i:016x}") for i in range(2)]
+    mine, stolen = (
+        token(KEY.encode(), name, prompt, time.time(), f"{i:016x}") for i, name in enumerate(names)
+    )
+
+    def send(name, given, text):
+        body = {"prompt": text, "vllm_xargs": {XARG: given}}
+        talk(server, Ask("", COMPLETION, id=str(name), body=body))
+
+    before = refused(collector, "canary_repeated"), refused(collector, "canary_refused")
+    send(names[0], mine, prompt)
+    send(names[1], stolen, other)
+    eventually(lambda: seen(collector, names[1]), 60)
+    assert not seen(collector, names[0]), "that one was a canary, sent and answered before the other"
+    send(names[0], mine, prompt)
+    eventually(lambda: seen(collector, names[0]), 60)
+    eventually(lambda: refused(collector, "canary_repeated") == before[0] + 1, 30)
+    assert refused(collector, "canary_refused") == before[1] + 1
 
 
 def test_without_the_key_outputs_are_compared_and_it_is_said_that_states_are_missing(
@@ -106,11 +140,11 @@ def test_without_the_key_outputs_are_compared_and_it_is_said_that_states_are_mis
     done = canary(server, collector, 1)
     assert done.returncode == 0
     assert "states inside the model are not" in done.stderr
-    url = f"http://{server}"
-    eventually(lambda: url in {one["replica"] for one in known(collector)["replicas"]}, 60)
-    (one,) = (one for one in known(collector)["replicas"] if one["replica"] == url)
+    eventually(lambda: not known(collector)["replicas"][0]["has_states"], 60)
+    (one,) = known(collector)["replicas"]
     assert one["compared"]
-    assert (one["deviating_in_a_row"], one["has_states"]) == (0, False)
+    assert one["replica"] == with_baseline["replicas"][0]["replica"], "nobody else answers at that address"
+    assert one["deviating_in_a_row"] == 0
     assert "INTROSPAN_CANARY_KEY" in known(collector)["problem"]
     assert known(collector)["baseline"] == with_baseline["baseline"]
 

@@ -8,9 +8,11 @@ import pytest
 from introspan_collector.detect.canary.rounds import Canaries
 from introspan_collector.detect.sequential.tolerance import tail_bound
 from introspan_collector.model import Batch
-from tests.canary_rounds import Fault, Model, output_batch, state_batch, without_states
+from tests.canary_rounds import ADDRESS, Fault, Model, output_batch, state_batch, without_states
 
 ROUNDS = 8
+LOST = 16.0
+"""Seconds after which states are waited for no longer."""
 
 
 class Watched:
@@ -22,7 +24,7 @@ class Watched:
         self.number = 0
         self.rng = np.random.default_rng(3)
 
-    def hear(self, model, count=1, *, states=True, leave_out=(), **how):
+    def hear(self, model, count=1, *, states=True, leave_out=(), asked=ADDRESS, signed=True, **how):
         """The rounds that were finished by these."""
         finished = []
         for _ in range(count):
@@ -31,11 +33,18 @@ class Watched:
             for name, answer in answers.items():
                 if name in leave_out:
                     continue
-                self.canaries.consume(output_batch(answer, self.now))
+                self.canaries.consume(output_batch(answer, self.now, asked, signed=signed))
                 if states:
                     self.canaries.consume(state_batch(answer, self.now))
             finished += self.canaries.advance(int(self.now * 1e9))
             self.now += 10
+        return finished
+
+    def lose(self, model, count=1, **how):
+        """The rounds that were finished by these, whose states do not come."""
+        finished = []
+        for _ in range(count):
+            finished += self.hear(model, states=False, **how) + self.later(LOST)
         return finished
 
     def later(self, seconds):
@@ -163,9 +172,9 @@ def test_rounds_that_are_not_whole_and_sound_enter_no_baseline(watched, how):
 
 def test_a_round_whose_states_are_lost_is_compared_by_its_outputs_and_changes_nothing_else(ready):
     assert ready.hear(Model(), states=False) == []
-    (one,) = ready.later(6)
+    (one,) = ready.later(LOST)
     assert not one.comparison.deviates
-    assert (one.comparison.has_states, one.replica) == (False, "http://vllm:8000")
+    assert (one.comparison.has_states, one.replica) == (False, "r0"), "nobody else answers at that address"
     assert ready.canaries.progress("m")[0] == 0
     assert ready.canaries.baseline("m").layer_count > 0
     assert "INTROSPAN_CANARY_KEY" in ready.canaries.progress("m")[2]
@@ -175,8 +184,7 @@ def test_a_round_whose_states_are_lost_is_compared_by_its_outputs_and_changes_no
 
 def test_lost_states_of_one_round_do_not_throw_away_those_gathered(watched):
     watched.hear(Model(), ROUNDS - 1)
-    watched.hear(Model(), states=False)
-    watched.later(6)
+    watched.lose(Model())
     assert watched.canaries.progress("m")[0] == ROUNDS - 1
     watched.hear(Model())
     assert watched.canaries.baseline("m").layer_count > 0
@@ -189,20 +197,155 @@ def test_one_question_whose_states_are_late_stays_in_its_round(ready):
         if name != "chat":
             ready.canaries.consume(state_batch(answer, ready.now))
     assert ready.canaries.advance(int(ready.now * 1e9)) == []
-    (one,) = ready.later(6)
+    (one,) = ready.later(LOST)
     assert (one.replica, len(one.questions)) == ("r0", 5)
     assert one.comparison.has_states
 
 
-def test_a_server_without_the_key_has_a_baseline_of_outputs(watched):
-    for _ in range(ROUNDS):
-        watched.hear(Model(), states=False)
-        watched.later(6)
+def test_without_the_key_there_is_a_baseline_of_outputs_and_nobody_waits_for_states(watched):
+    rounds = watched.hear(Model(), ROUNDS, states=False, signed=False)
+    assert len(rounds) == ROUNDS
     assert watched.canaries.baseline("m").layer_count == 0
-    watched.hear(Model(), states=False, fault=BAD)
-    (one,) = watched.later(6)
+    assert not watched.canaries.wanted("m")
+    (one,) = watched.hear(Model(), states=False, signed=False, fault=BAD)
     assert one.comparison.deviates
-    assert one.comparison.place == ""
+    assert (one.comparison.place, one.replica) == ("", ADDRESS)
+
+
+def test_where_states_were_to_come_outputs_alone_make_a_baseline_after_ten_minutes_without_any(watched):
+    watched.lose(Model(), ROUNDS)
+    assert watched.canaries.baseline("m") is None
+    assert watched.canaries.progress("m")[0] == ROUNDS
+    saved = watched.canaries.snapshot()
+    watched.canaries = Canaries(ROUNDS)
+    watched.canaries.restore(saved)
+    watched.later(600)
+    watched.lose(Model())
+    assert watched.canaries.baseline("m").layer_count == 0
+
+
+def test_rounds_without_states_are_kept_apart_and_forgotten_when_states_come(watched):
+    watched.lose(Model(), ROUNDS - 1)
+    watched.hear(Model(), ROUNDS)
+    assert watched.canaries.baseline("m").layer_count > 0
+    assert watched.canaries.baseline("m").replicas == ("r0",)
+    assert [one.replica for one in watched.canaries.last()] == ["r0"], "nobody goes by the address any more"
+
+
+def test_a_round_whose_states_are_lost_is_asked_again_at_once_a_few_times(ready):
+    wanted = []
+    for _ in range(5):
+        ready.lose(Model())
+        wanted.append(ready.canaries.wanted("m"))
+        ready.later(61)
+    assert wanted == [True] * 3 + [False] * 2
+    ready.hear(Model())
+    ready.lose(Model())
+    assert ready.canaries.wanted("m")
+
+
+def test_of_several_replicas_at_one_address_it_is_not_known_who_gave_an_answer_without_states(ready):
+    other = Model()
+    other.origin = replace(other.origin, replica="r1")
+    ready.hear(Model())
+    ready.hear(other)
+    (one,) = ready.lose(Model())
+    assert one.replica == ADDRESS
+    assert {one.replica for one in ready.canaries.last()} == {"r0", "r1", ADDRESS}
+    ready.hear(Model())
+    assert {one.replica for one in ready.canaries.last()} == {"r0", "r1"}
+    ready.later(3_600)
+    ready.hear(other)
+    (one,) = ready.lose(other)
+    assert one.replica == "r1", "the other has not answered for an hour"
+
+
+def test_a_round_without_states_continues_the_row_of_who_answers_there(ready):
+    ready.hear(Model(), fault=BAD)
+    (second,) = ready.lose(Model(), fault=BAD)
+    assert (second.replica, second.in_a_row, second.pages) == ("r0", 2, True)
+
+
+def ranks(*scales):
+    """A model at several data-parallel ranks, each with rounding of its own."""
+    found = []
+    for rank, scale in enumerate(scales):
+        model = Model()
+        model.origin = replace(model.origin, replica=f"r0-dp{rank}", data_parallel_rank=rank)
+        found.append((model, {"asked": f"{ADDRESS}-dp{rank}", "noise": scale}))
+    return found
+
+
+def tour(watched, models, count=1):
+    """The rounds of each, one after the other, so many times."""
+    return [one for _ in range(count) for model, how in models for one in watched.hear(model, **how)]
+
+
+def test_each_rank_gathers_a_baseline_of_its_own_and_is_compared_with_the_shared_one_until_then(watched):
+    models = ranks(1.0, 1.0)
+    tour(watched, models, ROUNDS // 2)
+    assert watched.canaries.baseline("m").replicas == ("r0-dp0", "r0-dp1")
+    shared = tour(watched, models, ROUNDS)
+    assert not any(one.is_own for one in shared)
+    assert all(one.comparison is not None for one in shared)
+    own = tour(watched, models)
+    assert [(one.replica, one.is_own, one.baseline_rounds) for one in own] == [
+        ("r0-dp0", True, ROUNDS),
+        ("r0-dp1", True, ROUNDS),
+    ]
+    assert watched.canaries.progress("m") == (0, ROUNDS, "")
+
+
+def test_what_is_lost_in_the_rounding_of_another_rank_is_seen_by_a_rank_s_own_baseline(watched):
+    models = ranks(1000.0, 1.0)
+    tour(watched, models, ROUNDS // 2)
+    _, (quiet, how) = models
+    small = Fault(5, 1.0 + 1e-4)
+    (before,) = watched.hear(quiet, fault=small, **how)
+    tour(watched, models, ROUNDS)
+    (after,) = watched.hear(quiet, fault=small, **how)
+    assert (before.is_own, after.is_own) == (False, True)
+    assert before.comparison.ratio < 1
+    assert after.comparison.place == "layer 5"
+
+
+def test_a_rank_that_deviates_never_becomes_its_own_baseline(watched):
+    models = ranks(1.0, 1.0)
+    tour(watched, models, ROUNDS // 2)
+    (bad, how), _ = models
+    rounds = watched.hear(bad, 3 * ROUNDS, fault=BAD, **how)
+    assert all(one.comparison.deviates and not one.is_own for one in rounds)
+
+
+def test_one_instance_alone_is_compared_with_the_shared_baseline_which_is_its_own(ready):
+    (one,) = ready.hear(Model())
+    assert one.is_own
+    assert ready.canaries._models["m"].own.gathering == {}
+
+
+def test_few_gather_at_a_time_and_those_that_are_asked_no_longer_give_way(watched):
+    models = ranks(1.0, 1.0, 1.0, 1.0)
+    tour(watched, models, ROUNDS // 4)
+    tour(watched, models, 2)
+    own = watched.canaries._models["m"].own
+    assert set(own.gathering) == {"r0-dp0", "r0-dp1"}
+    tour(watched, models[2:], ROUNDS)
+    assert set(own.gathering) == {"r0-dp0", "r0-dp1"}, "they may come back"
+    watched.later(1_000)
+    tour(watched, models[2:], ROUNDS + 1)
+    assert set(own.baselines) == {"r0-dp2", "r0-dp3"}
+
+
+def test_another_model_gives_no_evidence_and_as_it_succeeds_every_rank_begins_anew(watched):
+    models = ranks(1.0, 1.0)
+    tour(watched, models, 3 * ROUNDS)
+    (model, how), _ = models
+    model.origin = replace(model.origin, fingerprint="beef")
+    (one,) = watched.hear(model, **how)
+    assert watched.canaries.evidence(one) is None
+    watched.hear(model, ROUNDS, **how)
+    assert watched.canaries.baseline("m").fingerprint == "beef"
+    assert watched.canaries._models["m"].own.baselines == {}
 
 
 def test_a_round_that_ends_early_is_compared_after_half_a_minute(ready):
@@ -253,6 +396,20 @@ def test_evidence_has_the_bound_that_its_number_of_rounds_allows(ready):
     assert tail_bound(1, 64, 0.01) == pytest.approx(1 - 0.01 ** (1 / 64))
     beyond = np.random.default_rng(0).beta(1, 64, 20_000)
     assert np.mean(beyond > tail_bound(1, 64, 0.01)) == pytest.approx(0.01, abs=0.003)
+
+
+@pytest.mark.parametrize("at", [1, ROUNDS, 3 * ROUNDS])
+def test_a_restart_changes_nothing_for_ranks(at):
+    straight, restarted = Watched(), Watched()
+    expected = tour(straight, ranks(1.0, 1.0), 4 * ROUNDS)
+    got = tour(restarted, ranks(1.0, 1.0), at)
+    saved = restarted.canaries.snapshot()
+    restarted.canaries = Canaries(ROUNDS)
+    restarted.canaries.restore(saved)
+    assert restarted.canaries.snapshot() == saved
+    got += tour(restarted, ranks(1.0, 1.0), 4 * ROUNDS - at)
+    assert [(one.comparison, one.is_own) for one in got] == [(one.comparison, one.is_own) for one in expected]
+    assert straight.canaries.snapshot() == restarted.canaries.snapshot()
 
 
 @pytest.mark.parametrize("at", [3, ROUNDS + 1, ROUNDS + 3])

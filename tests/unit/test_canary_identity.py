@@ -1,71 +1,134 @@
-"""Whose requests a worker takes for canaries: only those of whoever knows the key."""
+"""Whose requests a worker takes for canaries: those of whoever knows the key, each once, and of the text it signed."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
 from introspan.admission import Admission
+from introspan.capture.canary_tokens import REFUSED, REPEATED, CanaryTokens
 from introspan.capture.identity import Identity
 from introspan.capture.passport import Passport, stamp
 from introspan_wire import canary
-from introspan_wire.canary import VALID_SECONDS, CanaryId, find, is_genuine, token
+from introspan_wire.canary import VALID_SECONDS, CanaryId, find, genuine, token
 
 KEY, OTHER_KEY = b"0123456789abcdef", b"0123456789abcdeX"
 ID = CanaryId("0a1b2c3d", "short", "00112233445566aa")
 OTHER = CanaryId("0a1b2c3d", "long", "00112233445566aa")
 NOW = 1_800_000_000.0
+PROMPT = [1, 2, 3]
+NONCE = "00000000000000aa"
 
 
-def of(request_id, given, *, key=KEY, now=NOW, rate=1.0):
-    """The request that a worker makes of one that came with this id and this token."""
-    params = SimpleNamespace(extra_args=None if given is None else {canary.XARG: given})
-    new = SimpleNamespace(
-        req_id=f"cmpl-{request_id}-0-deadbeef",
-        sampling_params=stamp(params, Passport(f"cmpl-{request_id}-0")),
-        prompt_token_ids=[1, 2, 3],
-        num_computed_tokens=0,
-        lora_request=None,
-    )
-    return Identity(b"s" * 16, Admission(rate, 1e9), key, lambda: now).of(new)
+def made(*, key=KEY, name=ID, prompt=PROMPT, now=NOW, nonce=NONCE):
+    return token(key, name, prompt, now, nonce)
 
 
-def test_a_token_made_with_the_key_makes_a_canary():
-    request = of(ID, token(KEY, ID, NOW))
+class Worker:
+    """One worker, its clock, and what it has refused."""
+
+    def __init__(self, key=KEY, rate=1.0):
+        self.now, self.refused = NOW, Counter()
+        self._identity = Identity(b"s" * 16, Admission(rate, 1e9), key, lambda: self.now, drops=self.refused)
+
+    def of(self, request_id, given, prompt=PROMPT):
+        """The request that it makes of one that came with this id and this token."""
+        params = SimpleNamespace(extra_args=None if given is None else {canary.XARG: given})
+        new = SimpleNamespace(
+            req_id=f"cmpl-{request_id}-0-deadbeef",
+            sampling_params=stamp(params, Passport(f"cmpl-{request_id}-0")),
+            prompt_token_ids=prompt,
+            num_computed_tokens=0,
+            lora_request=None,
+        )
+        return self._identity.of(new)
+
+
+@pytest.fixture
+def worker():
+    return Worker()
+
+
+def test_a_token_made_with_the_key_makes_a_canary(worker):
+    request = worker.of(ID, made())
     assert request.is_canary
     assert find(request.request_id) == ID
+    assert not worker.refused
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        None,
         "",
         7,
         ["x"],
-        token(OTHER_KEY, ID, NOW),
-        token(KEY, OTHER, NOW),
-        token(KEY, ID, NOW - VALID_SECONDS - 1),
-        token(KEY, ID, NOW + VALID_SECONDS + 1),
-        token(KEY, ID, NOW - 5).replace(str(int(NOW - 5)), str(int(NOW))),
-        token(KEY, ID, NOW)[:-1],
-        token(KEY, ID, NOW) + "0",
-        token(KEY, ID, NOW).upper(),
-        "9" * 5_000 + ":" + "0" * 64,
-        f"{int(NOW)}:" + "é" * 64,
+        made(key=OTHER_KEY),
+        made(name=OTHER),
+        made(now=NOW - VALID_SECONDS - 1),
+        made(now=NOW + VALID_SECONDS + 1),
+        made(now=NOW - 5).replace(str(int(NOW - 5)), str(int(NOW))),
+        made().replace(NONCE, "00000000000000ab"),
+        made()[:-1],
+        made() + "0",
+        made().upper(),
+        "9" * 5_000 + f":{NONCE}:" + "0" * 64,
+        f"{int(NOW)}:{NONCE}:" + "é" * 64,
     ],
 )
-def test_every_other_token_makes_ordinary_traffic(given):
-    assert not of(ID, given).is_canary
+def test_every_other_token_makes_ordinary_traffic_and_is_counted(worker, given):
+    assert not worker.of(ID, given).is_canary
+    assert worker.refused == {REFUSED: 1}
+
+
+def test_traffic_that_never_heard_of_canaries_is_not_counted(worker):
+    assert not worker.of("me", None).is_canary
+    assert not worker.refused
+
+
+@pytest.mark.parametrize("prompt", [[1, 2, 4], [1, 2], [1, 2, 3, 4], [3, 2, 1], []])
+def test_another_text_under_the_same_token_is_traffic(worker, prompt):
+    assert not worker.of(ID, made(), prompt).is_canary
+    assert worker.refused == {REFUSED: 1}
+    assert worker.of(ID, made()).is_canary, "what was refused did not use it up"
+
+
+def test_a_token_makes_one_canary_and_what_comes_after_is_traffic_and_counted(worker):
+    assert worker.of(ID, made()).is_canary
+    assert not worker.of(ID, made()).is_canary
+    worker.now += 2 * VALID_SECONDS
+    assert not worker.of(ID, made(now=NOW)).is_canary, "nor is it good for another when it has expired"
+    assert worker.refused == {REPEATED: 1, REFUSED: 1}
+    assert worker.of(ID, made(now=worker.now, nonce="00000000000000ab")).is_canary
+
+
+def test_a_token_of_a_clock_that_is_ahead_is_remembered_for_as_long_as_it_is_good(worker):
+    ahead = made(now=NOW + VALID_SECONDS)
+    assert worker.of(ID, ahead).is_canary
+    worker.now += 2 * VALID_SECONDS
+    assert not worker.of(ID, ahead).is_canary
+    assert worker.refused == {REPEATED: 1}
+
+
+def test_memory_of_tokens_is_bounded_and_none_is_forgotten_while_it_is_good():
+    now, refused = [NOW], Counter()
+    tokens = CanaryTokens(KEY, refused, lambda: now[0], most=8)
+    given = [made(nonce=f"{i:016x}") for i in range(10)]
+    assert [tokens.admit(str(ID), PROMPT, one) for one in given] == [True] * 8 + [False] * 2
+    assert not any(tokens.admit(str(ID), PROMPT, one) for one in given)
+    assert refused == {REPEATED: 12}
+    now[0] += VALID_SECONDS + 1
+    assert tokens.admit(str(ID), PROMPT, made(now=now[0])), "those that expired made room"
 
 
 def test_a_token_is_good_for_ten_minutes_of_difference_between_clocks():
     for seconds in (-VALID_SECONDS, VALID_SECONDS):
-        assert of(ID, token(KEY, ID, NOW + seconds)).is_canary
+        assert Worker().of(ID, made(now=NOW + seconds)).is_canary
 
 
 def test_without_a_key_nothing_is_a_canary():
-    assert not of(ID, token(KEY, ID, NOW), key=b"").is_canary
-    assert not of(ID, token(b"", ID, NOW), key=b"").is_canary
+    worker = Worker(key=b"")
+    assert not worker.of(ID, made()).is_canary
+    assert not worker.of(ID, made(key=b"")).is_canary
 
 
 @pytest.mark.parametrize(
@@ -79,12 +142,13 @@ def test_without_a_key_nothing_is_a_canary():
 )
 def test_an_id_that_names_no_question_is_no_canary_whatever_its_token(request_id):
     assert find(request_id) is None
-    assert not is_genuine(KEY, request_id, token(KEY, ID, NOW), NOW)
+    assert genuine(KEY, request_id, PROMPT, made(), NOW) is None
 
 
 def test_a_canary_is_measured_where_of_traffic_one_request_in_a_million_is():
-    assert of(ID, None, rate=1e-6) is None
-    assert of(ID, token(KEY, ID, NOW), rate=1e-6).sampling_probability == 1.0
+    worker = Worker(rate=1e-6)
+    assert worker.of(ID, None) is None
+    assert worker.of(ID, made()).sampling_probability == 1.0
 
 
 def test_names_of_a_canary_survive_what_engines_put_around_them():

@@ -1,12 +1,6 @@
 """How a served model is asked, and what comes of servers that are down, slow, strict or something else altogether."""
 
-import json
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +8,8 @@ import typer
 from typer.testing import CliRunner
 
 from introspan_collector.cli import canary as command
-from introspan_collector.probe.canary import Target, ask
+from introspan_collector.probe.canary import Asker, Target
+from introspan_collector.probe.conversation import RANK_HEADER
 from introspan_collector.probe.job import ProbeJob
 from introspan_collector.probe.report import ReportError
 from introspan_collector.probe.settings import ProbeSettings
@@ -22,66 +17,9 @@ from introspan_collector.suite import DIGEST, QUESTIONS
 from introspan_wire import canary
 from introspan_wire.signals import Kind
 from tests.patience import eventually
+from tests.served import RECORDED, serve
 
-RECORDED = json.loads((Path(__file__).parent / "golden" / "canary_answers.json").read_text())
 KEY = b"0123456789abcdef"
-
-
-class Served:
-    """A server that gives recorded answers of vLLM, or whatever `instead` says: (status, body) or seconds to wait."""
-
-    def __init__(self):
-        self.url, self.calls, self.instead = "", [], {}
-
-    def answer(self, path, body):
-        if path.endswith("/models"):
-            return {"data": [{"id": "adapter", "parent": "smollm2"}, {"id": "smollm2"}]}
-        if path.endswith("/chat/completions"):
-            return RECORDED["chat"]
-        return RECORDED["text" if "prompt_logprobs" in body else "repeat"]
-
-
-@contextmanager
-def serve() -> Iterator[Served]:
-    served = Served()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.do_POST()
-
-        def do_POST(self):
-            raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            body = json.loads(raw) if raw else {}
-            served.calls.append((self.path, body, self.headers.get("X-Request-Id", ""), self.headers))
-            instead = served.instead.get(self.path)
-            status, content = instead if isinstance(instead, tuple) else (200, served.answer(self.path, body))
-            content = content if isinstance(content, bytes) else json.dumps(content).encode()
-            self.send_response(status)
-            if isinstance(instead, float):  # a byte now and then, for ever
-                self.end_headers()
-                try:
-                    for _ in range(200):
-                        self.wfile.write(b" ")
-                        time.sleep(instead)
-                except OSError:
-                    return
-                return
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_):
-            """Says nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    served.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield served
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture
@@ -92,16 +30,17 @@ def served():
 
 def asked(target, **how):
     rows = []
-    return ask(target, lambda model, table: rows.append((model, table)), **how), rows
+    results = Asker(target, lambda model, rank, table: rows.append((model, rank, table)), **how).ask()
+    return (results[0] if len(results) == 1 else results), rows
 
 
 def test_a_round_asks_every_question_and_hands_on_every_position(served):
     result, rows = asked(Target(served.url), clock=lambda: 1_000.0)
     assert (result.model, result.answered, result.error) == ("smollm2", 5, "")
-    assert [canary.find(call[2]).question for call in served.calls[1:]] == [q.name for q in QUESTIONS]
+    assert [canary.find(call[2]).question for call in served.asked] == [q.name for q in QUESTIONS]
     by_name = {}
-    for model, table in rows:
-        assert model == "smollm2"
+    for model, rank, table in rows:
+        assert (model, rank) == ("smollm2", None)
         assert table.schema.kind is Kind.CANARY
         by_name[len(by_name)] = table
     text = RECORDED["text"]["choices"][0]
@@ -127,7 +66,7 @@ def test_a_round_asks_every_question_and_hands_on_every_position(served):
 
 def test_questions_made_of_others_are_their_tokens_under_the_same_salt(served):
     asked(Target(served.url))
-    bodies = [body for _, body, _, _ in served.calls[1:]]
+    bodies = [body for _, body, _, _ in served.asked]
     text = RECORDED["text"]["choices"][0]
     assert bodies[3]["prompt"] == text["prompt_token_ids"]
     assert "prompt_logprobs" not in bodies[3]
@@ -139,19 +78,90 @@ def test_questions_made_of_others_are_their_tokens_under_the_same_salt(served):
 def test_with_the_key_every_request_is_signed_and_others_run_beside(served):
     for _ in range(4):
         asked(Target(served.url, key=KEY))
-    names = []
-    for path, body, request_id, _ in served.calls:
-        if path.endswith("/models"):
-            continue
-        assert canary.is_genuine(KEY, request_id, body["vllm_xargs"][canary.XARG], time.time())
-        names.append(canary.find(request_id).question)
+    names = [canary.find(call[2]).question for call in served.asked]
+    assert all(_pass(call) is not None for call in served.asked)
     assert names.count("short") == 4
     assert names.count("beside") > 4, "so that the batch is another one each time"
 
 
+def _pass(call):
+    """What the token of a call says to a worker that computes the tokens which the recorded server answers with."""
+    _, body, request_id, _ = call
+    of_text = RECORDED["text"]["choices"][0]["prompt_token_ids"]
+    prompt = RECORDED["chat"]["prompt_token_ids"] if "messages" in body else body["prompt"]
+    tokens = of_text if isinstance(prompt, str) else prompt
+    return canary.genuine(KEY, request_id, tokens, body["vllm_xargs"][canary.XARG], time.time())
+
+
+def test_no_two_requests_have_the_same_token(served):
+    for _ in range(3):
+        asked(Target(served.url, key=KEY), clock=lambda: 1_000.0)
+    tokens = [call[1]["vllm_xargs"][canary.XARG] for call in served.asked]
+    assert len(set(tokens)) == len(tokens) >= 3 * len(QUESTIONS)
+
+
+def test_a_server_that_does_not_say_tokens_has_them_signed_once_it_has_answered(served):
+    served.instead["/tokenize"] = (404, {"detail": "Not Found"})
+    asker = Asker(Target(served.url, key=KEY), lambda *_: None)
+    assert [one.error for one in asker.ask()] == [""]
+    unsigned = [canary.find(call[2]).question for call in served.asked if "vllm_xargs" not in call[1]]
+    assert unsigned == ["short", "long", "chat"], "of these no tokens are known yet"
+    served.calls.clear()
+    asker.ask()
+    assert all(_pass(call) is not None for call in served.asked)
+
+
 def test_without_the_key_nothing_runs_beside_since_it_would_be_traffic(served):
     asked(Target(served.url))
-    assert len(served.calls) == 1 + len(QUESTIONS)
+    assert len(served.asked) == len(QUESTIONS)
+    assert not [call for call in served.calls if call[0] == "/tokenize"]
+
+
+def test_every_data_parallel_engine_is_asked_everything_each_in_a_round_of_its_own(served):
+    served.ranks = 3
+    results, rows = asked(Target(served.url, key=KEY))
+    assert [(one.rank, one.answered, one.error) for one in results] == [(rank, 5, "") for rank in range(3)]
+    for rank in range(3):
+        calls = [call for call in served.asked if call[3][RANK_HEADER] == str(rank)]
+        questions = [canary.find(call[2]) for call in calls]
+        assert [one.question for one in questions if one.question != "beside"] == [q.name for q in QUESTIONS]
+        assert len({one.round for one in questions}) == 1, "what runs beside is in the same batch"
+        assert len([row for row in rows if row[1] == rank]) == 5
+    assert len({canary.find(call[2]).round for call in served.asked}) == 3
+
+
+def test_one_engine_is_asked_as_if_there_were_no_ranks_and_told_once_that_there_is_one(served):
+    asker = Asker(Target(served.url), lambda *_: None)
+    for _ in range(3):
+        asker.ask()
+    assert not [call for call in served.asked if RANK_HEADER in call[3]]
+    assert len([call for call in served.calls if RANK_HEADER in call[3]]) == 1
+    assert asker.ranks == 1
+
+
+def test_an_engine_that_fails_keeps_no_other_from_being_asked_and_is_named(served):
+    served.ranks = 2
+    refuse = served.refuse
+    served.refuse = lambda headers: (500, b"gone") if headers.get(RANK_HEADER) == "0" else refuse(headers)
+    results, _ = asked(Target(served.url))
+    assert [(one.rank, one.answered) for one in results] == [(0, 0), (1, 5)]
+    assert results[0].error.startswith("data-parallel rank 0: ")
+
+
+def test_a_server_that_comes_back_with_more_engines_has_all_of_them_asked(served):
+    asker = Asker(Target(served.url), lambda *_: None)
+    asker.ask()
+    served.instead["/v1/completions"] = (503, b"loading")
+    asker.ask()
+    served.instead.clear()
+    served.ranks = 2
+    assert [one.rank for one in asker.ask()] == [0, 1]
+
+
+def test_a_server_that_ignores_the_header_has_one_engine(served):
+    served.ranks = 2**31
+    result, _ = asked(Target(served.url))
+    assert (result.answered, result.rank) == (5, None)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +224,7 @@ def test_an_endpoint_that_hangs_delays_no_other(served):
             assert job.endpoints[0].answered == 0
         finally:
             job.stop(5.0)
-    assert job.states()[1]["model"] == "smollm2"
+    assert (job.states()[1]["model"], job.states()[1]["ranks"]) == ("smollm2", 1)
 
 
 def test_failures_are_counted_and_each_is_said_once(served, capsys):

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from introspan_collector.detect.canary.comparison import Comparison
-from introspan_collector.detect.canary.rounds import Round, _Model
+from introspan_collector.detect.canary.followed import Followed
+from introspan_collector.detect.canary.round import Round
 from introspan_collector.detect.detector import Detector
 from introspan_collector.detect.levels import ALL
 from introspan_collector.detect.reference.file import from_bytes
@@ -14,10 +15,14 @@ from introspan_collector.detect.reference.reference import State
 from introspan_collector.detect.report import Report
 from introspan_collector.detect.settings import DetectSettings
 from tests.batches import ORIGIN, Traffic
+from tests.canary_rounds import Fault, Model, output_batch, state_batch
 
 SETTINGS = DetectSettings(
     provisional_clusters=60, frozen_clusters=400, frozen_hours=0.0, quiet_seconds=600.0, quiet_requests=10_000
 )
+
+
+HEALTHY = Fault()
 
 
 class Desk:
@@ -35,6 +40,16 @@ class Desk:
         for _ in range(ticks):
             self.now += 10.0
             self.detector.consume(self.traffic.batch(requests, self.now, **fault))
+            self.detector.advance()
+        return self
+
+    def ask_canary(self, rounds, fault=HEALTHY):
+        """Rounds of a canary whose model has the fault."""
+        for _ in range(rounds):
+            self.now += 1.0
+            for answer in Model().round(self.traffic.rng, int(self.now), fault).values():
+                self.detector.consume(output_batch(answer, self.now))
+                self.detector.consume(state_batch(answer, self.now))
             self.detector.advance()
         return self
 
@@ -69,8 +84,8 @@ def deviating(desk, in_a_row=2, also_clean=()):
         clean = {
             name: replace(last, replica=name, comparison=replace(found, ratio=0.5)) for name in also_clean
         }
-        state.pieces.canaries._models["m"] = _Model(
-            last={"r0": last, **clean}, before={"r0": in_a_row}, again={"r0": 1}
+        state.pieces.canaries._models["m"] = Followed(
+            64, last={"r0": last, **clean}, before={"r0": in_a_row}, again={"r0": 1}
         )
     return last
 
@@ -153,10 +168,24 @@ def test_accepting_another_model_promotes_what_was_built_of_it(desk):
     desk.run(10)
     assert desk.reference["reference"]["differs_from_served"] == ["fingerprint is 'f00d', not 'beef'"]
     desk.detector.consume(desk.traffic.batch(4, desk.now, nonfinite=3))
-    assert "promoted" in desk.acknowledge(accept_as_class=True)["accepted"]
+    with pytest.raises(ValueError, match=r"canaries are not clean: .*--force"):
+        desk.acknowledge(accept_as_class=True)
+    assert desk.open[0]["state"] == "open", "what is refused leaves nothing behind"
+    assert "promoted" in desk.acknowledge(accept_as_class=True, force=True)["accepted"]
     assert desk.reference["reference"]["identity"]["fingerprint"] == "beef"
     assert desk.reference["state"] == "frozen"
+    assert desk.reference["reference"]["despite"] == ["canaries are not clean"]
     assert not desk.open
+
+
+def test_what_was_accepted_is_collected_on_while_canaries_deviate():
+    desk = Desk().run(40).run(30, shift=3.0)
+    desk.acknowledge(accept_as_class=True)
+    desk.run(1, shift=3.0)
+    with desk.detector.still() as state:
+        (watch,) = state.watches.values()
+        watch.doubt("f00d", desk.now)
+    assert desk.reference["building"]
 
 
 def test_promoting_takes_what_was_collected_and_ends_the_incident():
@@ -169,6 +198,57 @@ def test_promoting_takes_what_was_collected_and_ends_the_incident():
     assert desk.reference["reference"]["content_sha256"] == found["content_sha256"]
     assert desk.report.alarm(incident["id"])["state"] == "resolved"
     assert desk.told[-1].ended_unix_seconds is not None
+
+
+def test_a_reference_that_something_speaks_against_is_promoted_by_force_alone_and_says_so():
+    desk = Desk().run(10).run(11, shift=3.0)
+    with pytest.raises(ValueError, match=r"differs from the earlier one .*--force"):
+        desk.report.promote("m", "")
+    assert desk.reference["state"] == "provisional"
+    promoted = desk.report.promote("m", "", force=True)
+    assert "differs from the earlier" in promoted["despite"][0]
+    (said,) = desk.reference["reference"]["despite"]
+    exported = from_bytes(desk.report.export("m", "", draft=False))
+    assert exported.despite == (said,)
+    assert desk.restarted().reference["reference"]["despite"] == [said]
+
+
+def test_a_reference_is_not_promoted_while_a_canary_deviates_unless_by_force():
+    desk = Desk().run(6)
+    deviating(desk, in_a_row=1)
+    with pytest.raises(ValueError, match="canaries are not clean"):
+        desk.report.promote("m", "")
+    assert desk.report.promote("m", "", force=True)["despite"] == ["canaries are not clean"]
+
+
+def test_a_reference_that_nothing_speaks_against_needs_no_force_and_says_nothing():
+    desk = Desk().run(6)
+    assert desk.report.promote("m", "", force=True)["despite"] == []
+
+
+def test_one_round_that_deviates_has_a_reference_collected_anew_though_the_next_is_clean():
+    desk = Desk(replace(SETTINGS, canary_rounds=8)).ask_canary(8).run(10)
+    assert desk.reference["building"][-1]["clusters"] == 200
+    desk.ask_canary(1, Fault(5, 0.0))
+    assert desk.reference["building"] == []
+    desk = desk.restarted().ask_canary(1).run(2)
+    (building,) = desk.reference["building"]
+    assert building["clusters"] == 40
+    assert "collected anew since" in building["objections"][-1]
+    assert desk.reference["state"] == "provisional", "what it is compared with stays"
+    desk.run(20)
+    assert desk.reference["state"] == "frozen"
+    assert 400 <= desk.reference["reference"]["clusters"] <= 440
+
+
+def test_a_canary_of_another_model_leaves_what_was_collected_of_this_one():
+    desk = Desk(replace(SETTINGS, canary_rounds=8)).ask_canary(8).run(4)
+    with desk.detector.still() as state:
+        (watch,) = state.watches.values()
+        watch.doubt("beef", desk.now)
+        assert watch.building()
+        watch.doubt("", desk.now)
+        assert not watch.building(), "of a round without states it is not known which model it was"
 
 
 def test_promoting_too_little_says_how_much_it_takes():

@@ -25,6 +25,12 @@ _Id = Annotated[str, typer.Argument(help="Id of an alarm, see `introspan alarms 
 _By = Annotated[str | None, typer.Option(help="Who looks after it [you].")]
 _Comment = Annotated[str, typer.Option(help="What others should know.")]
 _Model = Annotated[str | None, typer.Option(help="Only of this model.")]
+_Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Though canaries are not clean or halves differ of the reference that this promotes."
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -99,10 +105,11 @@ def accept(
     token_file: TokenFile = None,
     by: _By = None,
     comment: _Comment = "",
+    force: _Force = False,  # noqa: FBT002 typer makes a flag of it
     form: Form = Format.TABLE,
 ) -> None:
     """Says that what raised an alarm is healthy: it is learnt, and the alarm ends once it is."""
-    _acknowledge("accept", id_, url, token_file, by, comment, form)
+    _acknowledge("accept", id_, url, token_file, by, comment, form, force=force)
 
 
 def announce(
@@ -154,7 +161,15 @@ def withdraw(
 
 
 def _acknowledge(
-    command: str, id_: str, url: str, token_file: TokenFile, by: str | None, comment: str, form: Format
+    command: str,
+    id_: str,
+    url: str,
+    token_file: TokenFile,
+    by: str | None,
+    comment: str,
+    form: Format,
+    *,
+    force: bool = False,
 ) -> None:
     who = by if by is not None else getpass.getuser()
     if not who:
@@ -165,6 +180,7 @@ def _acknowledge(
             by=who,
             comment=comment,
             accept_as_class=command == "accept",
+            force=force,
         )
     if form is Format.JSON:
         print_json(answer)

@@ -1,16 +1,21 @@
 """An endpoint in, a round of the canary every so often out, until it is stopped."""
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from introspan_collector.client import Client, ClientError
 from introspan_collector.duration import seconds
 
 if TYPE_CHECKING:
-    from introspan_collector.probe.canary import Target
+    from introspan_collector.probe.canary import Asker, Target
     from introspan_collector.probe.report import Report
+
+_HTTP_PORT = 9464
+_LOOK_SECONDS = 1.0
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +26,13 @@ def register(app: typer.Typer) -> None:
 def canary(
     url: Annotated[str, typer.Option(help="Address of the vLLM server, such as http://vllm:8000.")],
     collector: Annotated[str, typer.Option(help="Address of the collector.")] = "127.0.0.1:4317",
+    collector_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of the collector's API, which says when a round is wanted at once; '' asks at the interval "
+            "alone [host of --collector, port 9464].",
+        ),
+    ] = None,
     interval: Annotated[str, typer.Option(help="Time between rounds: 60s, 5m.")] = "60s",
     rounds: Annotated[int, typer.Option(help="End after so many rounds; 0: go on.", min=0)] = 0,
     model: Annotated[str, typer.Option(help="Name of the served model [the first].")] = "",
@@ -38,49 +50,99 @@ def canary(
     from introspan_collector.probe.settings import ProbeSettings  # noqa: PLC0415 as above
 
     interval_seconds = _seconds(interval)
-    try:
-        ProbeSettings(endpoints=(url,))
-        key, api_key, token = canary_key(key_file), secret(api_key_file), secret(token_file)
-        report = Report(collector, token, ca_file)
-    except (ValueError, OSError) as error:
-        _refuse(str(error))
-    if key is None:
-        typer.echo(
-            "introspan canary: without --key-file the server cannot tell these requests from its traffic: "
-            "answers are compared, states inside the model are not",
-            err=True,
-        )
-    target = Target(url, model, api_key, key)
-    try:
-        failed = _repeat(target, report, interval_seconds, rounds)
-    except KeyboardInterrupt:
-        failed = False
-    finally:
-        report.close()
+    url_of_api = _beside(collector) if collector_url is None else collector_url
+    with ExitStack() as stack:
+        try:
+            ProbeSettings(endpoints=(url,))
+            key, api_key, token = canary_key(key_file), secret(api_key_file), secret(token_file)
+            wanted = _Wanted(stack.enter_context(Client(url_of_api)) if url_of_api else None)
+            report = Report(collector, token, ca_file)
+        except (ValueError, OSError) as error:
+            _refuse(str(error))
+        stack.callback(report.close)
+        if key is None:
+            _say(
+                "without --key-file the server cannot tell these requests from its traffic: "
+                "answers are compared, states inside the model are not"
+            )
+        try:
+            failed = _repeat(
+                _asker(Target(url, model, api_key, key), report), wanted, interval_seconds, rounds
+            )
+        except KeyboardInterrupt:
+            failed = False
     raise typer.Exit(1 if failed else 0)
 
 
-def _repeat(target: "Target", report: "Report", interval_seconds: float, rounds: int) -> bool:
-    """Asks round after round; whether the last one failed."""
-    from introspan_collector.probe.canary import ask  # noqa: PLC0415 see canary()
-    from introspan_collector.probe.report import Frames, ReportError  # noqa: PLC0415 as above
+class _Wanted:
+    """Asks a collector whether a model's canary is to be asked at once; says once that there is no telling."""
 
-    frames = Frames()
-    done, problem = 0, ""
+    def __init__(self, client: Client | None) -> None:
+        self._client = client
+        self._problem = ""
+
+    def by(self, model: str) -> bool:
+        """Whether a first round deviates, or an alarm waits for what the canary says."""
+        if self._client is None:
+            return False
+        problem, wanted = "", False
+        try:
+            found = self._client.get("canaries", model=model)["canaries"]
+            wanted = any(one["wanted"] for one in found)
+        except (ClientError, KeyError, TypeError) as error:
+            why = error.__cause__ or error
+            problem = f"the collector's API does not say when it wants a round, give --collector-url ({why})"
+        if problem and not self._problem:
+            _say(problem)
+        self._problem = problem
+        return wanted
+
+
+def _asker(target: "Target", report: "Report") -> "Asker":
+    from introspan_collector.probe.canary import Asker  # noqa: PLC0415 see canary()
+    from introspan_collector.probe.report import Frames  # noqa: PLC0415 as above
+
+    frames = Frames(target.url, signed=target.key is not None)
+    return Asker(target, lambda model, rank, rows: report.send(frames.frame(model, rank, rows)))
+
+
+def _repeat(asker: "Asker", wanted: _Wanted, interval_seconds: float, rounds: int) -> bool:
+    """Asks round after round; whether the last one failed."""
+    from introspan_collector.probe.report import ReportError  # noqa: PLC0415 see canary()
+
+    done, problem, model = 0, "", ""
     while True:
         began = time.monotonic()
         try:
-            result = ask(target, lambda name, rows: report.send(frames.frame(name, target.url, rows)))
-            said = result.error
+            results = asker.ask()
+            said = next((one.error for one in results if one.error), "")
+            model = next((one.model for one in results if one.model), model)
         except ReportError as error:
             said = str(error)
         done += 1
         if said != problem:
-            typer.echo(f"introspan canary: {said or 'answered again'}", err=True)
+            _say(said or "answered again")
         problem = said
         if rounds and done >= rounds:
             return bool(problem)
-        time.sleep(max(0.0, interval_seconds - (time.monotonic() - began)))
+        _wait(began + interval_seconds, wanted, model)
+
+
+def _wait(until: float, wanted: _Wanted, model: str) -> None:
+    """Returns then, or when a round is wanted at once."""
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, _LOOK_SECONDS))
+        if model and time.monotonic() < until and wanted.by(model):
+            return
+
+
+def _beside(collector: str) -> str:
+    """Where the collector's API is that takes observations at this address, unless it was told otherwise."""
+    return f"http://{collector.rpartition(':')[0] or collector}:{_HTTP_PORT}"
+
+
+def _say(text: str) -> None:
+    typer.echo(f"introspan canary: {text}", err=True)
 
 
 def _seconds(text: str) -> float:
@@ -91,5 +153,5 @@ def _seconds(text: str) -> float:
 
 
 def _refuse(problem: str) -> NoReturn:
-    typer.echo(f"introspan canary: {problem}", err=True)
+    _say(problem)
     raise typer.Exit(2)

@@ -29,6 +29,9 @@ _CHANCE = 0.01
 _Model = Annotated[str, typer.Option(help="Name of the model.")]
 _Adapter = Annotated[str, typer.Option(help="Name of the adapter [the model alone].")]
 _Output = Annotated[Path, typer.Option(help="File to write.")]
+_Force = Annotated[
+    bool, typer.Option("--force", help="Though canaries are not clean or its halves differ: it then says so.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -98,11 +101,15 @@ def import_(
 
 
 def promote(
-    model: _Model, adapter: _Adapter = "", url: Url = DEFAULT_URL, token_file: TokenFile = None
+    model: _Model,
+    adapter: _Adapter = "",
+    force: _Force = False,  # noqa: FBT002 typer makes a flag of it
+    url: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
 ) -> None:
-    """Makes what was collected the frozen reference now, whatever speaks against it but too little of it."""
+    """Makes what was collected the frozen reference now, though there is not yet as much as it should have."""
     with asking("reference promote", url, token_file) as client:
-        found = client.tell("references/promote", model=model, adapter=adapter)["reference"]
+        found = client.tell("references/promote", model=model, adapter=adapter, force=force)["reference"]
     typer.echo(f"{model} is compared with {found['content_sha256']}, {found['state']}")
 
 
@@ -225,6 +232,7 @@ def _next(one: dict[str, Any]) -> str:
     said = []
     if one["reference"] is not None:
         said += one["reference"]["differs_from_served"]
+        said += [f"promoted though {why}" for why in one["reference"]["despite"]]
     if one["accepted_until_clusters"] is not None:
         said.append(f"accepted: taken up at {one['accepted_until_clusters']} clusters")
     if one["building"]:
@@ -242,6 +250,7 @@ def _print_reference(one: dict[str, Any]) -> None:
         "state": one["state"],
         **one["counts"],
         "built": f"{at(one['created_unix_seconds'])} UTC",
+        **({"promoted though": "; ".join(one["despite"])} if "despite" in one else {}),
         "hash": one["content_sha256"],
     }
     print_table("Reference", ("", ""), [(name, str(value)) for name, value in facts.items()])

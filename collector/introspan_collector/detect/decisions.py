@@ -18,12 +18,18 @@ class Decisions:
     """Carries out what is decided about references, baselines and incidents. Raises ValueError with a remedy."""
 
     def __init__(
-        self, knowledge: Knowledge, announcer: Announcer, subject_limit: int, clock: Callable[[], float]
+        self,
+        knowledge: Knowledge,
+        announcer: Announcer,
+        subject_limit: int,
+        clock: Callable[[], float],
+        canaries_clean: Callable[[str], bool],
     ) -> None:
         self._knowledge = knowledge
         self._announcer = announcer
         self._subject_limit = subject_limit
         self._clock = clock
+        self._canaries_clean = canaries_clean
         self.unsaved = False
         """Whether something was decided, which is in no log, since the state was last saved."""
 
@@ -37,16 +43,26 @@ class Decisions:
         self.unsaved = True
         self._knowledge.pieces.incidents.withdraw(id_)
 
-    def acknowledge(self, id_: str, acknowledgement: Acknowledgement) -> str:
-        """Records who looks after an incident; what is done where it is accepted as healthy, in words."""
-        self.unsaved = True
-        event = self._knowledge.pieces.incidents.acknowledge(id_, acknowledgement)
-        self._announcer.announce([event])
-        return self._accept(event.incident.subject) if acknowledgement.accept_as_class else ""
+    def acknowledge(self, id_: str, acknowledgement: Acknowledgement, *, force: bool) -> str:
+        """Records who looks after an incident; what is done where it is accepted as healthy, in words.
 
-    def promote(self, subject: Subject) -> Reference:
-        """Makes what was collected last the frozen reference."""
-        reference = self._knowledge.watch(subject).promote(self._clock())
+        Where another model's reference would be promoted and something speaks against it, nothing is recorded unless
+        it is forced.
+        """
+        incidents = self._knowledge.pieces.incidents
+        found = incidents.find(id_) if acknowledgement.accept_as_class else None
+        if found is not None and (watch := self._successor(found.subject)) is not None:
+            watch.doubts(canaries_clean=self._canaries_clean(found.subject.model), force=force)
+        self.unsaved = True
+        event = incidents.acknowledge(id_, acknowledgement)
+        self._announcer.announce([event])
+        return self._accept(event.incident.subject, force=force) if acknowledgement.accept_as_class else ""
+
+    def promote(self, subject: Subject, *, force: bool) -> Reference:
+        """Makes what was collected last the frozen reference, if nothing speaks against it or it is forced."""
+        watch = self._knowledge.watch(subject)
+        clean = self._canaries_clean(subject.model)
+        reference = watch.promote(self._clock(), canaries_clean=clean, force=force)
         self.take_up(subject, self._clock())
         return reference
 
@@ -113,17 +129,23 @@ class Decisions:
             if watch is not None and event.change in (Change.ESCALATED, Change.RESOLVED):
                 watch.decline()
 
-    def _accept(self, subject: Subject) -> str:
+    def _successor(self, subject: Subject) -> Watch | None:
+        """The watch of a model and adapter of which another reference could take the present one's place now."""
+        watch = self._knowledge.watches.get(subject)
+        building = () if watch is None else watch.building()
+        present = None if watch is None else watch.reference
+        is_another = bool(building) and present is not None and building[-1].identity != present.identity
+        return watch if is_another and building[-1].progress.reached is not None else None
+
+    def _accept(self, subject: Subject, *, force: bool) -> str:
         """Learns what is served as healthy, by whichever way there is."""
         watch = self._knowledge.watches.get(subject)
         if watch is None:
             return (
                 f"nothing is learnt: no request of {subject} was seen, so that there is no reference to widen"
             )
-        present, building = watch.reference, watch.building()
-        is_another = bool(building) and present is not None and building[-1].identity != present.identity
-        if is_another and building[-1].progress.reached is not None:
-            self.promote(subject)
+        if self._successor(subject) is not None:
+            self.promote(subject, force=force)
             return "the reference that was being built of what is served now was promoted"
         more = watch.accept()
         return (

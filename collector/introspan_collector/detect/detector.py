@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from introspan_collector.detect.announcer import Announcer
-from introspan_collector.detect.canary.rounds import Round
+from introspan_collector.detect.canary.round import Round
 from introspan_collector.detect.comparisons import compare
 from introspan_collector.detect.decisions import Decisions
 from introspan_collector.detect.incident.finding import Copy, Finding, Subject
@@ -151,18 +151,22 @@ class Detector:
         with self._lock:
             self._decisions.withdraw(id_)
 
-    def acknowledge(self, id_: str, acknowledgement: Acknowledgement) -> str:
+    def acknowledge(self, id_: str, acknowledgement: Acknowledgement, *, force: bool = False) -> str:
         """Records who looks after an incident; what is done where it is accepted as healthy, in words.
 
-        Raises ValueError for an incident that is not open.
+        Raises ValueError for an incident that is not open; and, unless forced, where a reference would be promoted
+        that something speaks against.
         """
         with self._lock:
-            return self._decisions.acknowledge(id_, acknowledgement)
+            return self._decisions.acknowledge(id_, acknowledgement, force=force)
 
-    def promote(self, subject: Subject) -> Reference:
-        """Makes what was collected last the frozen reference. Raises ValueError where there is too little of it."""
+    def promote(self, subject: Subject, *, force: bool = False) -> Reference:
+        """Makes what was collected last the frozen reference.
+
+        Raises ValueError where there is too little of it; and, unless forced, where something speaks against it.
+        """
         with self._lock:
-            return self._decisions.promote(subject)
+            return self._decisions.promote(subject, force=force)
 
     def adopt(self, reference: Reference) -> None:
         """Compares with a reference from elsewhere. Raises ValueError for one that is not of what is served."""
@@ -191,7 +195,9 @@ class Detector:
         self._knowledge = knowledge
         self._pieces = knowledge.pieces
         self._announcer = Announcer(self._tell, self._runbook_url, self._clock)
-        self._decisions = Decisions(knowledge, self._announcer, self._settings.subject_limit, self._clock)
+        self._decisions = Decisions(
+            knowledge, self._announcer, self._settings.subject_limit, self._clock, self._is_clean
+        )
         self._requests: dict[Subject, int] = {}
         self._impossible: dict[Subject, float] = {}
         self._looked: dict[Subject, float] = {}
@@ -289,6 +295,8 @@ class Detector:
         if evidence is not None:
             self._knowledge.add((evidence,))
         moved = found.deviates and not found.equivalent
+        if moved:
+            self._doubt(finished, now)
         state = Canary.MOVED if moved else Canary.STILL
         at = finished.time_unix_nano / 1e9  # not now: rounds of the log may be read again after a restart
         report = CanaryReport(finished.model, finished.replica, state, at, found.place if moved else "")
@@ -333,6 +341,16 @@ class Detector:
         )
         if reference is not None:
             self._decisions.take_up(subject, now)
+
+    def _doubt(self, finished: Round, now: float) -> None:
+        """A reference is frozen of traffic during all of which canaries were clean: what was collected is forgotten."""
+        for subject, watch in self._knowledge.watches.items():
+            if subject.model == finished.model:
+                watch.doubt(finished.origin.fingerprint, now)
+
+    def _is_clean(self, model: str) -> bool:
+        """Whether no canary of a model deviates so that it matters."""
+        return all(map(_is_equivalent, self._last_rounds(model, self._clock())))
 
     def _is_gathering(self, subject: Subject) -> bool:
         """Whether evidence has risen lately: it may become an alarm, and must not be learnt as healthy first."""

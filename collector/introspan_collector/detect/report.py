@@ -50,10 +50,12 @@ class Report:
             for (model, adapter, alertname), count in sorted(counts)
         ]
 
-    def acknowledge(self, id_: str, by: str, comment: str, *, accept_as_class: bool) -> Answer:
+    def acknowledge(
+        self, id_: str, by: str, comment: str, *, accept_as_class: bool, force: bool = False
+    ) -> Answer:
         """The incident that somebody looks after now; accepted says what is done to learn it, "" for nothing."""
         done = Acknowledgement(by, comment, self._clock(), accept_as_class)
-        accepted = self._detector.acknowledge(id_, done)
+        accepted = self._detector.acknowledge(id_, done, force=force)
         return {"alarm": self.alarm(id_), "accepted": accepted}
 
     def windows(self) -> list[Answer]:
@@ -104,9 +106,9 @@ class Report:
         self._detector.adopt(reference)
         return _taken(reference)
 
-    def promote(self, model: str, adapter: str) -> Answer:
-        """The frozen reference that was made of what was collected."""
-        reference = self._detector.promote(Subject(model, adapter))
+    def promote(self, model: str, adapter: str, *, force: bool = False) -> Answer:
+        """The frozen reference that was made of what was collected; forced: whatever speaks against it."""
+        reference = self._detector.promote(Subject(model, adapter), force=force)
         return _taken(reference)
 
     def canaries(self) -> list[Answer]:
@@ -159,6 +161,7 @@ def _taken(reference: Reference) -> Answer:
         "identity": asdict(reference.identity),
         "state": reference.state.value,
         "content_sha256": content_hash(reference),
+        "despite": list(reference.despite),
     }
 
 

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 from introspan_collector.detect.canary.comparison import PAGE_RATIO, Comparison
-from introspan_collector.detect.canary.rounds import DISTANCE, Round
+from introspan_collector.detect.canary.round import Round
+from introspan_collector.detect.canary.rounds import DISTANCE
 from introspan_collector.detect.incident.finding import Copy, Exemplar, Finding
 from introspan_collector.detect.sequential.alarm import Alarm, Carrier
 from introspan_collector.detect.sequential.evidence import Stream

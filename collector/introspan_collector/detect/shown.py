@@ -3,7 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
-from introspan_collector.detect.canary.rounds import Canaries, Round
+from introspan_collector.detect.canary.round import Round
+from introspan_collector.detect.canary.rounds import Canaries
 from introspan_collector.detect.incident.finding import Subject
 from introspan_collector.detect.incident.maintenance import Window
 from introspan_collector.detect.reference.builder import Progress
@@ -26,6 +27,7 @@ def as_reference(subject: Subject, watch: Watch) -> Answer:
             **asdict(present.counts),
             "created_unix_seconds": present.created_unix_seconds,
             "classes": len(present.classes),
+            "despite": list(present.despite),
             "differs_from_served": [] if served is None else list(present.identity.differences(served)),
         }
     return {
@@ -84,12 +86,14 @@ def as_round(one: Round, now: float) -> Answer:
         "suite": one.suite,
         "prompts": list(one.questions),
         "deviating_in_a_row": one.in_a_row,
+        "data_parallel_rank": one.origin.data_parallel_rank,
     }
     found = one.comparison
     if found is None:
         return answer | {"compared": False}
     return answer | {
         "compared": True,
+        "own_baseline": one.is_own,
         "ratio": found.ratio,
         "output_ratio": found.output_ratio,
         "layer_ratios": list(found.state_ratio),

@@ -1,7 +1,8 @@
 """Requests of one model and adapter in; evidence against its reference, and the reference itself, out."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from introspan_collector.detect.sequential.evidence import Evidence
 from introspan_wire.signals import Kind
 
 _WHAT = "a watch"
-_VERSION = 3
+_VERSION = 4
 
 _BUILDERS = 3
 _RESAVE = 1.05
@@ -49,6 +50,7 @@ class Watch:
         self._builders: dict[Identity, Builder] = {}
         self._objections: dict[Identity, tuple[str, ...]] = {}
         self._snapshots: dict[Identity, tuple[int, bytes]] = {}
+        self._begun_anew = ""
         self._yardstick: Yardstick | None = None
         self._served: Identity | None = None
         self._due_clusters: int | None = None
@@ -112,9 +114,10 @@ class Watch:
 
     def building(self) -> tuple[Building, ...]:
         """The same, with what stands against each; the one fed last is the last."""
+        why = (self._begun_anew,) if self._begun_anew else ()
         return tuple(
-            Building(identity, builder.progress(), self._objections.get(identity) or builder.lacking())
-            for identity, builder in self._builders.items()
+            Building(one, builder.progress(), (self._objections.get(one) or builder.lacking()) + why)
+            for one, builder in self._builders.items()
         )
 
     def draft(self) -> tuple[Identity, bytes]:
@@ -128,8 +131,7 @@ class Watch:
 
     def accept(self) -> int:
         """Lets requests into the next reference whatever is the matter; how many clusters more it is taken up after."""
-        newest = next(reversed(self._builders.values()), None)
-        gathered = 0 if newest is None else newest.progress().counts.clusters
+        gathered = 0 if self._newest is None else self._newest.progress().counts.clusters
         self._due_clusters = gathered + self._limits.provisional_clusters
         return self._limits.provisional_clusters
 
@@ -139,6 +141,20 @@ class Watch:
         if self._due_clusters is not None and present is not None and present.state is State.FROZEN:
             self._forget(present.identity)
         self._due_clusters = None
+
+    def doubt(self, fingerprint: str, now_unix_seconds: float) -> None:
+        """A canary deviates so that it matters: what was collected of that model ("": of any) is no longer trusted.
+
+        It may be of the time between a fault and the canary that showed it. What people accepted is kept.
+        """
+        if self._due_clusters is not None:
+            return
+        doubted = [one for one in self._builders if fingerprint in ("", one.fingerprint)]
+        for identity in doubted:
+            self._forget(identity)
+        if doubted:
+            at = datetime.fromtimestamp(now_unix_seconds, UTC)
+            self._begun_anew = f"collected anew since {at:%Y-%m-%d %H:%M} UTC, when a canary deviated"
 
     def grow(self, now_unix_seconds: float, *, canaries_clean: bool, may_succeed: bool) -> Reference | None:
         """A reference that has become possible, taken up; None where there is none. May take a second.
@@ -165,18 +181,25 @@ class Watch:
                 return self._take(builder.reference(state, int(now_unix_seconds)))
         return None
 
-    def promote(self, now_unix_seconds: float) -> Reference:
-        """Makes what was collected last the frozen reference, whatever speaks against it but too little of it.
+    def promote(self, now_unix_seconds: float, *, canaries_clean: bool, force: bool) -> Reference:
+        """Makes what was collected last the frozen reference, before there is as much of it as it should have.
 
-        Raises ValueError where too little was collected.
+        Raises ValueError where there is too little; and, unless it is forced, where canaries are not clean or the
+        halves differ. What it was forced against stands in the reference.
         """
-        newest = next(reversed(self._builders.values()), None)
+        newest, fewest = self._newest, self._limits.provisional_clusters
         if newest is None or newest.progress().reached is None:
-            fewest = self._limits.provisional_clusters
             raise ValueError(
                 f"a reference needs >= {fewest} clusters of healthy requests: let more come first"
             )
-        return self._take(newest.reference(State.FROZEN, int(now_unix_seconds)))
+        despite = self.doubts(canaries_clean=canaries_clean, force=force)
+        reference = newest.reference(State.FROZEN, int(now_unix_seconds))
+        return self._take(replace(reference, despite=despite))
+
+    def doubts(self, *, canaries_clean: bool, force: bool) -> tuple[str, ...]:
+        """What speaks against what was collected last. Raises ValueError where something does, unless it is forced."""
+        newest = self._newest
+        return () if newest is None else newest.despite(canaries_clean=canaries_clean, force=force)
 
     def adopt(self, reference: Reference) -> None:
         """Compares with this reference from now on."""
@@ -192,6 +215,7 @@ class Watch:
             "identities": [asdict(identity) for identity in self._builders],
             "served": None if self._served is None else asdict(self._served),
             "due_clusters": self._due_clusters,
+            "begun_anew": self._begun_anew,
         }
         return checkpoint.dump(
             _WHAT, _VERSION, header, {name: np.frombuffer(data, np.uint8) for name, data in arrays.items()}
@@ -211,10 +235,15 @@ class Watch:
         self._objections = {}
         self._served = None if header["served"] is None else Identity(**header["served"])
         self._due_clusters = header["due_clusters"]
+        self._begun_anew = header["begun_anew"]
         self._yardstick = None
         if "reference" in arrays:
             self._yardstick = Yardstick(from_bytes(arrays["reference"].tobytes()))
             self._yardstick.restore(arrays["yardstick"].tobytes())
+
+    @property
+    def _newest(self) -> Builder | None:
+        return next(reversed(self._builders.values()), None)
 
     def _saved(self, identity: Identity) -> bytes:
         """A builder's state, at most a twentieth of its requests old: it may have 30 MB, and is saved every minute.
@@ -232,6 +261,7 @@ class Watch:
         self._yardstick = Yardstick(reference)
         self._due_clusters = self._present_unix_seconds = None
         if reference.state is State.FROZEN:
+            self._begun_anew = ""
             self._builders.clear()
             self._objections.clear()
             self._snapshots.clear()

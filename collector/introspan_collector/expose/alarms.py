@@ -19,6 +19,7 @@ class _Acknowledge(Body):
     by: Annotated[str, Field(min_length=1, max_length=200)]
     comment: Annotated[str, Field(max_length=2000)] = ""
     accept_as_class: bool = False
+    force: bool = False
 
 
 def routes(sources: Sources, calls: Calls) -> list[Route]:
@@ -43,7 +44,9 @@ def routes(sources: Sources, calls: Calls) -> list[Route]:
 
         def act(body: _Acknowledge) -> Answer:
             _found(sources, id_)
-            return detection.acknowledge(id_, body.by, body.comment, accept_as_class=body.accept_as_class)
+            return detection.acknowledge(
+                id_, body.by, body.comment, accept_as_class=body.accept_as_class, force=body.force
+            )
 
         return await calls.with_json(request, _Acknowledge, act)
 

@@ -18,6 +18,7 @@ _WHICH = ("live", "draft")
 class _Promote(Body):
     model: Annotated[str, Field(min_length=1, max_length=1024)]
     adapter: Annotated[str, Field(max_length=1024)] = ""
+    force: bool = False
 
 
 def routes(sources: Sources, calls: Calls) -> list[Route]:
@@ -55,7 +56,7 @@ def routes(sources: Sources, calls: Calls) -> list[Route]:
 
     async def promote(request: Request) -> JSONResponse:
         def act(body: _Promote) -> Answer:
-            return {"reference": detection.promote(body.model, body.adapter)}
+            return {"reference": detection.promote(body.model, body.adapter, force=body.force)}
 
         return await calls.with_json(request, _Promote, act)
 

@@ -60,7 +60,9 @@ class Detection(Protocol):
         """How many began since the start."""
         ...
 
-    def acknowledge(self, id_: str, by: str, comment: str, *, accept_as_class: bool) -> Answer:
+    def acknowledge(
+        self, id_: str, by: str, comment: str, *, accept_as_class: bool, force: bool = False
+    ) -> Answer:
         """Records who looks after an incident, and learns what raised it if that is accepted."""
         ...
 
@@ -88,7 +90,7 @@ class Detection(Protocol):
         """Compares with the reference in a file from now on."""
         ...
 
-    def promote(self, model: str, adapter: str) -> Answer:
+    def promote(self, model: str, adapter: str, *, force: bool = False) -> Answer:
         """Freezes what was collected."""
         ...
 

@@ -1,20 +1,28 @@
-"""An endpoint in, one round of the canary out: every question asked, every answer handed on."""
+"""An endpoint in, rounds of the canary at each of its engines out: every question asked, every answer handed on."""
 
-import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from introspan_collector.probe.conversation import Asking, Conversation, ProbeError, Reply
+from introspan_collector.probe.company import Company
+from introspan_collector.probe.conversation import (
+    Asking,
+    Conversation,
+    ProbeError,
+    Reply,
+    made_of,
+)
 from introspan_collector.probe.rows import table
-from introspan_collector.suite import BESIDE, BESIDE_TEXT, DIGEST, GENERATED_TOKENS, QUESTIONS
+from introspan_collector.suite import BESIDE, BESIDE_TEXT, DIGEST, QUESTIONS
 from introspan_wire import canary
 from introspan_wire.codec import SegmentTable
 
-_MOST_BESIDE = 3
+Deliver = Callable[[str, int | None, SegmentTable], None]
+"""Takes the model's name, the rank that was asked (None where there is one), and the rows of an answer."""
+
+_RANKS_AGAIN = 60
+"""Rounds after which the server is asked anew how many engines it has: it may have been given more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,7 @@ class Result:
     model: str
     answered: int
     error: str
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,75 +46,100 @@ class Target:
     timeout_seconds: float = 30.0
 
 
-def ask(
-    target: Target,
-    deliver: Callable[[str, SegmentTable], None],
-    clock: Callable[[], float] = time.time,
-    draw: Callable[[int], str] = secrets.token_hex,
-) -> Result:
-    """Asks every question once. deliver takes the model's name and the rows of an answer; what it raises is raised.
+class Asker:
+    """Asks one server round after round, each of its data-parallel engines in turn.
 
-    Beside each up to three other texts are generated, so that a baseline knows how the batch changes rounding; but
-    only with the key, without which they would count as traffic.
+    What deliver raises is raised. Beside each question up to three other texts are generated, so that a baseline
+    knows how the batch changes rounding; but only with the key, without which they would count as traffic.
     """
-    number, salt = draw(8), draw(16)
-    model, answered = target.model, 0
-    before: dict[str, Reply] = {}
-    try:
-        conversation = Conversation(target.url, target.api_key, target.timeout_seconds)
-    except ProbeError as error:
-        return Result(model, 0, str(error))
-    company = _Company(conversation, target, salt)
-    try:
-        model = model or _first(conversation)
-        for question in QUESTIONS:
-            name = canary.CanaryId(DIGEST, question.name, number)
-            token = None if target.key is None else canary.token(target.key, name, clock())
-            asking = Asking(model, str(name), token, canary.XARG, salt)
-            with company.of(model, number, clock()):
-                before[question.name] = conversation.ask(question, asking, before)
-            deliver(model, table(before[question.name], int(clock() * 1e9)))
-            answered += 1
-    except ProbeError as error:
-        return Result(model, answered, str(error))
-    finally:
-        company.close()
-        conversation.close()
-    return Result(model, answered, "")
+
+    def __init__(
+        self,
+        target: Target,
+        deliver: Deliver,
+        clock: Callable[[], float] = time.time,
+        draw: Callable[[int], str] = secrets.token_hex,
+    ) -> None:
+        self._target = target
+        self._deliver = deliver
+        self._clock = clock
+        self._draw = draw
+        self._learnt: dict[str, tuple[int, ...]] = {}
+        self._rounds = 0
+        self.ranks = 0
+        """Engines behind the address; 0 while that is not known."""
+
+    def ask(self) -> list[Result]:
+        """Asks every question once of each engine; one that fails keeps no other from being asked."""
+        target = self._target
+        try:
+            conversation = Conversation(target.url, target.api_key, target.timeout_seconds)
+        except ProbeError as error:
+            return [Result(target.model, 0, str(error))]
+        model = target.model
+        try:
+            model = model or _first(conversation)
+            if not self.ranks or self._rounds % _RANKS_AGAIN == 0:
+                self.ranks = conversation.ranks(model)
+            ranks = [None] if self.ranks == 1 else list(range(self.ranks))
+            told = self._tokens(conversation, model)
+            results = [self._round(conversation, model, rank, told) for rank in ranks]
+        except ProbeError as error:
+            results = [Result(model, 0, str(error))]
+        finally:
+            conversation.close()
+        self._rounds += 1
+        if any(one.error for one in results):
+            self.ranks = 0  # it may have been started anew with others
+        return results
+
+    def _round(
+        self, conversation: Conversation, model: str, rank: int | None, told: dict[str, tuple[int, ...]]
+    ) -> Result:
+        number, salt, answered = self._draw(8), self._draw(16), 0
+        before: dict[str, Reply] = {}
+
+        def asking(question: str, ids: Sequence[int]) -> Asking:
+            return self._asking(model, canary.CanaryId(DIGEST, question, number), salt, rank, ids)
+
+        company = Company(conversation, lambda ids: asking(BESIDE, ids), salt)
+        try:
+            for question in QUESTIONS:
+                ids = made_of(question, before) if question.of else told.get(question.name, ())
+                with company.of(told.get(_BESIDE.name, ())):
+                    reply = conversation.ask(question, asking(question.name, ids), before)
+                before[question.name] = reply
+                self._learnt[question.name] = reply.prompt
+                self._deliver(model, rank, table(reply, int(self._clock() * 1e9)))
+                answered += 1
+        except ProbeError as error:
+            who = "" if rank is None else f"data-parallel rank {rank}: "
+            return Result(model, answered, f"{who}{error}", rank)
+        finally:
+            company.close()
+        return Result(model, answered, "", rank)
+
+    def _asking(
+        self, model: str, name: canary.CanaryId, salt: str, rank: int | None, ids: Sequence[int]
+    ) -> Asking:
+        key, token = self._target.key, None
+        if key is not None and ids:
+            token = canary.token(key, name, ids, self._clock(), self._draw(canary.NONCE_BYTES))
+        return Asking(model, str(name), token, canary.XARG, salt, rank)
+
+    def _tokens(self, conversation: Conversation, model: str) -> dict[str, tuple[int, ...]]:
+        """The tokens of questions of text and chat, which a canary's token is bound to; without a key none."""
+        if self._target.key is None:
+            return {}
+        found: dict[str, tuple[int, ...]] = {}
+        for question in (question for question in QUESTIONS if not question.of):
+            told = conversation.tokens(model, question)
+            # A server that does not say them answers with them: they are known from the second round on.
+            found[question.name] = self._learnt.get(question.name, ()) if told is None else told
+        return found
 
 
-class _Company:
-    """What is generated beside the questions of one round."""
-
-    def __init__(self, conversation: Conversation, target: Target, salt: str) -> None:
-        self._conversation = conversation
-        self._key = target.key
-        self._drawn = random.Random(salt)  # noqa: S311 no secret
-        self._pool = ThreadPoolExecutor(_MOST_BESIDE, "introspan-canary-beside")
-
-    @contextmanager
-    def of(self, model: str, number: str, now: float) -> Iterator[None]:
-        """None to three others while it lasts."""
-        count = 0 if self._key is None else self._drawn.randrange(_MOST_BESIDE + 1)
-        others = [self._begin(model, number, now) for _ in range(count)]
-        yield
-        # Whether they were answered makes no difference: a server that does not says so to the questions.
-        wait(others)
-
-    def _begin(self, model: str, number: str, now: float) -> Future[None]:
-        assert self._key is not None
-        name = canary.CanaryId(DIGEST, BESIDE, number)
-        token = canary.token(self._key, name, now)
-        words = BESIDE_TEXT.split(" ")
-        first = self._drawn.randrange(len(words) - 1)
-        text = " ".join(words[first : first + self._drawn.randrange(1, 64)])
-        asking = Asking(model, str(name), token, canary.XARG, f"{self._drawn.getrandbits(64):016x}")
-        tokens = self._drawn.randrange(1, 2 * GENERATED_TOKENS)
-        return self._pool.submit(self._conversation.beside, text, asking, tokens)
-
-    def close(self) -> None:
-        """Waits for none of them."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+_BESIDE = next(question for question in QUESTIONS if question.text == BESIDE_TEXT)
 
 
 def _first(conversation: Conversation) -> str:

@@ -1,7 +1,9 @@
 """A question and a served model's address in, what its OpenAI-compatible API returned out."""
 
 import json
+import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,14 @@ import httpx
 from introspan_collector.suite import GENERATED_TOKENS, Question
 from introspan_wire.signals import TOP_TOKENS
 
+RANK_HEADER = "X-data-parallel-rank"
+"""vLLM's header that names the data-parallel engine which is to answer, counted among those behind the address."""
+
 _MOST_BYTES = 64 * 2**20
+_NO_RANK = str(2**30)
+_RANKS = re.compile(r"out of range \[0, (\d{1,4})\)")
+_NOT_SERVED = (404, 405, 501)
+_SERVER_ERROR = 500
 _REMEDIES = {
     401: "; give the server's key with --api-key-file or canary.api_key_file",
     403: "; give the server's key with --api-key-file or canary.api_key_file",
@@ -19,7 +28,14 @@ _REMEDIES = {
 
 
 class ProbeError(Exception):
-    """A question that was not answered; the text says what was asked, what came back, and what to do."""
+    """A question that was not answered; the text says what was asked, what came back, and what to do.
+
+    status: of the answer over HTTP, None where there was none.
+    """
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +55,22 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How to ask: the model's name, an id and token that mark the canary, and a salt for the prefix cache."""
+    """How to ask: the model's name, an id and token that mark the canary, and a salt for the prefix cache.
+
+    rank: the data-parallel engine that is to answer, None where there is one.
+    """
 
     model: str
     request_id: str
     token: str | None
     xarg: str
     cache_salt: str
+    rank: int | None = None
+
+    def headers(self) -> dict[str, str]:
+        """What goes with the request beside its body."""
+        rank = {} if self.rank is None else {RANK_HEADER: str(self.rank)}
+        return {"X-Request-Id": self.request_id, **rank}
 
 
 class Conversation:
@@ -76,10 +101,41 @@ class Conversation:
                 f"{self.url}/v1/models names no models ({error!r}): it must be vLLM's own server"
             ) from error
 
-    def beside(self, text: str, asking: Asking, tokens: int) -> None:
+    def ranks(self, model: str) -> int:
+        """How many data-parallel engines answer at this address.
+
+        The server says it where it refuses a rank that there is not; one that says no such thing has one.
+        """
+        body = {"model": model, "prompt": [0], "max_tokens": 1}
+        try:
+            self._call("POST", "/v1/completions", body, {RANK_HEADER: _NO_RANK})
+        except ProbeError as error:
+            if (said := _RANKS.search(str(error))) is not None:
+                return max(int(said[1]), 1)
+            if error.status is None or error.status >= _SERVER_ERROR:
+                raise
+        return 1
+
+    def tokens(self, model: str, question: Question) -> tuple[int, ...] | None:
+        """The tokens that a question of text or chat becomes; None where the server does not say it."""
+        body = {"messages": _messages(question)} if question.source == "chat" else {"prompt": question.text}
+        try:
+            found = self._call("POST", "/tokenize", {"model": model, **body}, {})
+            return tuple(int(token) for token in found["tokens"])
+        except ProbeError as error:
+            if error.status not in _NOT_SERVED:
+                raise
+            return None
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProbeError(
+                f"{self.url}/tokenize answered {question.name!r} without its tokens ({error!r}): it must be vLLM's own "
+                "server"
+            ) from error
+
+    def beside(self, prompt: Sequence[int], asking: Asking, tokens: int) -> None:
         """Has something generated that nobody looks at, so that it is in the batch with what is asked."""
-        body = {"prompt": text, "temperature": 0, "max_tokens": tokens, "ignore_eos": True}
-        self._call("POST", "/v1/completions", body | _marks(asking), {"X-Request-Id": asking.request_id})
+        body = {"prompt": list(prompt), "temperature": 0, "max_tokens": tokens, "ignore_eos": True}
+        self._call("POST", "/v1/completions", body | _marks(asking), asking.headers())
 
     def ask(self, question: Question, asking: Asking, before: dict[str, Reply]) -> Reply:
         """The answer to a question. before: the answers to those asked earlier, by name."""
@@ -92,7 +148,7 @@ class Conversation:
             "return_tokens_as_token_ids": True,
         }
         body |= _marks(asking)
-        found = self._call("POST", path, body, {"X-Request-Id": asking.request_id})
+        found = self._call("POST", path, body, asking.headers())
         try:
             return _reply(found)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
@@ -118,7 +174,10 @@ class Conversation:
             if not response.is_success:
                 said = content[:200].decode(errors="replace")
                 remedy = _REMEDIES.get(response.status_code, "")
-                raise ProbeError(f"{self.url}{path} refused with {response.status_code}: {said}{remedy}")
+                raise ProbeError(
+                    f"{self.url}{path} refused with {response.status_code}: {said}{remedy}",
+                    response.status_code,
+                )
             return json.loads(content)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise ProbeError(f"{self.url}{path} did not answer: {error!r}; is the server up?") from error
@@ -138,15 +197,26 @@ def _request(question: Question, before: dict[str, Reply]) -> tuple[str, dict[st
     if question.source == "text":
         return "/v1/completions", {"prompt": question.text, **likely}
     if question.source == "chat":
-        messages = [{"role": role, "content": text} for role, text in json.loads(question.text)]
-        chat = {"messages": messages, "logprobs": True, "top_logprobs": TOP_TOKENS}
+        chat = {"messages": _messages(question), "logprobs": True, "top_logprobs": TOP_TOKENS}
         return "/v1/chat/completions", {**chat, "prompt_logprobs": TOP_TOKENS}
-    earlier = before[question.of]
+    prompt = list(made_of(question, before))
     if question.source == "repeat":
         # Log-probabilities of the prompt would have the engine pass over its prefix cache.
-        return "/v1/completions", {"prompt": list(earlier.prompt), "logprobs": TOP_TOKENS}
+        return "/v1/completions", {"prompt": prompt, "logprobs": TOP_TOKENS}
+    return "/v1/completions", {"prompt": prompt, **likely}
+
+
+def made_of(question: Question, before: dict[str, Reply]) -> tuple[int, ...]:
+    """The prompt of a question that is made of an earlier one's answer."""
+    earlier = before[question.of]
+    if question.source == "repeat":
+        return earlier.prompt
     # The last generated token has no row yet; the one before is the last that was computed.
-    return "/v1/completions", {"prompt": [*earlier.prompt, *earlier.generated[:-1]], **likely}
+    return (*earlier.prompt, *earlier.generated[:-1])
+
+
+def _messages(question: Question) -> list[dict[str, str]]:
+    return [{"role": role, "content": text} for role, text in json.loads(question.text)]
 
 
 def _reply(found: Any) -> Reply:

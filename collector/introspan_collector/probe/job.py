@@ -3,12 +3,12 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from introspan_collector.probe.canary import Result, Target, ask
+from introspan_collector.probe.canary import Asker, Result, Target
 from introspan_collector.probe.report import Frames, ReportError
 from introspan_collector.probe.secret import canary_key, secret
 from introspan_collector.probe.settings import ProbeSettings
@@ -25,12 +25,12 @@ class Endpoint:
     """What is known of one endpoint: rounds that were answered in full, rounds that were not, and the last error."""
 
     target: Target
+    asker: Asker
     model: str = ""
     answered: int = 0
     failed: int = 0
     error: str = ""
     asked_at: float | None = None
-    frames: Frames = field(default_factory=Frames)
 
 
 class ProbeJob:
@@ -47,13 +47,12 @@ class ProbeJob:
         deliver: Callable[[bytes], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._deliver = deliver
         api_key, key = secret(settings.api_key_file), canary_key(settings.key_file)
-        self.endpoints = [
-            Endpoint(Target(url, "", api_key, key, settings.timeout_seconds)) for url in settings.endpoints
-        ]
+        targets = [Target(url, "", api_key, key, settings.timeout_seconds) for url in settings.endpoints]
+        self.endpoints = [Endpoint(target, self._asker(target)) for target in targets]
         self._interval_seconds = settings.interval_seconds
         self._wanted = wanted
-        self._deliver = deliver
         self._monotonic = monotonic
         self._stopping = threading.Event()
         self._threads = [
@@ -63,12 +62,13 @@ class ProbeJob:
 
     # Any: JSON.
     def states(self) -> list[dict[str, Any]]:
-        """Every endpoint as JSON: its address and model, rounds answered and failed, and the last error."""
+        """Every endpoint as JSON: address, model, engines, rounds answered and failed, and the last error."""
         now = self._monotonic()
         return [
             {
                 "url": endpoint.target.url,
                 "model": endpoint.model,
+                "ranks": endpoint.asker.ranks,
                 "answered": endpoint.answered,
                 "failed": endpoint.failed,
                 "error": endpoint.error,
@@ -103,23 +103,29 @@ class ProbeJob:
             return False
         return waited >= self._interval_seconds or self._wanted(endpoint.model)
 
+    def _asker(self, target: Target) -> Asker:
+        frames = Frames(target.url, signed=target.key is not None)
+
+        def deliver(model: str, rank: int | None, table: SegmentTable) -> None:
+            self._deliver(frames.frame(model, rank, table))
+
+        return Asker(target, deliver)
+
     def _ask(self, endpoint: Endpoint) -> None:
         endpoint.asked_at = self._monotonic()
-
-        def deliver(model: str, table: SegmentTable) -> None:
-            self._deliver(endpoint.frames.frame(model, endpoint.target.url, table))
-
         try:
-            result = ask(endpoint.target, deliver)
+            results = endpoint.asker.ask()
         except ReportError as error:
-            result = Result(endpoint.model, 0, str(error))
+            results = [Result(endpoint.model, 0, str(error))]
         except Exception as error:  # noqa: BLE001 this thread asks again all the same
-            result = Result(endpoint.model, 0, repr(error))
-        endpoint.model = result.model or endpoint.model
-        if result.error:
-            endpoint.failed += 1
-        else:
-            endpoint.answered += 1
-        if result.error != endpoint.error:
-            _log.warning("canary", endpoint=endpoint.target.url, error=result.error or "answers again")
-        endpoint.error = result.error
+            results = [Result(endpoint.model, 0, repr(error))]
+        for result in results:
+            endpoint.model = result.model or endpoint.model
+            if result.error:
+                endpoint.failed += 1
+            else:
+                endpoint.answered += 1
+        said = next((result.error for result in results if result.error), "")
+        if said != endpoint.error:
+            _log.warning("canary", endpoint=endpoint.target.url, error=said or "answers again")
+        endpoint.error = said

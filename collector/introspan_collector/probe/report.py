@@ -5,6 +5,7 @@ from pathlib import Path
 
 import grpc
 
+from introspan_wire import canary
 from introspan_wire.codec import SegmentTable, encode_table
 from introspan_wire.v1 import observation_pb2 as pb
 from introspan_wire.v1 import observation_service_pb2 as service_pb
@@ -19,17 +20,30 @@ class ReportError(Exception):
 
 
 class Frames:
-    """Requests of one producer: numbered, each a table of one model that was asked at an endpoint."""
+    """Requests of one producer: numbered, each a table of one model that was asked at an endpoint.
 
-    def __init__(self) -> None:
+    signed: the endpoint's workers are to measure what is asked, so that states are waited for.
+    """
+
+    def __init__(self, endpoint: str, *, signed: bool) -> None:
+        self._endpoint = endpoint
+        self._signed = signed
         self._producer = uuid.uuid4().bytes
         self._sequence = 0
 
-    def frame(self, model: str, endpoint: str, table: SegmentTable) -> bytes:
-        """The next request, serialized."""
+    def frame(self, model: str, rank: int | None, table: SegmentTable) -> bytes:
+        """The next request, serialized. rank: the engine that answered, None where there is one."""
         self._sequence += 1
+        resource = pb.Resource(
+            service_name=_SERVICE,
+            # As workers name themselves.
+            replica=self._endpoint if rank is None else f"{self._endpoint}-dp{rank}",
+            model_name=model,
+            data_parallel_rank=rank or 0,
+            attributes={canary.SIGNED: "true"} if self._signed else {},
+        )
         return service_pb.ExportObservationsRequest(
-            resource=pb.Resource(service_name=_SERVICE, replica=endpoint, model_name=model),
+            resource=resource,
             producer_id=self._producer,
             sequence=self._sequence,
             tables=[encode_table(table)],

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from introspan.admission import Admission
+from introspan.capture.canary_tokens import CanaryTokens
 from introspan.capture.passport import Passport, read
 from introspan.capture.reprefill_mark import is_genuine
 from introspan.context import cluster_key, request_hash
@@ -33,10 +34,9 @@ class Identity:
     ) -> None:
         self._salt = salt
         self._admission = admission
-        self._canary_key = canary_key
-        self._clock = clock
         self._reprefill_key = reprefill_key
         self._drops: Counter[str] = Counter() if drops is None else drops
+        self._canaries = CanaryTokens(canary_key, self._drops, clock)
 
     # Any: vLLM's NewRequestData.
     def of(self, new: Any) -> Request | None:
@@ -49,7 +49,7 @@ class Identity:
         request_id = _external(new.req_id, passport)[:LONGEST_ID]
         drawn = request_hash(request_id)
         again = passport.again if passport is not None else None
-        is_canary = self._is_canary(new.sampling_params, request_id)
+        is_canary = again is None and self._is_canary(new, request_id)
         probability = 1.0 if is_canary or again is not None else self._admission.admit(drawn)
         if probability is None:
             return None
@@ -82,12 +82,10 @@ class Identity:
         self._drops["reprefill_not_genuine"] += not is_ours
         return is_ours
 
-    # Any: vLLM's SamplingParams.
-    def _is_canary(self, params: Any, request_id: str) -> bool:
-        if not self._canary_key:
-            return False
-        token = (getattr(params, "extra_args", None) or {}).get(canary.XARG)
-        return token is not None and canary.is_genuine(self._canary_key, request_id, token, self._clock())
+    # Any: vLLM's NewRequestData.
+    def _is_canary(self, new: Any, request_id: str) -> bool:
+        token = (getattr(new.sampling_params, "extra_args", None) or {}).get(canary.XARG)
+        return token is not None and self._canaries.admit(request_id, new.prompt_token_ids, token)
 
 
 def _external(worker_id: str, passport: Passport | None) -> str:

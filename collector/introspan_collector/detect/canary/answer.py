@@ -54,7 +54,10 @@ class States:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """One answer; states is None where the engine's worker sent none. origin is the worker's where it is known."""
+    """One answer; states is None where the engine's worker sent none. origin is the worker's where it is known.
+
+    asked: the address, and the rank behind it, that was asked; signed: whether states were to come.
+    """
 
     suite: str
     prompt: str
@@ -63,6 +66,8 @@ class Answer:
     origin: Origin
     outputs: Outputs
     states: States | None
+    asked: str = ""
+    signed: bool = False
 
 
 @dataclass(slots=True)
@@ -72,9 +77,14 @@ class _Parts:
     states: tuple[Origin, States] | None = None
 
     def is_complete(self) -> bool:
-        """Whether the state of the last position is there: a worker may send an answer's rows in several batches."""
-        if self.outputs is None or self.states is None:
+        """Whether the state of the last position is there: a worker may send an answer's rows in several batches.
+
+        Of what was not signed there will be none.
+        """
+        if self.outputs is None:
             return False
+        if self.states is None:
+            return not _is_signed(self.outputs[0])
         return bool(self.states[1].position[-1] >= self.outputs[1].position[-1])
 
 
@@ -146,17 +156,21 @@ class Join:
 
 def _answer(found: canary.CanaryId, parts: _Parts) -> Answer:
     assert parts.outputs is not None
-    origin, outputs = parts.outputs
-    states = None
-    if parts.states is not None:
-        origin, states = parts.states
+    asker, outputs = parts.outputs
+    origin, states = (asker, None) if parts.states is None else parts.states
     return Answer(
         *found,
         parts.received_unix_nano,
         origin,
         outputs,
         states,
+        asker.replica,
+        _is_signed(asker),
     )
+
+
+def _is_signed(asker: Origin) -> bool:
+    return dict(asker.attributes).get(canary.SIGNED) == "true"
 
 
 def _outputs(table: SegmentTable, rows: NDArray[np.intp]) -> Outputs:

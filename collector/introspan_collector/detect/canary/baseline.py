@@ -73,7 +73,7 @@ class Baseline:
 
     distances: sorted float64 [rounds], of each round to all others, in floors that it has no part in. step_limit:
     float64 [L + 1], how far all steps of a round together were off at most (canary_place.py). rank_limit: distance
-    beyond which a round counts as further off than all of these.
+    beyond which a round counts as further off than all of these. replicas: whose rounds these are.
     """
 
     model: str
@@ -86,6 +86,12 @@ class Baseline:
     distances: NDArray[np.float64]
     step_limit: NDArray[np.float64]
     rank_limit: float
+    replicas: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What it is of: fingerprint, version of the engine, element type."""
+        return self.fingerprint, self.engine_version, self.dtype
 
 
 def build(rounds: Sequence[Mapping[str, Answer]], fewest: int = FEWEST_ROUNDS) -> Baseline:
@@ -126,6 +132,7 @@ def build(rounds: Sequence[Mapping[str, Answer]], fewest: int = FEWEST_ROUNDS) -
         np.sort(ratios),
         np.maximum(step_limit, 1.0 if varied else LARGEST_RATIO),
         max(float(ratios.max()), _LEAST_RANK) if varied else LARGEST_RATIO,
+        tuple(sorted({answer.origin.replica for answers in rounds for answer in answers.values()})),
     )
 
 

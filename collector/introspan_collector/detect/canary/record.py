@@ -27,7 +27,16 @@ def dump_baseline(baseline: Baseline, prefix: str, arrays: Arrays) -> dict[str, 
     for name, question in baseline.questions.items():
         questions[name] = [question.prompt_tokens, question.output_floor]
         arrays |= {f"{prefix}{name}_{key}": getattr(question, key) for key in _ARRAYS}
-    kept = ("model", "fingerprint", "engine_version", "dtype", "layer_count", "suite", "rank_limit")
+    kept = (
+        "model",
+        "fingerprint",
+        "engine_version",
+        "dtype",
+        "layer_count",
+        "suite",
+        "rank_limit",
+        "replicas",
+    )
     return {key: getattr(baseline, key) for key in kept} | {"questions": questions}
 
 
@@ -42,7 +51,7 @@ def load_baseline(header: dict[str, Any], prefix: str, arrays: Arrays) -> Baseli
         for name, (prompt_tokens, output_floor) in header["questions"].items()
     }
     return Baseline(
-        **header | {"questions": questions},
+        **header | {"questions": questions, "replicas": tuple(header["replicas"])},
         distances=arrays[f"{prefix}distances"],
         step_limit=arrays[f"{prefix}step_limit"],
     )
@@ -90,6 +99,8 @@ def load_rounds(header: list[list[Any]], prefix: str, arrays: Arrays) -> list[Ma
                 origin,
                 outputs,
                 states,
+                one["asked"],
+                one["signed"],
             )
         rounds.append(answers)
     return rounds
@@ -114,7 +125,7 @@ def _origin(found: dict[str, Any]) -> Origin:
 
 def _described(answer: Answer) -> dict[str, Any]:
     states = answer.states
-    kept = ("suite", "prompt", "round", "received_unix_nano")
+    kept = ("suite", "prompt", "round", "received_unix_nano", "asked", "signed")
     return {key: getattr(answer, key) for key in kept} | {
         "origin": asdict(answer.origin),
         "prompt_tokens": answer.outputs.prompt_tokens,

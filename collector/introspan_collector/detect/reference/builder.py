@@ -114,11 +114,15 @@ class Builder:
         return tuple(found)
 
     def objections(self, *, canaries_clean: bool) -> tuple[str, ...]:
-        """Why what was collected must not be frozen, in words; empty if it may be.
+        """Why what was collected must not be frozen, in words; empty if it may be."""
+        return (*self.lacking(), *self.doubts(canaries_clean=canaries_clean))
+
+    def doubts(self, *, canaries_clean: bool) -> tuple[str, ...]:
+        """What speaks against what was collected, however much it is, in words.
 
         The halves are compared, in 0.1 s or more, when a twentieth more requests have come than at the last time.
         """
-        found = list(self.lacking())
+        found = []
         if not canaries_clean:
             found.append("canaries are not clean")
         if sum(self._requests.values()) >= _COMPARED_AGAIN * self._compared_requests:
@@ -132,6 +136,15 @@ class Builder:
             )
             found.append(f"the later half differs from the earlier one in {len(differing)} features: {named}")
         return tuple(found)
+
+    def despite(self, *, canaries_clean: bool, force: bool) -> tuple[str, ...]:
+        """What speaks against it, where it is frozen all the same. Raises ValueError with it, unless it is forced."""
+        found = self.doubts(canaries_clean=canaries_clean)
+        if found and not force:
+            raise ValueError(
+                f"{'; '.join(found)}: find out why first, or force it (--force), which the reference then says"
+            )
+        return found
 
     def reference(self, state: State, created_unix_seconds: int) -> Reference:
         """The reference of what was collected so far. Raises ValueError while there is nothing."""

@@ -97,6 +97,8 @@ def _described(reference: Reference) -> dict[str, object]:
         "state": reference.state.value,
         "counts": asdict(reference.counts),
         "created_unix_seconds": reference.created_unix_seconds,
+        # Left out where there is nothing, as in files of before there could be.
+        **({"despite": list(reference.despite)} if reference.despite else {}),
         "populations": {
             kind.value: {"names": population.names, "projection_layers": population.projection_layers}
             for kind, population in sorted(reference.populations.items())
@@ -194,6 +196,7 @@ def _reference(manifest: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Ref
         manifest["created_unix_seconds"],
         _classes(arrays),
         populations,
+        tuple(manifest.get("despite", ())),
     )
 
 

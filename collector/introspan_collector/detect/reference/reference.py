@@ -104,7 +104,10 @@ class Population:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """Healthy traffic of one identity, for each kind of row of which there was any."""
+    """Healthy traffic of one identity, for each kind of row of which there was any.
+
+    despite: what spoke against it when people froze it all the same, in words.
+    """
 
     identity: Identity
     state: State
@@ -112,6 +115,7 @@ class Reference:
     created_unix_seconds: int
     classes: Classes
     populations: Mapping[Kind, Population]
+    despite: tuple[str, ...] = ()
 
     @property
     def chance(self) -> float:

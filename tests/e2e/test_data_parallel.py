@@ -1,0 +1,84 @@
+"""The canary of a server with two data-parallel engines: each is asked by itself, and named."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from deployment import MODEL, serving
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from introspan_collector.suite import NAMES
+from tests.collector import Collector
+from tests.patience import eventually
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("canary")]
+
+ROUNDS = 3
+LAYERS = 3
+KEY = "a secret that both sides know"
+_INTROSPAN = Path(sys.executable).with_name("introspan")
+
+
+@pytest.fixture(scope="module")
+def tiny(model_directory, tmp_path_factory):
+    """A small random model with a real tokenizer and chat template."""
+    folder = tmp_path_factory.mktemp("tiny")
+    vocabulary = json.loads((model_directory / "config.json").read_text())["vocab_size"]
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=64, num_hidden_layers=LAYERS, intermediate_size=128, head_dim=32,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(7)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    for file in model_directory.iterdir():
+        if "token" in file.name or "template" in file.name or file.name in ("vocab.json", "merges.txt"):
+            shutil.copy(file, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def collector(tmp_path_factory, free_port):
+    config = f"[detect]\ncanary_rounds = {ROUNDS}\n"
+    with Collector(tmp_path_factory.mktemp("parallel"), free_port, config) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(collector, tiny, free_port):
+    environment = {
+        "INTROSPAN_ENDPOINT": collector.grpc,
+        "INTROSPAN_CANARY_KEY": KEY,
+        "INTROSPAN_REPLICA": "host",
+    }
+    more = ("--data-parallel-size", "2")
+    with serving(tiny, collector.folder, free_port(), environment, more=more) as address:
+        yield address
+
+
+def test_both_engines_have_rounds_states_and_baselines_of_their_own(server, collector):
+    key_file = collector.folder / "key"
+    key_file.write_text(KEY)
+    done = subprocess.run(
+        [_INTROSPAN, "canary", "--url", f"http://{server}", "--collector", collector.grpc, "--key-file", key_file,
+         "--rounds", str(3 * ROUNDS), "--interval", "0s"],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+    def replicas():
+        (canary,) = json.loads(collector.get("/api/v1/canaries", model=MODEL).text)["canaries"]
+        return {one["replica"]: one for one in canary["replicas"]}
+
+    eventually(lambda: all(one.get("own_baseline") and one["compared"] for one in replicas().values()), 60)
+    found = replicas()
+    assert sorted(found) == ["host-dp0", "host-dp1"]
+    for rank, one in enumerate(found[name] for name in sorted(found)):
+        assert one["data_parallel_rank"] == rank
+        assert set(one["prompts"]) == NAMES
+        assert (one["has_states"], len(one["layer_ratios"])) == (True, LAYERS + 1)
+        assert one["deviating_in_a_row"] == 0
+        assert collector.metric("introspan_canary_distance", replica=f"host-dp{rank}") < 8
