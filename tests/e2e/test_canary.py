@@ -1,4 +1,7 @@
-"""The canary of a real server: what comes of it with the key, without it, and of strangers who pose as one."""
+"""The canary of a real server: what comes of it with the key, without it, and of strangers who pose as one.
+
+And of requests that the same server sends itself again, while its cache is right and while it is not.
+"""
 
 import json
 import subprocess
@@ -8,7 +11,8 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from client import COMPLETION, SENTENCE, Ask, talk
+from broken import write_plugin
+from client import COMPLETION, SENTENCE, Ask, talk, trace
 from deployment import MODEL, serving
 
 from introspan_wire.canary import XARG, CanaryId, token
@@ -20,6 +24,36 @@ pytestmark = pytest.mark.xdist_group("canary")  # one process: they share a serv
 ROUNDS = 6
 LAYERS = 30
 KEY = "a secret that both sides know"
+SPOILED_CACHE = """
+from pathlib import Path
+from vllm.v1.worker.worker_base import WorkerWrapperBase
+
+flag, original = Path({flag!r}), WorkerWrapperBase.init_device
+
+def init_device(wrapper, *args, **kwargs):
+    original(wrapper, *args, **kwargs)
+    runner, spoiled = wrapper.worker.model_runner, set()
+    sample = runner.sample_tokens
+
+    def sample_tokens(*args, **kwargs):
+        output, batch = sample(*args, **kwargs), runner.input_batch
+        for row, key in enumerate(batch.req_ids if flag.exists() else ()):
+            if key not in spoiled and batch.num_tokens_no_spec[row] > batch.num_prompt_tokens[row]:
+                spoiled.add(key)
+                first, second = batch.block_table[0].get_numpy_array()[row, :2].tolist()
+                for cache in runner.kv_caches:
+                    cache[second] = cache[first]
+        return output
+
+    runner.sample_tokens = sample_tokens
+
+WorkerWrapperBase.init_device = init_device
+"""
+"""While a file is there: once a request's prompt was read, its second block in the cache holds what its first does.
+
+That two change places would change nothing: keys know their positions.
+"""
+
 _INTROSPAN = Path(sys.executable).with_name("introspan")
 
 
@@ -33,9 +67,38 @@ def collector(tmp_path_factory, free_port):
 
 @pytest.fixture(scope="module")
 def server(collector, model_directory, free_port):
-    environment = {"INTROSPAN_ENDPOINT": collector.grpc, "INTROSPAN_CANARY_KEY": KEY}
+    environment = {
+        "INTROSPAN_ENDPOINT": collector.grpc,
+        "INTROSPAN_CANARY_KEY": KEY,
+        "INTROSPAN_REPREFILL_RATE": "1",
+        **write_plugin(collector.folder / "plugin", SPOILED_CACHE.format(flag=str(flag(collector)))),
+    }
     with serving(model_directory, collector.folder, free_port(), environment) as address:
         yield address
+
+
+def flag(collector):
+    """While it is there, the cache is spoiled."""
+    return collector.folder / "the-cache-is-spoiled"
+
+
+def sent_again(server, collector, name, count=3):
+    """Distances by layer, of requests one after another, each of a prompt of its own and 60 tokens."""
+    found = {}
+    for i in range(count):
+        traced = trace()
+        id_ = f"{name}-{i}"
+        text = f"{name} number {i}. " + SENTENCE * 30
+        talk(server, Ask(text, COMPLETION, trace=traced, id=id_, tokens=60, stream=bool(i % 2)))
+
+        def compared(id_=id_):
+            rows = collector.observations("--request-id", f"cmpl-{id_}", "--signal", "consistency.reprefill")
+            return [row for row in rows if row["kind"] == "reprefill"]
+
+        (row,) = eventually(compared, 60)
+        assert (row["trace_id"], row["span_id"]) == traced
+        found[id_] = {one["layer"]: one["value"] for one in row["values"]}
+    return found
 
 
 def canary(server, collector, rounds, key_file=None):
@@ -151,3 +214,23 @@ def test_without_the_key_outputs_are_compared_and_it_is_said_that_states_are_mis
 
 def test_the_model_is_named_as_the_server_serves_it(with_baseline):
     assert with_baseline["model"] == MODEL
+
+
+def test_live_requests_that_the_server_sends_itself_again_are_computed_as_before(server, collector):
+    found = sent_again(server, collector, "healthy")
+    assert {layer for distances in found.values() for layer in distances} == {LAYERS // 2, LAYERS - 2}
+    assert max(value for distances in found.values() for value in distances.values()) < 1e-4
+    again = [row for row in collector.observations() if "again" in row["request_id"]]
+    assert again == [], "of the request that was sent again nothing else is observed"
+    prompts = [row for row in collector.observations("--request-id", "cmpl-healthy-0") if row["segment"] == 0]
+    assert sorted(row["kind"] for row in prompts) == ["prompt", "reprefill"]
+    assert collector.metric("introspan_consistency_reprefill_count") >= 2 * len(found)
+
+
+def test_a_block_of_the_cache_that_holds_something_else_is_seen_in_every_request(server, collector):
+    flag(collector).touch()
+    try:
+        found = sent_again(server, collector, "spoiled")
+    finally:
+        flag(collector).unlink()
+    assert min(value for distances in found.values() for value in distances.values()) > 0.03
