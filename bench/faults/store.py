@@ -15,6 +15,8 @@ from bench.faults.answers import Round
 from introspan_collector.detect.canary.record import Arrays, dump_rounds, load_rounds
 
 _DESCRIPTION = "description"
+# What answers that were kept earlier do not say: nobody was asked, rounds were computed.
+_LATER = {"asked": "", "signed": False}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +45,8 @@ class Store:
         with np.load(self._path(key)) as stored:
             arrays = dict(stored)
         found = json.loads(str(arrays.pop(_DESCRIPTION)))
-        rounds = [dict(one) for one in load_rounds(found.pop("rounds"), "", arrays)]
+        header = [[_LATER | answer for answer in one] for one in found.pop("rounds")]
+        rounds = [dict(one) for one in load_rounds(header, "", arrays)]
         return Sample(**found, rounds=rounds)
 
     def put(self, key: str, sample: Sample) -> None:
