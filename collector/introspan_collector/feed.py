@@ -5,13 +5,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
 
 from introspan_collector.log.reader import Reader
 from introspan_collector.log.segment import Found
-from introspan_collector.model import Consumer
+from introspan_collector.model import Batch, Consumer
 from introspan_collector.records import to_batch
 
 _log = structlog.get_logger(__name__)
@@ -61,6 +60,9 @@ class Feed:
         self.saved_at = monotonic()
         self.processed_batches = 0
         self.dropped: Counter[str] = Counter()
+        """Batches that a consumer did not take, or that could not be read at all, by reason."""
+        self.failures: Counter[str] = Counter()
+        """What failed and is tried again, so that nothing is lost by it: reading, saving, upkeep of a stage."""
         self.cpu_seconds = dict.fromkeys((branch.name for branch in self._branches), 0.0)
         self._thread = threading.Thread(target=self._run, name="introspan-feed", daemon=True)
 
@@ -100,16 +102,16 @@ class Feed:
             if self._grown.wait(min(_IDLE_SECONDS, self._save_seconds)):
                 self._stopping.wait(_GATHER_SECONDS)
             for name, operation in self._upkeep.items():
-                self._attempt(f"{name}_error", operation)
+                self._attempt(name, operation)
             self._save_if_due()
-        self._attempt("checkpoint_error", lambda: self._save(self._reader.offset))
+        self._attempt("checkpoint", lambda: self._save(self._reader.offset))
 
     def _read_to(self, end: int) -> None:
         while self._stop_at is None or self._monotonic() < self._stop_at:
             try:
                 found = self._reader.next_record(end)
             except Exception as error:  # noqa: BLE001 without this thread nothing would be read any more
-                self._count_error("read_error", error)
+                self._note_failure("read", error)
                 return
             if found is None:
                 break
@@ -123,27 +125,38 @@ class Feed:
             batch = to_batch(found)
         except Exception as error:  # noqa: BLE001 a record that cannot be read must not stop those after it
             # Only a log written by another version of the collector can hold such a record.
-            self._count_error("undecodable", error)
+            self._note_drop("undecodable", error)
             return
         for branch in self._branches:
             if found.offset >= branch.start:
-                began = time.thread_time()
-                self._attempt(f"{branch.name}_error", partial(branch.consumer.consume, batch))
-                self.cpu_seconds[branch.name] += time.thread_time() - began
+                self._hand_to(branch, batch)
         self.processed_batches += 1
+
+    def _hand_to(self, branch: Branch, batch: Batch) -> None:
+        began = time.thread_time()
+        try:
+            branch.consumer.consume(batch)
+        except Exception as error:  # noqa: BLE001 a fault of one consumer must not stop the others
+            self._note_drop(f"{branch.name}_error", error)
+        self.cpu_seconds[branch.name] += time.thread_time() - began
 
     def _save_if_due(self) -> None:
         if self._monotonic() - self.saved_at >= self._save_seconds:
-            self._attempt("checkpoint_error", lambda: self._save(self._reader.offset))
+            self._attempt("checkpoint", lambda: self._save(self._reader.offset))
             self.saved_at = self._monotonic()
 
-    def _attempt(self, reason: str, operation: Callable[[], None]) -> None:
+    def _attempt(self, name: str, operation: Callable[[], None]) -> None:
         try:
             operation()
-        except Exception as error:  # noqa: BLE001 a fault of one consumer must not stop the others
-            self._count_error(reason, error)
+        except Exception as error:  # noqa: BLE001 it is tried again, and batches go on
+            self._note_failure(name, error)
 
-    def _count_error(self, reason: str, error: Exception) -> None:
+    def _note_drop(self, reason: str, error: Exception) -> None:
         if not self.dropped[reason]:
             _log.error("batch dropped", reason=reason, exc_info=error)
         self.dropped[reason] += 1
+
+    def _note_failure(self, operation: str, error: Exception) -> None:
+        if not self.failures[operation]:
+            _log.error("failed, is tried again", operation=operation, exc_info=error)
+        self.failures[operation] += 1

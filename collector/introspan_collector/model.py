@@ -124,6 +124,8 @@ class Stats:
     """Batches answered with an error, by reason."""
     dropped: Mapping[str, int]
     """Batches acknowledged and then not processed, by reason."""
+    failures: Mapping[str, int]
+    """What failed behind the log and is tried again, by operation; nothing is lost by it."""
     skewed_segments: int
     """Segments whose time was more than a day off the collector's clock; received time was used."""
     unknown_columns: int

@@ -222,6 +222,7 @@ class Pipeline:
             duplicate_batches=intake.duplicate_batches,
             refused_batches=dict(intake.refused_batches),
             dropped=dict(feed.dropped),
+            failures=dict(feed.failures),
             skewed_segments=intake.skewed_segments,
             unknown_columns=intake.unknown_columns,
             producers=len(self._limits),

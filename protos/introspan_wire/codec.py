@@ -122,7 +122,10 @@ def decode_table(message: pb.SegmentTable) -> SegmentTable:
     """The table for a message; `values` is a read-only view of it. Raises FrameError naming the field."""
     kind = _KIND_FROM_PB.get(message.kind)
     if kind is None:
-        raise FrameError("tables.kind", f"must be PROMPT, DECODED or CANARY, got {message.kind}")
+        raise FrameError(
+            "tables.kind",
+            f"must be one of {', '.join(kind.name for kind in _KIND_TO_PB)}, got {message.kind}",
+        )
     schema = _decode_schema(kind, message.columns.SerializeToString(deterministic=True))
     n = message.segment_count
     # Checked before anything is allocated from segment_count, which a hostile peer may set to 2³² − 1.

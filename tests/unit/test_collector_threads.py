@@ -114,16 +114,53 @@ class Consumer:
         self.came.release()
 
 
-def a_feed(disk, log, consumer):
+def a_feed(disk, log, *consumers, upkeep=None, save=lambda _offset: None, save_seconds=60.0):
     return Feed(
         Reader(disk, 0),
-        [Branch("aggregate", consumer, 0)],
+        [Branch(f"consumer-{number}", consumer, 0) for number, consumer in enumerate(consumers)],
         log_end=lambda: log.end,
         grown=threading.Event(),
-        upkeep={},
-        save=lambda _offset: None,
-        save_seconds=60.0,
+        upkeep=upkeep or {},
+        save=save,
+        save_seconds=save_seconds,
     )
+
+
+def refuse(*_):
+    raise OSError("no space left on the device")
+
+
+class Spoilt(Consumer):
+    def consume(self, batch):
+        super().consume(batch)
+        refuse()
+
+
+def test_what_is_tried_again_is_a_failure_and_no_batch_counts_as_dropped():
+    disk = FaultyDisk()
+    log = an_appender(disk)
+    log.append([a_record(1)])
+    consumer = Consumer()
+    feed = a_feed(disk, log, consumer, upkeep={"archive": refuse}, save=refuse, save_seconds=0.001)
+    feed.start()
+    while not {"archive", "checkpoint"} <= set(feed.failures):
+        assert feed.alive
+    feed.stop(1.0)
+    assert (consumer.sequences, feed.dropped) == ([1], {})
+
+
+def test_a_batch_that_one_consumer_does_not_take_is_counted_for_it_and_the_others_have_it():
+    disk = FaultyDisk()
+    log = an_appender(disk)
+    log.append([a_record(1)])
+    log.append([a_record(2)])
+    consumer = Consumer()
+    feed = a_feed(disk, log, Spoilt(), consumer)
+    feed.start()
+    for _ in range(2):
+        assert consumer.came.acquire(timeout=5)
+    feed.stop(1.0)
+    assert (consumer.sequences, feed.dropped, feed.failures) == ([1, 2], {"consumer-0_error": 2}, {})
 
 
 def test_whatever_goes_wrong_in_reading_is_counted_and_the_batch_is_read_afterwards():
@@ -134,12 +171,12 @@ def test_whatever_goes_wrong_in_reading_is_counted_and_the_batch_is_read_afterwa
     feed = a_feed(disk, log, consumer)
     disk.fault = "read"
     feed.start()
-    while not feed.dropped["read_error"]:
+    while not feed.failures["read"]:
         assert feed.alive
     disk.fault = ""
     assert consumer.came.acquire(timeout=5)
     feed.stop(1.0)
-    assert consumer.sequences == [1]
+    assert (consumer.sequences, feed.dropped) == ([1], {})
     assert not feed.alive
 
 

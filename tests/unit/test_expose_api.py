@@ -26,7 +26,7 @@ STATUS = ProducerStatus(
 def stats():
     return Stats(
         **dict.fromkeys(Stats.__dataclass_fields__, 0)
-        | {"refused_batches": {}, "dropped": {}, "consumer_cpu_seconds": {}}
+        | {"refused_batches": {}, "dropped": {}, "failures": {}, "consumer_cpu_seconds": {}}
     )
 
 

@@ -49,6 +49,7 @@ class Archive:
 MAPPINGS = {
     "refused_batches": {"malformed": 4},
     "dropped": {"undecodable": 5},
+    "failures": {"checkpoint": 6},
     "consumer_cpu_seconds": {"archive": 0.5},
 }
 

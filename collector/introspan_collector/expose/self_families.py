@@ -69,6 +69,8 @@ def collector_families(stats: Stats, archive: ArchiveStats, view: View) -> Itera
     yield _labelled(
         "dropped_batches", "reason", "Batches acknowledged and then not processed.", stats.dropped
     )
+    text = "Work behind the log that failed and is tried again, without loss: reading it, saving, upkeep of a stage."
+    yield _labelled("failures", "operation", text, stats.failures)
     text = "Processor time the consumers took for what they read."
     yield _labelled("consumer_cpu_seconds", "consumer", text, stats.consumer_cpu_seconds)
     for name, text, value in (
