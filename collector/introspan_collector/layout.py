@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from introspan_wire.codec import Column, Schema
+from introspan_wire.codec import SCHEMAS_KEPT, Column, Schema
 from introspan_wire.signals import CATALOGUE, Axis, Statistic
 
 
@@ -49,7 +49,7 @@ def is_counted(name: str) -> bool:
     return name == "output.repetition" or CATALOGUE[name].decoded == (Statistic.SUM,)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=SCHEMAS_KEPT)
 def layout(schema: Schema) -> Layout:
     """The layout of a schema; the same object for equal schemas."""
     chosen = sorted(

@@ -15,6 +15,9 @@ from introspan_wire.v1 import observation_pb2 as pb
 NO_AXIS = -1
 """Stands for "this column has no such axis" in `Column.layer`, `.head` and `.component`."""
 
+SCHEMAS_KEPT = 64
+"""Schemas that are kept decoded, with what is made of them. The widest take 7 MB each, and peers choose them."""
+
 _KIND_TO_PB = {
     Kind.PROMPT: pb.SEGMENT_KIND_PROMPT,
     Kind.DECODED: pb.SEGMENT_KIND_DECODED,
@@ -168,7 +171,7 @@ def _adapters(message: pb.SegmentTable) -> list[str]:
     return [names[i] for i in index]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=SCHEMAS_KEPT)
 def _encode_columns(columns: tuple[Column, ...]) -> bytes:
     signals = sorted({column.signal for column in columns})
     index = {name: i for i, name in enumerate(signals)}
@@ -182,7 +185,7 @@ def _encode_columns(columns: tuple[Column, ...]) -> bytes:
     ).SerializeToString()
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=SCHEMAS_KEPT)
 def _decode_schema(kind: Kind, data: bytes) -> Schema:
     return Schema(kind, _decode_columns(data))
 

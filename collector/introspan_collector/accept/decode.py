@@ -18,7 +18,15 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from introspan_collector.model import DisabledSignal, Origin, ProducerStatus
-from introspan_wire.codec import NO_AXIS, Column, FrameError, Schema, SegmentTable, decode_table
+from introspan_wire.codec import (
+    NO_AXIS,
+    SCHEMAS_KEPT,
+    Column,
+    FrameError,
+    Schema,
+    SegmentTable,
+    decode_table,
+)
 from introspan_wire.limits import (
     ATTRIBUTES,
     COLUMNS,
@@ -161,7 +169,7 @@ def _checked_texts(table: SegmentTable) -> SegmentTable:
     return table
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=SCHEMAS_KEPT)
 def _known_columns(schema: Schema, layer_count: int, head_count: int) -> tuple[Schema, tuple[str, ...]]:
     known = []
     unknown = set()

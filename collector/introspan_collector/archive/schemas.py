@@ -9,12 +9,12 @@ import duckdb
 import numpy as np
 
 from introspan_collector.archive.files import write_whole
-from introspan_wire.codec import Schema
+from introspan_wire.codec import SCHEMAS_KEPT, Schema
 
 _FIELDS = ("signal", "statistic", "layer", "head", "component")
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=SCHEMAS_KEPT)
 def schema_id(schema: Schema) -> str:
     """Name of a schema: 16 hex digits that depend on its kind and columns only."""
     text = json.dumps([schema.kind.value, [list(column) for column in schema.columns]])
