@@ -4,13 +4,18 @@ import hmac
 from collections.abc import Mapping
 
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from introspan_collector.accept.credentials import Tls
 from introspan_collector.accept.intake import Intake
 from introspan_collector.accept.refusal import RefusalError
 
+_log = structlog.get_logger(__name__)
+
 SERVICE = "introspan_wire.v1.ObservationService"
+
+_UNFORESEEN = "internal_error"
 
 # Room above the intake's own limit: what is too large is told so by name and counted, up to here. gRPC itself
 # refuses what is larger still, unread, and tells nobody in this process.
@@ -84,8 +89,18 @@ class _Export:
                 self._authenticate(self._authorization, dict(context.invocation_metadata() or ()))
             return await self._intake.accept(raw)
         except RefusalError as refusal:
-            self._intake.refused_batches[refusal.reason] += 1
-            return await context.abort(refusal.code, refusal.message, refusal.metadata())
+            found = refusal
+        except Exception as error:  # noqa: BLE001 the edge of the server: gRPC would answer, and count nothing
+            found = self._unforeseen(error)
+        self._intake.refused_batches[found.reason] += 1
+        return await context.abort(found.code, found.message, found.metadata())
+
+    def _unforeseen(self, error: Exception) -> RefusalError:
+        if not self._intake.refused_batches[_UNFORESEEN]:
+            _log.error("a batch could not be taken", exc_info=error)
+        return RefusalError(
+            grpc.StatusCode.INTERNAL, _UNFORESEEN, f"the collector failed with {type(error).__name__}"
+        )
 
     def _authenticate(self, expected: bytes, metadata: Mapping[str, str | bytes]) -> None:
         given = metadata.get("authorization", "")
