@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from introspan_collector.detect.detector import Detector
+from introspan_collector.detect.incident.finding import Subject
 from introspan_collector.detect.incident.incident import alertname
 from introspan_collector.detect.incident.triage import Verdict
 from introspan_collector.detect.live.reprefill import DETECTOR, SIGNAL, Reprefill
@@ -180,9 +181,10 @@ def compared(i, scale=1e-3):
     return table(healthy(8, seed=i, scale=scale), clusters=range(8 * i, 8 * i + 8))
 
 
-def traffic(n):
+def traffic(n, first=0):
     schema = Schema(Kind.PROMPT, (Column("output.entropy", Statistic.LAST),))
-    return table(np.full((n, 1), 2.0), schema=schema)
+    values = 2.0 + 0.1 * np.random.default_rng(first).standard_normal((n, 1))
+    return table(values, clusters=range(first, first + n), schema=schema)
 
 
 def test_a_broken_cache_becomes_an_incident_that_says_so_and_healthy_traffic_none():
@@ -200,6 +202,20 @@ def test_a_broken_cache_becomes_an_incident_that_says_so_and_healthy_traffic_non
     assert alertname(strongest.stream) == "IntrospanConsistencyFails"
     assert "that replica-0 decoded differ from the same ones prefilled" in strongest.sentence
     assert incident.exemplars[0].feature.startswith(f"{SIGNAL} at layer ")
+
+
+def test_who_promotes_a_reference_while_requests_differ_from_themselves_says_that_this_is_healthy():
+    watched = Watched()
+    for i in range(40):
+        watched.send(traffic(8, first=8 * i), compared(i, scale=1e-3 if i < 20 else 0.4))
+    detector = watched.detector
+    assert detector.incidents.open()
+    assert detector._pieces.reprefill.progress() == {IDENTITY: (FEWEST, FEWEST)}
+    detector.promote(Subject("m", ""))
+    assert detector.incidents.open() == ()
+    for i in range(40, 60):
+        watched.send(traffic(8, first=8 * i), compared(i, scale=0.4))
+    assert detector.incidents.open() == ()
 
 
 def test_comparisons_enter_no_reference_and_are_evidence_of_no_other_detector():
