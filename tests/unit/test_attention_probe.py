@@ -140,3 +140,28 @@ def test_outputs_that_do_not_follow_from_the_keys_switch_attention_off(wrong_out
     served = Served(2, wrong_output=wrong_output)
     served.step([0, 1], [20, 30])
     assert [entry.reason for entry in served.health.disabled.values()] == ["self_check_failed"] * wrong_output
+
+
+def test_the_first_eight_rows_are_checked_and_then_one_in_ten_thousand():
+    served = Served(2)
+    for n in range(20, 24):
+        served.step([0, 1], [n, n])
+    served.wrong_output = True
+    served.step([0, 1], [24, 24])
+    assert not served.health.disabled, "rows nine and ten are not checked"
+    served.probe._rows_seen = 9_998
+    served.step([0, 1], [25, 25])
+    assert [entry.reason for entry in served.health.disabled.values()] == ["self_check_failed"]
+
+
+def test_a_layer_whose_attention_did_not_pass_its_tap_switches_attention_off():
+    served = Served(2)
+    served.probe.select(_selection([0], [20]))
+    first, _ = served.taps
+    q = torch.zeros(1, HEADS * D)
+    metadata = SimpleNamespace(block_table=served.table[:1])
+    first.point.module.impl.forward(None, q, None, None, None, metadata, output=torch.zeros(1, HEADS, D))
+    served.probe.take_in(_selection([0], [20]), 0)
+    (entry,) = served.health.disabled.values()
+    assert (entry.signal, entry.reason) == ("attention", "tap_silent")
+    assert "layers [4]" in entry.detail
