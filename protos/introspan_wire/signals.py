@@ -252,7 +252,7 @@ _ALL = (
     Signal(
         "output.repetition",
         (),
-        "max over periods k ≤ 64 of r_k + k where r_k ≥ 2k, r_k = trailing count of xᵢ = xᵢ₋ₖ",
+        "max over periods k ≤ 64 of r_k + k where that is ≥ min(3k, 168), r_k = trailing count of xᵢ = xᵢ₋ₖ",
         "Length of the periodic tail of the request's tokens; 0 when there is none.",
         "{token}",
         0.0,
@@ -359,6 +359,9 @@ PROJECTION_COMPONENTS = 32
 SEGMENT_TOKENS = (64, 128, 256, 512)
 """Tokens that the first decoded segments of a request span at most; later ones as the last of these."""
 
+PIT_TAIL = 0.05
+"""Tokens of which U (`sampler.pit`) is below this, or above 1 minus this, are counted in a producer's status."""
+
 RECENT_KEYS = 64
 """Number of keys that `attention.recent_mass` covers."""
 
@@ -367,3 +370,6 @@ TOP_TOKENS = 20
 
 REPETITION_PERIODS = 64
 """Longest period that `output.repetition` looks for, in tokens."""
+
+REPETITION_LONG_TOKENS = 168
+"""A periodic tail of so many tokens counts even if it is shorter than three of its periods."""

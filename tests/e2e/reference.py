@@ -132,7 +132,7 @@ def repetition(tokens: list[int]) -> int:
         run = 0
         while run < len(tokens) - k and tokens[-1 - run] == tokens[-1 - run - k]:
             run += 1
-        if run >= 2 * k:
+        if run + k >= min(3 * k, 168):
             best = max(best, run + k)
     return best
 

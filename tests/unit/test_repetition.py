@@ -7,13 +7,13 @@ from introspan.capture.repetition import longest_period_tail
 
 
 def naive(tokens, periods=64):
-    """max over k of r_k + k where r_k >= 2k, counted token by token."""
+    """max over k of r_k + k where that is >= 3k or 168, counted token by token."""
     best = 0
     for k in range(1, periods + 1):
         run = 0
         while run < len(tokens) - k and tokens[-1 - run] == tokens[-1 - run - k]:
             run += 1
-        best = max(best, run + k) if run >= 2 * k else best
+        best = max(best, run + k) if run + k >= min(3 * k, 168) else best
     return best
 
 
@@ -29,6 +29,8 @@ def naive(tokens, periods=64):
         ([1, 2, 1, 2, 1, 2], 6),
         ([7, 1, 2, 1, 2, 1, 2, 1], 7),
         (list(range(64)) * 3, 192),
+        ((list(range(64)) * 3)[:168], 168),
+        ((list(range(64)) * 3)[:167], 0),
         (list(range(65)) * 3, 0),
         (list(range(10)) * 500, 5000),
         ([9] * 100 + [1], 0),
