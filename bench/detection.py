@@ -56,9 +56,6 @@ class _Traffic:
             cluster_key=np.tile(prompt.cluster_key, 2),
             segment_index=np.repeat(np.array([1, 2], np.uint32), len(requests)),
         )
-        for one in (prompt, decoded):
-            drawn = [i for i, column in enumerate(one.schema.columns) if column.signal == "sampler.pit"]
-            one.values[:, drawn] = self._rng.random((len(one), len(drawn)))
         who = origin(model, f"replica-{self._count % _REPLICAS}")
         return batch((prompt, decoded), who=who, number=self._count, received_unix_nano=nano)
 

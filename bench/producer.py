@@ -81,4 +81,8 @@ def _status(status: ProducerStatus) -> pb.ProducerStatus:
         sampler_rows_skipped=status.sampler_rows_skipped,
         attention_rows_skipped=status.attention_rows_skipped,
         sampling_probability=status.sampling_probability,
+        sampler_tokens=status.sampler_tokens,
+        sampler_low=status.sampler_low,
+        sampler_high=status.sampler_high,
+        sampler_sum=status.sampler_sum,
     )

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from introspan_collector.model import Batch, Origin
+from introspan.observation import Drawn
+from introspan_collector.model import Batch, Origin, ProducerStatus
 from introspan_wire.codec import Column, Schema, SegmentTable
 from introspan_wire.signals import Kind, Statistic
 
@@ -31,7 +32,8 @@ class Traffic:
     """Requests of four classes; each gives a prompt row and a first decoded segment.
 
     shift moves one feature of decoded and prompt rows; temperature ≠ 1 makes the sampler wrong; outside moves
-    the prompt's projection away from all classes. who says what differs from ORIGIN.
+    the prompt's projection away from all classes. who says what differs from ORIGIN. The status counts the tokens
+    drawn, as an SDK's does.
     """
 
     def __init__(self, seed=0, replica="r0"):
@@ -39,6 +41,7 @@ class Traffic:
         self.replica = replica
         self.who = {"replica": replica}
         self.requests = 0
+        self.drawn = Drawn()
 
     def batch(self, count, now, *, shift=0.0, temperature=1.0, outside=0.0, nonfinite=0):
         classes = self.rng.integers(0, 4, count)
@@ -51,13 +54,20 @@ class Traffic:
             features[:, 2] += shift
             projection = self.rng.standard_normal((count, 64)) + _CENTRES[classes] + outside
             u = self.rng.uniform(size=count) ** (1 / temperature)
+            self.drawn = self.drawn.plus(u.astype(np.float32))
             values = np.column_stack(
                 [features, projection, self.rng.gamma(2.0, size=count), np.zeros(count), u]
             )
             values[0, -2] = nonfinite
             tables.append(_table(schema, ids, cluster, values.astype(np.float32), now))
         origin = replace(ORIGIN, **self.who)
-        return Batch(0, 1, int(now * 1e9), b"p" * 16, 1, origin, tuple(tables), None)
+        producer = self.replica.encode().ljust(16, b"p")
+        return Batch(0, 1, int(now * 1e9), producer, 1, origin, tuple(tables), status(self.drawn))
+
+
+def status(drawn):
+    """What a producer says that has drawn these tokens."""
+    return ProducerStatus(1, 1, 0.0, (), (), 0, 0, 0, 1.0, drawn.tokens, drawn.low, drawn.high, drawn.total)
 
 
 def _table(schema, ids, cluster, values, now):

@@ -19,5 +19,12 @@ def a_request(sequence=1, rows=2):
         producer_id=PRODUCER,
         sequence=sequence,
         tables=[encode_table(table)],
-        status=pb.ProducerStatus(measured_rows=7, drops=[pb.DropCount(reason="queue_full", segments=3)]),
+        status=pb.ProducerStatus(
+            measured_rows=7,
+            drops=[pb.DropCount(reason="queue_full", segments=3)],
+            sampler_tokens=5,
+            sampler_low=2,
+            sampler_high=1,
+            sampler_sum=2.5,
+        ),
     )

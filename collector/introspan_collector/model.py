@@ -49,6 +49,12 @@ class ProducerStatus:
     sampler_rows_skipped: int
     attention_rows_skipped: int
     sampling_probability: float
+    sampler_tokens: int = 0
+    """Tokens whose U was measured, in the order in which they were drawn; of these low and high in the tails."""
+    sampler_low: int = 0
+    sampler_high: int = 0
+    sampler_sum: float = 0.0
+    """Of their U."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from introspan_wire.codec import NO_AXIS, Schema
+from introspan_wire.signals import PIT_TAIL
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +68,31 @@ class Disabled:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawn:
+    """Tokens whose U (`sampler.pit`) was measured, in the order in which they were drawn, since the worker started.
+
+    low and high count those in the tails; total is the sum of their U. One value, so that a reader on another
+    thread never sees half of it changed.
+    """
+
+    tokens: int = 0
+    low: int = 0
+    high: int = 0
+    total: float = 0.0
+
+    def plus(self, u: NDArray[np.float32]) -> "Drawn":
+        """With the tokens of these U as well, NaN for none."""
+        # float32 may round U past 1.
+        known = np.minimum(u[~np.isnan(u)].astype(np.float64), 1.0)
+        return Drawn(
+            self.tokens + known.size,
+            self.low + int(np.count_nonzero(known < PIT_TAIL)),
+            self.high + int(np.count_nonzero(known > 1 - PIT_TAIL)),
+            self.total + float(known.sum()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class CaptureStatus:
     """How capture is doing; every count is cumulative since the worker started."""
 
@@ -80,6 +106,7 @@ class CaptureStatus:
     sampling_probability: float = 1.0
     drops: dict[str, int] = field(default_factory=dict)
     """Segments dropped before export, by reason."""
+    drawn: Drawn = field(default_factory=Drawn)
 
 
 class RowColumn(NamedTuple):

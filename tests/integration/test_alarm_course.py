@@ -47,7 +47,7 @@ class Service:
 
     def send(self, requests=20, **fault):
         batch = self.traffic.batch(requests, time.time(), **fault)
-        self.producer.send(*batch.tables)
+        self.producer.send(*batch.tables, status=batch.status)
         time.sleep(0.1)
         return True
 

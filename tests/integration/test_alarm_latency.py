@@ -45,7 +45,8 @@ class Model:
         self.answered = []
 
     def send(self, count, **fault):
-        self.producer.send(*self.traffic.batch(count, time.time(), **fault).tables)
+        batch = self.traffic.batch(count, time.time(), **fault)
+        self.producer.send(*batch.tables, status=batch.status)
         self.answered.append(time.time())
 
 

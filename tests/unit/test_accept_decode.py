@@ -20,6 +20,9 @@ def test_a_request_decodes_to_its_origin_tables_and_status():
     assert (decoded.producer, decoded.sequence, decoded.segments) == (PRODUCER, 1, 2)
     assert (decoded.origin.model, decoded.origin.replica, decoded.origin.layer_count) == ("model", "r", 32)
     assert decoded.status.drops == (("queue_full", 3),)
+    status = decoded.status
+    drawn = status.sampler_tokens, status.sampler_low, status.sampler_high, status.sampler_sum
+    assert drawn == (5, 2, 1, 2.5)
     assert decoded.tables[0].schema == fleet.schema(SHAPE)
     assert (decoded.unknown_columns, decoded.skewed_segments) == (0, 0)
 
@@ -50,6 +53,8 @@ SPOILED = {
     "tables.columns.head": lambda r: r.tables[0].columns.head.__setitem__(0, -1),
     "status.drops": lambda r: r.status.drops.extend([r.status.drops[0]] * 256),
     "status.disabled": lambda r: r.status.disabled.extend([pb.DisabledSignal()] * 257),
+    "status.sampler_low": lambda r: r.status.MergeFrom(pb.ProducerStatus(sampler_low=3, sampler_high=3)),
+    "status.sampler_sum": lambda r: r.status.MergeFrom(pb.ProducerStatus(sampler_sum=5.5)),
 }
 
 

@@ -68,7 +68,7 @@ def test_a_wrong_temperature_is_the_samplers(day):
     assert incident.severity is Severity.CRITICAL
 
 
-def test_a_wrong_temperature_is_found_in_the_first_tokens_of_answers_alone():
+def test_a_wrong_temperature_is_found_before_any_answer_has_ended():
     day = Day()
     for _ in range(60):
         day.now += 5.0

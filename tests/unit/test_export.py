@@ -13,7 +13,7 @@ from introspan.export.delivery import Delivery
 from introspan.export.envelope import encode_resource, encode_status
 from introspan.export.frame import Framer, tables
 from introspan.export.reply import Failure, Reply, parse_reply, parse_retry_seconds
-from introspan.observation import CaptureStatus, Disabled, Observation, Resource
+from introspan.observation import CaptureStatus, Disabled, Drawn, Observation, Resource
 from introspan_wire.codec import Column, Schema, encode_table
 from introspan_wire.signals import Kind, Statistic
 from introspan_wire.v1 import observation_service_pb2 as service_pb
@@ -113,10 +113,14 @@ def test_every_field_of_resource_and_status_reaches_the_message():
     resource = encode_resource(RESOURCE)
     assert len(resource.ListFields()) == len(resource.DESCRIPTOR.fields)
     disabled = (Disabled("attention", "self_check_failed", "layer 3"),)
-    status = CaptureStatus(1, 2, 0.5, disabled, 3, 4, 5, 0.25, {"row_budget": 6, "queue_full": 1})
+    status = CaptureStatus(
+        1, 2, 0.5, disabled, 3, 4, 5, 0.25, {"row_budget": 6, "queue_full": 1}, Drawn(9, 2, 1, 4.5)
+    )
     message = encode_status(status, {"queue_full": 7})
     assert len(message.ListFields()) == len(message.DESCRIPTOR.fields)
     assert [(drop.reason, drop.segments) for drop in message.drops] == [("queue_full", 8), ("row_budget", 6)]
+    drawn = message.sampler_tokens, message.sampler_low, message.sampler_high, message.sampler_sum
+    assert drawn == (9, 2, 1, 4.5)
 
 
 def test_waits_double_up_to_a_limit_and_are_spread():

@@ -16,7 +16,7 @@ from introspan.capture.rows import Table
 from introspan.capture.sampler import Sampling
 from introspan.capture.stream_probe import StreamProbe
 from introspan.capture.taps import Taps
-from introspan.observation import Request
+from introspan.observation import Drawn, Request
 
 D, V, LAYERS, ROWS_MAX = 64, 100, 3, 64
 
@@ -128,3 +128,16 @@ def test_velocity_and_curvature_do_not_depend_on_when_rows_are_computed(pause):
         assert np.allclose(together[:, block], apart[:, block], atol=1e-6, equal_nan=True), name
     curvature = at_once.layout.blocks["residual.curvature"]
     assert np.isfinite(together[6:, curvature]).all(), "from the third decoded token on"
+
+
+def test_every_measured_token_is_counted_once_and_with_all_rows_drawn_before_it():
+    model = Model()
+    model.begin("a", "b")
+    model.steps(["a", "b"], 0, 5)
+    assert model.health.drawn.tokens == sum(map(len, model.positions())) < 10
+    model.recorder.finish("a")  # its rows waited, and so did those of the other
+    u = np.concatenate(
+        [rows.values[:, model.layout.blocks["sampler.pit"]].ravel() for rows in model.handed_on]
+    )
+    assert model.health.drawn == Drawn().plus(u)
+    assert model.health.drawn.tokens == 10

@@ -220,6 +220,18 @@ def _status(message: pb.ProducerStatus) -> ProducerStatus:
             raise FrameError(
                 f"status.{name}", f"must be at most {STATUS_ENTRIES}, got {len(getattr(message, name))}"
             )
+    tokens = message.sampler_tokens
+    if message.sampler_low + message.sampler_high > tokens:
+        raise FrameError(
+            "status.sampler_low",
+            f"must be at most sampler_tokens = {tokens} together with sampler_high, "
+            f"got {message.sampler_low} and {message.sampler_high}",
+        )
+    if not 0 <= message.sampler_sum <= tokens:
+        raise FrameError(
+            "status.sampler_sum",
+            f"must be between 0 and sampler_tokens = {tokens}, got {message.sampler_sum}",
+        )
     # Reasons may be the same once cut; a metric needs each once.
     drops: Counter[str] = Counter()
     for drop in message.drops:
@@ -241,4 +253,8 @@ def _status(message: pb.ProducerStatus) -> ProducerStatus:
         sampler_rows_skipped=message.sampler_rows_skipped,
         attention_rows_skipped=message.attention_rows_skipped,
         sampling_probability=message.sampling_probability,
+        sampler_tokens=tokens,
+        sampler_low=message.sampler_low,
+        sampler_high=message.sampler_high,
+        sampler_sum=message.sampler_sum,
     )

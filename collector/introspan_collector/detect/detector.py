@@ -22,8 +22,8 @@ from introspan_collector.detect.incident.maintenance import Window
 from introspan_collector.detect.incident.reconsider import CanaryReport
 from introspan_collector.detect.incident.triage import Canary
 from introspan_collector.detect.knowledge import Knowledge, Pieces
-from introspan_collector.detect.live.nulls import impossible, uniformity
-from introspan_collector.detect.reference.builder import KINDS, Progress
+from introspan_collector.detect.live.nulls import impossible
+from introspan_collector.detect.reference.builder import Progress
 from introspan_collector.detect.reference.reference import Identity, Reference
 from introspan_collector.detect.rules import canary_finding, impossible_finding
 from introspan_collector.detect.sample import Sample, samples
@@ -88,6 +88,7 @@ class Detector:
                 for adapter, sample in samples(table, batch.received_unix_nano):
                     self._see(batch.origin, adapter, sample)
                 self._see_alone(batch.origin, table)
+            self._bet(batch)
 
     def advance(self) -> None:
         """Does what is due by now: closes ticks and rounds, raises and ends incidents, builds references."""
@@ -221,6 +222,12 @@ class Detector:
         if seen.exemplar is not None:
             self._knowledge.remember(subject, seen.exemplar)
 
+    def _bet(self, batch: Batch) -> None:
+        """What the tokens say that a producer drew since its last message: they need no reference."""
+        growth = self._pieces.draws.growth(batch)
+        if growth is not None and any(one.model == batch.origin.model for one in self._knowledge.watches):
+            self._knowledge.bet(growth)
+
     def _is_healthy(self, subject: Subject) -> bool:
         """Whether nothing is the matter with a model and adapter, nor with the model that the adapter is on."""
         recoveries = self._knowledge.recoveries
@@ -237,8 +244,6 @@ class Detector:
                 continue
             rows = np.flatnonzero(adapters == adapter)
             who = (origin.model, origin.replica, adapter)
-            if table.schema.kind in KINDS:
-                self._knowledge.bet(uniformity(table, rows, *who))
             found = impossible(table, rows, *who)
             # Once it is said, saying it for each of thousands of rows would only cost time.
             if found and abs(now - self._impossible.get(subject, -math.inf)) >= _BET_SECONDS:

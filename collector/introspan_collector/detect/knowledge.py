@@ -11,6 +11,7 @@ from introspan_collector.detect import checkpoint
 from introspan_collector.detect.canary.rounds import Canaries
 from introspan_collector.detect.incident.finding import Exemplar, Subject
 from introspan_collector.detect.incident.incidents import Incidents
+from introspan_collector.detect.live.draws import Draws
 from introspan_collector.detect.live.reprefill import Reprefill
 from introspan_collector.detect.reference.builder import Limits
 from introspan_collector.detect.reference.reference import State
@@ -18,7 +19,7 @@ from introspan_collector.detect.sequential.alarm import Alarm
 from introspan_collector.detect.sequential.bets import Bets
 from introspan_collector.detect.sequential.budget import shared_out
 from introspan_collector.detect.sequential.e_detector import EDetector
-from introspan_collector.detect.sequential.evidence import Evidence
+from introspan_collector.detect.sequential.evidence import Evidence, Growth
 from introspan_collector.detect.sequential.recovery import Recovery, RecoverySettings
 from introspan_collector.detect.sequential.roster import Roster
 from introspan_collector.detect.sequential.tick import Ticks, TickSettings
@@ -50,6 +51,7 @@ class Pieces(NamedTuple):
     canaries: Canaries
     roster: Roster
     reprefill: Reprefill
+    draws: Draws
 
     def named(self) -> dict[str, _Piece]:
         """Each by its name."""
@@ -74,6 +76,7 @@ class Knowledge:
             Canaries(settings.canary_rounds),
             Roster(),
             Reprefill(settings.provisional_clusters),
+            Draws(),
         )
         self.watches: dict[Subject, Watch] = {}
         self.recoveries: dict[Subject, Recovery] = {}
@@ -104,12 +107,12 @@ class Knowledge:
             if at is not None:
                 self.pieces.ticks.add(at, one.cluster[:, None], one.x)
 
-    def bet(self, evidence: Evidence) -> None:
+    def bet(self, growth: Growth) -> None:
         """Takes evidence that needs no clusters, because it is independent of what came before."""
-        at = self.pieces.roster.rows(evidence)
+        at = self.pieces.roster.rows(growth)
         self.follow()
         if at is not None:
-            self.pieces.bets.add(at, evidence.x, evidence.bound)
+            self.pieces.bets.add(at, growth.log)
 
     def hear(self, subject: Subject) -> Watch:
         """The watch of a model and adapter that requests came from; a new one for a new one."""

@@ -150,7 +150,7 @@ class DisabledSignal(_message.Message):
     def __init__(self, signal: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class ProducerStatus(_message.Message):
-    __slots__ = ("measured_steps", "measured_rows", "capture_seconds", "drops", "disabled", "probe_errors", "sampler_rows_skipped", "attention_rows_skipped", "sampling_probability")
+    __slots__ = ("measured_steps", "measured_rows", "capture_seconds", "drops", "disabled", "probe_errors", "sampler_rows_skipped", "attention_rows_skipped", "sampling_probability", "sampler_tokens", "sampler_low", "sampler_high", "sampler_sum")
     MEASURED_STEPS_FIELD_NUMBER: _ClassVar[int]
     MEASURED_ROWS_FIELD_NUMBER: _ClassVar[int]
     CAPTURE_SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +160,10 @@ class ProducerStatus(_message.Message):
     SAMPLER_ROWS_SKIPPED_FIELD_NUMBER: _ClassVar[int]
     ATTENTION_ROWS_SKIPPED_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    SAMPLER_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLER_LOW_FIELD_NUMBER: _ClassVar[int]
+    SAMPLER_HIGH_FIELD_NUMBER: _ClassVar[int]
+    SAMPLER_SUM_FIELD_NUMBER: _ClassVar[int]
     measured_steps: int
     measured_rows: int
     capture_seconds: float
@@ -169,4 +173,8 @@ class ProducerStatus(_message.Message):
     sampler_rows_skipped: int
     attention_rows_skipped: int
     sampling_probability: float
-    def __init__(self, measured_steps: _Optional[int] = ..., measured_rows: _Optional[int] = ..., capture_seconds: _Optional[float] = ..., drops: _Optional[_Iterable[_Union[DropCount, _Mapping]]] = ..., disabled: _Optional[_Iterable[_Union[DisabledSignal, _Mapping]]] = ..., probe_errors: _Optional[int] = ..., sampler_rows_skipped: _Optional[int] = ..., attention_rows_skipped: _Optional[int] = ..., sampling_probability: _Optional[float] = ...) -> None: ...
+    sampler_tokens: int
+    sampler_low: int
+    sampler_high: int
+    sampler_sum: float
+    def __init__(self, measured_steps: _Optional[int] = ..., measured_rows: _Optional[int] = ..., capture_seconds: _Optional[float] = ..., drops: _Optional[_Iterable[_Union[DropCount, _Mapping]]] = ..., disabled: _Optional[_Iterable[_Union[DisabledSignal, _Mapping]]] = ..., probe_errors: _Optional[int] = ..., sampler_rows_skipped: _Optional[int] = ..., attention_rows_skipped: _Optional[int] = ..., sampling_probability: _Optional[float] = ..., sampler_tokens: _Optional[int] = ..., sampler_low: _Optional[int] = ..., sampler_high: _Optional[int] = ..., sampler_sum: _Optional[float] = ...) -> None: ...

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 
-from introspan.observation import CaptureStatus, Disabled
+from introspan.observation import CaptureStatus, Disabled, Drawn
 
 _log = logging.getLogger("introspan")
 
@@ -24,6 +24,7 @@ class Health:
     capture_ns: int = 0
     sampler_rows_skipped: int = 0
     attention_rows_skipped: int = 0
+    drawn: Drawn = field(default_factory=Drawn)
 
     def is_on(self, probe: str) -> bool:
         """Whether a probe is to measure."""
@@ -58,4 +59,5 @@ class Health:
             attention_rows_skipped=self.attention_rows_skipped,
             sampling_probability=sampling_probability,
             drops=dict(self.drops),
+            drawn=self.drawn,
         )

@@ -88,6 +88,7 @@ class Recorder:
         self._apart: set[str] = set()  # requests that are no traffic: canaries, and those sent again
         names = ("residual.nonfinite", "output.nonfinite", "output.repetition")
         self._counting = [layout.blocks[name] for name in names]
+        self._drawn = layout.blocks["sampler.pit"]
 
     def begin(self, request: Request, sampling: Sampling) -> None:
         """Follows a request from its first step on."""
@@ -213,6 +214,9 @@ class Recorder:
         rows = Rows(selection.requests, selection.position, values.copy(), self._closes(selection, values))
         rows = self._of_traffic(rows, selection)
         self._forget_waiting()
+        # Here, where rows are in the order of their steps: segments reach the collector in the order in which they
+        # end, and which of them end sooner is a matter of what was drawn.
+        self._health.drawn = self._health.drawn.plus(rows.values[:, self._drawn].ravel())
         if len(rows.requests):
             self._sinks.rows(rows)
 

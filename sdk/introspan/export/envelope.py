@@ -53,4 +53,8 @@ def encode_status(status: CaptureStatus, export_drops: Mapping[str, int]) -> pb.
         sampler_rows_skipped=status.sampler_rows_skipped,
         attention_rows_skipped=status.attention_rows_skipped,
         sampling_probability=status.sampling_probability,
+        sampler_tokens=status.drawn.tokens,
+        sampler_low=status.drawn.low,
+        sampler_high=status.drawn.high,
+        sampler_sum=status.drawn.total,
     )

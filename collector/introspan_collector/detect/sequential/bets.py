@@ -1,7 +1,7 @@
-"""Single pieces of evidence whose bounds are exact in, the growth of every stream's evidence out.
+"""Growth of evidence by single pieces whose law is known exactly in, the same gathered by stream out.
 
-Where E[X | past] ≤ m holds for each X by itself, whatever came before and whoever sent it, every X may be a step of
-its own: M grows by Π (1 + λ(X − m)). That is much faster than one step with a tick's mean, and needs no clusters.
+Where the law of a piece is known whatever came before it, each is a step of its own: M grows by a factor whose
+expectation is 1. That is much faster than one step with a tick's mean, and needs no clusters.
 """
 
 from collections.abc import Sequence
@@ -32,13 +32,9 @@ class Bets:
         growth[old >= 0] = self._growth[old[old >= 0]]
         self._streams, self._growth = tuple(streams), growth
 
-    def add(self, rows: NDArray[np.intp], x: NDArray[np.float64], bound: NDArray[np.float64]) -> None:
-        """Takes evidence: rows [k] of streams, each once; x float64 [n, k] in [0, 1], NaN for none; bound m > 0 [k]."""
-        known = ~np.isnan(x)
-        stake = CAUTIONS / bound[:, None]
-        steps = np.log1p(stake * np.where(known, x - bound, 0.0)[:, :, None]).sum(axis=0)
-        some = known.any(axis=0)
-        self._growth[rows[some]] = np.nan_to_num(self._growth[rows[some]]) + steps[some]
+    def add(self, rows: NDArray[np.intp], growth: NDArray[np.float64]) -> None:
+        """Takes growth of ln M: rows [k] of streams, each once; growth float64 [k, cautions]."""
+        self._growth[rows] = np.nan_to_num(self._growth[rows]) + growth
 
     def take(self) -> NDArray[np.float64]:
         """Growth of ln M since it was last taken, float64 [S, cautions], NaN for streams without evidence."""

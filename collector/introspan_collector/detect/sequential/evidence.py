@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 SHARES = {
     "sampler": 0.15,
     "canary": 0.25,
-    "bank": 0.20,
+    "bank": 0.17,
     "extremes": 0.25,
     "drift": 0.05,
     "classes": 0.05,
     "replicas": 0.05,
+    "repetition": 0.03,
     "reprefill": 0.05,
 }
 """Share of a model's budget of false alarms that each detector has; inside it, its streams share alike.
@@ -37,6 +38,18 @@ class Stream(NamedTuple):
     signal: str
     layer: int
     side: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Growth:
+    """Growth of ln M of S streams by evidence whose law is known exactly, float64 [S, cautions].
+
+    bound: m of one piece on each stream, float64 [S].
+    """
+
+    streams: tuple[Stream, ...]
+    bound: NDArray[np.float64]
+    log: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from introspan_collector.detect import checkpoint
-from introspan_collector.detect.sequential.evidence import Evidence, Stream
+from introspan_collector.detect.sequential.evidence import Evidence, Growth, Stream
 from introspan_collector.detect.sequential.tick import FEWEST_CLUSTERS
 
 _WHAT = "the roster"
@@ -45,7 +45,7 @@ class Roster:
         self._used: set[tuple[Stream, ...]] = set()
         self._idle: set[tuple[Stream, ...]] = set()
 
-    def rows(self, evidence: Evidence, *, tickets_only: bool = False) -> NDArray[np.intp] | None:
+    def rows(self, evidence: Evidence | Growth, *, tickets_only: bool = False) -> NDArray[np.intp] | None:
         """Rows of a block's streams; one that is new, or whose bounds have changed, is taken up; None without room.
 
         tickets_only: it must not page, as nothing that a provisional reference says may.
@@ -56,7 +56,8 @@ class Roster:
             return recent.rows
         known = self._blocks.get(streams)
         if known is None and sum(map(len, self._blocks)) + len(streams) > self._most_streams:
-            self.refused_values += int(np.count_nonzero(~np.isnan(evidence.x)))
+            refused = evidence.x if isinstance(evidence, Evidence) else evidence.bound
+            self.refused_values += int(np.count_nonzero(~np.isnan(refused)))
             return None
         self._used.add(streams)
         if known is None or known[1] != tickets_only or not np.array_equal(known[0], bound):
