@@ -1,12 +1,16 @@
 """Texts of people, and the same with a loop at their end, in; which capture's output.repetition tells apart out."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
 from bench.faults import texts
+from bench.faults.apart import apart
+from bench.faults.replay import Random, Replay, Traffic
 from bench.faults.result import Cell, Claim, Table
 from bench.faults.rows import LOOP
 from bench.faults.traffic_protocol import TRAFFIC
@@ -14,9 +18,14 @@ from demo.model import cache_folder, prepare
 from introspan.capture.repetition import longest_period_tail
 from introspan.capture.rows import BURST
 from introspan_collector.aggregate.aggregator import REPETITION_TOKENS
-from introspan_wire.signals import REPETITION_PERIODS
+from introspan_collector.model import Batch
+from introspan_wire.signals import REPETITION_PERIODS, Kind
 
 Tokens = NDArray[np.int64]
+_LOOPING = 0.05
+_A_TICK = 16
+_MOST_REQUESTS = 3200
+_TRIALS = 8
 _LOOPS = TRAFFIC["loops"]
 
 
@@ -28,8 +37,8 @@ class Loops:
     table: Table
 
 
-def found(seed: int) -> Loops:
-    """Loops of every period behind texts, and texts alone."""
+def found(seed: int, replay: Replay) -> Loops:
+    """Loops of every period behind texts, and texts alone; and traffic in which a share of the answers loops."""
     # Any: transformers leaves its tokenizers untyped.
     tokenizer = AutoTokenizer.from_pretrained(prepare(cache_folder(), print))
     chosen = [*texts.passages(), *texts.claims(), *texts.questions(), *texts.exams()]
@@ -56,11 +65,38 @@ def found(seed: int) -> Loops:
             Claim(f"loops whose measured tail reaches {REPETITION_TOKENS} tokens within 3 periods or 192 tokens "
                   f"({hits} of {total})", hits / total, targets["loops"], row=LOOP),
             Claim(f"false ones in {len(healthy)} healthy texts", float(false), 0, at_most=True, row=LOOP),
-            Claim("loops that raise an alarm: output.repetition is a counter, no detector's", 0.0, targets["loops"],
-                  row=LOOP),
+            _alarms(seed, replay),
         ],
         Table("Loops", ("period", "instances", "in time", "tokens until seen, median", "most"), rows),
     )  # fmt: skip
+
+
+def _alarms(seed: int, replay: Replay) -> Claim:
+    """How soon traffic raises an alarm of which one answer in twenty loops; all were sent where there was none."""
+    ticks = _MOST_REQUESTS // _A_TICK
+    traffic = Traffic(lambda rng, count: rng.choice(replay.healthy, count), _A_TICK, change=_some_loop)
+    outcomes = [apart(partial(_stream, replay, traffic, ticks, seed + i)) for i in range(_TRIALS)]
+    delays = [_MOST_REQUESTS if one["first"] is None else one["first"]["requests"] for one in outcomes]
+    return Claim(
+        f"requests to the first alarm where {_LOOPING:.0%} of the answers loop, median of {_TRIALS} trials with a "
+        "simulated reference of 20,000",
+        float(np.median(delays)), None, at_most=True, low=float(min(delays)), high=float(max(delays)),
+    )  # fmt: skip
+
+
+def _stream(replay: Replay, traffic: Traffic, ticks: int, seed: int) -> dict[str, Any]:
+    return asdict(replay.stream(traffic, ticks, seed))
+
+
+def _some_loop(batch: Batch, rng: Random) -> Batch:
+    changed = []
+    for table in batch.tables:
+        values = table.values.copy()
+        signals = [column.signal for column in table.schema.columns]
+        if table.schema.kind is Kind.DECODED:
+            values[rng.random(len(table)) < _LOOPING, signals.index("output.repetition")] = REPETITION_TOKENS
+        changed.append(replace(table, values=values))
+    return replace(batch, tables=tuple(changed))
 
 
 def _tail(ids: Tokens, length: int) -> bool:

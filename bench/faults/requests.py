@@ -95,10 +95,9 @@ def report(judged: Mapping[str, tuple[Judged, dict[str, Judged]]], fitted: int, 
     return Result(
         f"{sum(len(sets) for _, sets in judged.values())} sets; {fitted} healthy requests in the reference, {tested} "
         "others told from faults.",
-        (*_NOTES, *notes, AMENDED),
+        (*_NOTES, *notes, f"Protocol of traffic `{traffic_digest()}`. {AMENDED}"),
         claims,
         [Table("Sets", _COLUMNS, rows)],
-        protocol=traffic_digest(),
     )
 
 
@@ -146,9 +145,11 @@ def _claims(family: str, healthy: Judged, sets: Sequence[Judged], ours: str, the
         text = f"{family}: AUROC less a perplexity filter's ({_auc(*filtered):.3f})"
         yield Claim(text, apart, 0.0, low=low, high=high, row=row)
     if not np.isnan(other[1]).all():
-        low, high = interval(mine, other)
-        text = f"{family}: AUROC less that of outputs alone (*{theirs}*, {_auc(*other):.3f})"
-        yield Claim(text, _auc(*mine) - _auc(*other), 0.0, low=low, high=high, row=row, is_gain=True)
+        difference = interval(mine, other)
+        yield Claim(
+            f"{family}: more than outputs alone (*{theirs}*, {_auc(*other):.3f}), lower bound",
+            difference[0], 0.0, low=difference[0], high=difference[1], row=row, is_gain=True,
+        )  # fmt: skip
 
 
 def interval(
@@ -215,8 +216,7 @@ _NOTES = (
     (
         "KV faults are done to the cache after a prompt was read: the first two blocks of 32 tokens exchanged; "
         "the second taken from elsewhere in the cache; keys and values of the second × 1.5; in every layer. They "
-        "can show in decoded rows only. Blocks that change places, keys with values, change no output: positions "
-        "are in the keys. They are seen all the same, where attention looks."
+        "can show in decoded rows only."
     ),
     (
         "Look-alikes are benign requests that security tests mistake for attacks: near 0.5 is right for them. Of "

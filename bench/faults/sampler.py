@@ -20,8 +20,8 @@ from bench.faults.rows import GREEDY, SAMPLER
 from bench.faults.traffic_protocol import TRAFFIC, traffic_digest
 from bench.faults.workplace import Workplace, drawn
 from demo.model import cache_folder, prepare
-from introspan_collector.model import Batch
-from introspan_wire.signals import Kind, Statistic
+from introspan.observation import Drawn
+from introspan_collector.model import Batch, ProducerStatus
 
 _SEED: int = TRAFFIC["seed"]
 _SAMPLER = TRAFFIC["sampler"]
@@ -36,7 +36,7 @@ def run(workplace: Workplace) -> Result:
     rows = draws.logits(prepare(cache_folder(), workplace.progress.console.print), folder() / "logits.npy")
     u = {at: draws.pits(rows, at, _SAMPLER["draws_a_position"], _SEED) for at in _SAMPLER["temperatures"]}
     replay = Replay(pool, healthy := pool.rows("healthy-"), len(healthy), _SEED)
-    store = Ledger(folder() / "trials" / f"sampler-{traffic_digest()[:16]}-{len(healthy)}.jsonl")
+    store = Ledger(folder() / "trials" / f"sampler-counts-{traffic_digest()[:16]}-{len(healthy)}.jsonl")
     wanted = [
         (f"{at}, {way}, {i}", at, way, i)
         for at in _SAMPLER["temperatures"]
@@ -50,7 +50,8 @@ def run(workplace: Workplace) -> Result:
             store.put(key, apart(partial(_trial, replay, u[at], at, way, i)))
         if key in store:
             found[key] = {"temperature": at, "way": way, **store[key]}
-    return report(list(found.values()), _greedy(pool, replay), loops.found(_SEED))
+    many = Replay(pool, healthy, TRAFFIC["population"]["reference"], _SEED)
+    return report(list(found.values()), _greedy(pool, replay), loops.found(_SEED, many))
 
 
 def _trial(replay: Replay, u: U, temperature: float, way: str, number: int) -> Found:
@@ -59,22 +60,31 @@ def _trial(replay: Replay, u: U, temperature: float, way: str, number: int) -> F
         lambda rng, count: rng.choice(replay.healthy, count),
         measures["segments_a_second"],
         1.0,
-        change=partial(_with_u, u, measures["measured"]),
+        change=_Counted(u, measures["measured"]),
     )
     limit = _SAMPLER["most_tokens"][str(temperature)]
     seconds = limit // (measures["measured"] * measures["segments_a_second"])
     return asdict(replay.stream(traffic, seconds, _SEED + number))
 
 
-def _with_u(u: U, count: int, batch: Batch, rng: Random) -> Batch:
-    """Decoded segments alone, each with so many tokens of the faulty sampler."""
-    table = next(table for table in batch.tables if table.schema.kind is Kind.DECODED)
-    tokens = rng.choice(u, (len(table), count))
-    values = table.values.copy()
-    for place, column in enumerate(table.schema.columns):
-        if column.signal == "sampler.pit":
-            values[:, place] = tokens.mean(axis=1) if column.statistic is Statistic.MEAN else tokens[:, 0]
-    return replace(batch, tables=(replace(table, values=values),))
+class _Counted:
+    """A producer that has drawn so many tokens of the faulty sampler for each segment, and counts them."""
+
+    def __init__(self, u: U, tokens_a_segment: int) -> None:
+        self._u = u
+        self._tokens = tokens_a_segment
+        self._drawn = Drawn()
+
+    def __call__(self, batch: Batch, rng: Random) -> Batch:
+        """The batch with the producer's counts, and without its segments."""
+        self._drawn = self._drawn.plus(
+            rng.choice(self._u, len(batch.tables[0]) * self._tokens).astype(np.float32)
+        )
+        drawn = self._drawn
+        status = ProducerStatus(
+            0, 0, 0.0, (), (), 0, 0, 0, 1.0, drawn.tokens, drawn.low, drawn.high, drawn.total
+        )
+        return replace(batch, tables=(), status=status)
 
 
 def _greedy(pool: Pool, replay: Replay) -> list[Cell]:
@@ -127,10 +137,9 @@ def report(found: Sequence[Found], greedy: Sequence[Cell], looped: loops.Loops) 
     )
     return Result(
         f"{len(found)} of {len(rows) * _SAMPLER['instances']} trials of the protocol.",
-        _NOTES,
+        (*_NOTES, f"Protocol of traffic `{traffic_digest()}`."),
         [*claims, *looped.claims],
         [Table("Temperature", _COLUMNS, rows), Table("Greedy", _GREEDY_COLUMNS, [greedy]), looped.table],
-        protocol=traffic_digest(),
     )
 
 
@@ -181,9 +190,9 @@ _NOTES = (
         "in a copy of the process, 1 s a step."
     ),
     (
-        "The detector bets on the first measured token of a segment alone: of 8 or 64 measured tokens a segment it "
-        "uses one. The same number of tokens, one a segment, shows what that costs."
+        "The worker counts every token of which it measured U, as it is drawn, and the detector bets on each: how they "
+        "lie in segments makes no difference but for the tokens of a second, which are looked at together. At the "
+        "default stride U is measured at the first token of an answer and at one in 24 after it."
     ),
-    "The trials send decoded segments alone; the U of a request's first token is in its prompt row.",
     "Greedy: a plugin of the test makes vLLM take the second-likeliest token in 5 % of draws.",
 )

@@ -222,7 +222,7 @@ def alarms(of, rng, ticks, *, tolerant=True):
             streams = found[0].streams + found[1].streams
             bound = np.concatenate([evidence.bound for evidence in found])
             if not tolerant:
-                bound[:-1] = np.repeat([0.05, 0.5], 16)
+                bound[:32] = np.repeat([0.05, 0.5], 16)
             sequential.follow(streams, bound, shared_out(streams, bound))
         x = np.concatenate([evidence.x.mean(axis=0) for evidence in found])
         raised += len(sequential.update(x, 10.0 * tick))

@@ -188,8 +188,8 @@ def test_a_file_of_another_version_says_so(one):
     data = to_bytes(one)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         manifest = json.loads(archive.read("manifest.json"))
-    newer = json.dumps({**manifest, "version": 2}).encode()
-    with pytest.raises(ValueError, match="version 2, not 1"):
+    newer = json.dumps({**manifest, "version": 3}).encode()
+    with pytest.raises(ValueError, match="version 3, not 2"):
         from_bytes(changed(data, "manifest.json", newer))
 
 

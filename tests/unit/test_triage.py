@@ -90,6 +90,7 @@ def test_streams_are_told_apart_by_detector_kind_and_side():
         stream("bank", "decoded"): Moved.DECODED,
         stream("drift", "prompt"): Moved.PROMPT,
         stream("extremes", "decoded"): Moved.DECODED,
+        stream("extremes", "prompt", signal="class.none"): Moved.OUTSIDE,
         stream("classes"): Moved.CLASSES,
         stream("classes", side="outside"): Moved.OUTSIDE,
         stream("canary"): Moved.CANARY,

@@ -26,6 +26,10 @@ class Feature(NamedTuple):
     layer: int
 
 
+REPETITION = Feature("output.repetition", -1)
+"""The only count that is compared: unlike the others it need not be zero while all is well."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     """n requests of one model, adapter and kind, one row each; NaN = not measured.
@@ -116,8 +120,7 @@ def _plan(schema: Schema) -> _Plan:
     plan = layout(schema)
     names = tuple(Feature(*group) for group in plan.groups)
     ends = [*plan.column_starts[1:].tolist(), len(plan.order)]
-    # Counts and the sampler's draws need no reference: see nulls.py.
-    compared = [i for i, name in enumerate(names) if not is_counted(name.signal) and name.signal != _PIT]
+    compared = [i for i, name in enumerate(names) if _is_compared(schema.kind, name)]
     pieces = [plan.order[plan.column_starts[i] : ends[i]] for i in compared]
     sizes = [len(piece) for piece in pieces]
     found = [(i, column) for i, column in enumerate(schema.columns) if column.signal == _PROJECTION]
@@ -129,6 +132,13 @@ def _plan(schema: Schema) -> _Plan:
         np.array([i for i, _ in found], np.intp),
         tuple(sorted({column.layer for _, column in found})),
     )
+
+
+def _is_compared(kind: Kind, name: Feature) -> bool:
+    """Whether a reference says anything about it: counts and the sampler's draws need none, see nulls.py, draws.py."""
+    if name == REPETITION:
+        return kind is Kind.DECODED
+    return not is_counted(name.signal) and name.signal != _PIT
 
 
 def _sample(

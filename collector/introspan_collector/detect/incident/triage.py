@@ -82,8 +82,10 @@ def moved_in(streams: Iterable[Stream]) -> frozenset[Moved]:
 
 
 def _moved(stream: Stream) -> Moved:
+    if stream.side == "outside" or stream.signal == "class.none":
+        return Moved.OUTSIDE
     if stream.detector == "classes":
-        return Moved.OUTSIDE if stream.side == "outside" else Moved.CLASSES
+        return Moved.CLASSES
     is_prompt = stream.kind == "prompt" and stream.signal not in _DRAWN
     by_kind = Moved.PROMPT if is_prompt else Moved.DECODED
     return _BY_DETECTOR.get(stream.detector, by_kind)

@@ -13,7 +13,8 @@ draws from what a tick's mean of cluster means averages over.
   tolerance.mean_bound.
 - Cells differ in N₀ and so in m. X of a cell is multiplied by (smallest m of all cells) / m, so that one bound
   holds whatever the mixture of cells, and a large cell loses nothing by a small one beside it.
-- chance = δ/K over all sides, features and cells (Reference.chance): with probability ≥ 1 − δ all of them hold.
+- chance = δ/2K over all K sides of features in cells (Reference.chance): with probability ≥ 1 − δ all bounds hold,
+  those of the other detectors too.
 """
 
 import math

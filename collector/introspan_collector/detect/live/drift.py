@@ -1,13 +1,24 @@
 """Projections of requests in, evidence that their distribution within a class has changed out.
 
 A bet on the maximum mean discrepancy (Shekhar & Ramdas, arXiv 2112.09162) with random Fourier features (Rahimi & Recht
-2007): φ(z) = r^{−1/2}[cos Ωz; sin Ωz], Ω Gaussian of the inverse median distance, so ‖φ‖ = 1. s = ⟨φ(z) − φ̄_class, ŵ⟩,
-where ŵ is the direction in which the ticks before deviated: it is known before z, so healthy requests have
-E[s | past] ≤ ‖E φ − φ̄_class‖ ≤ ε, ε the 1 − δ/(classes · kinds) quantile of ‖φ̄* − φ̄_class‖ over bootstrapped
-references.
+2007): φ(z) = r^{−1/2}[cos Ωz; sin Ωz], Ω Gaussian of the inverse median distance, so ‖φ‖ = 1. s = ⟨φ(z) − φ̄_k, ŵ⟩,
+where φ̄_k is the mean over the reference's rows of class k, and ŵ the direction in which the ticks before deviated:
 
-X = ½ + clip(s, ±c)/2c. Clipping below raises the mean by E[(−s − c)⁺] ≤ E[s²]/4c ≤ (λ + ε²)/4c, λ the largest
-eigenvalue of the covariance of φ. Hence m = ½ + (ε + (λ + ε²)/4c)/2c.
+    X = ½ + clip(s − e_k, ±c)/2c,  m = ½
+
+Why the bound holds. ŵ is known before z. Whatever it is, E[s | past] ≤ ‖E φ − φ̄_k‖ ≤ ε_k for nearly all references:
+ε_k is the 1 − chance quantile of ‖φ̄_k* − φ̄_k‖ over bootstrapped ones, chance = δ's part of drift / (classes · kinds).
+It must hold for every direction at once, because ŵ follows φ̄_k's own error while all is well. With t = s − e_k,
+clip(t, ±c) ≤ t + (−t − c)⁺ and (x)⁺ ≤ (x + c)²/4c, so
+
+    E clip(t, ±c) ≤ ε_k − e_k + E[t²]/4c ≤ ε_k − e_k + (λ_k + (ε_k + e_k)²)/4c = 0
+
+λ_k the largest eigenvalue of the covariance of φ in the class: the least e_k that solves the last equation is taken. A
+small class, of which little is certain, so has an e_k of its own, and costs a large one nothing. Where there is no
+solution ε_k is beyond c, and the class gives no evidence.
+
+c is a number of standard deviations √λ of the widest class: a wider clip makes the same shift a smaller X, a narrower
+one makes e_k large.
 """
 
 from statistics import NormalDist
@@ -19,7 +30,7 @@ from introspan_collector.detect import checkpoint
 from introspan_collector.detect.reference.alignment import aligned_projection
 from introspan_collector.detect.reference.classes import NO_CLASS
 from introspan_collector.detect.reference.placement import Placement
-from introspan_collector.detect.reference.reference import CHANCE, Population, Reference
+from introspan_collector.detect.reference.reference import Population, Reference
 from introspan_collector.detect.sample import Sample
 from introspan_collector.detect.sequential.evidence import Evidence, Stream
 from introspan_wire.signals import Kind
@@ -27,8 +38,8 @@ from introspan_wire.signals import Kind
 FREQUENCIES = 256
 """r."""
 
-CLIP = 0.5
-"""c."""
+CLIP_DEVIATIONS = 1.5
+"""c in √λ."""
 
 _FEWEST = 64
 _DRAWS = 400
@@ -50,19 +61,20 @@ class Drift:
         self._frequencies = _frequencies(z, rng)
         count = int(max(population.class_id.max(initial=NO_CLASS), NO_CLASS)) + 1
         self._mean = np.full((count + 1, 2 * FREQUENCIES), np.nan)  # the last: of unknown class
-        epsilon, spread = 0.0, 0.0
-        # All classes and kinds together are wrong for one reference in a hundred.
-        chance = CHANCE / ((count + 1) * len(reference.populations))
+        epsilon, spread = np.full((2, count + 1), np.nan)
+        # All classes and kinds together are wrong for one reference in a thousand.
+        chance = reference.chance_of("drift", (count + 1) * len(reference.populations))
         for class_id in range(NO_CLASS, count):
             rows = z if class_id == NO_CLASS else z[population.class_id == class_id]
             rows = rows[np.isfinite(rows).all(axis=1)]
             if len(rows) >= _FEWEST:
                 features = self._features(rows)
                 self._mean[class_id] = features.mean(axis=0)
-                epsilon = max(epsilon, _bootstrap(features, chance, rng))
-                spread = max(spread, float(np.linalg.eigvalsh(np.cov(features.T))[-1]))
-        bias = (spread + epsilon**2) / (4 * CLIP)
-        self._bound = np.array([min(1.0, 0.5 + (epsilon + bias) / (2 * CLIP))])
+                epsilon[class_id] = _bootstrap(features, chance, rng)
+                spread[class_id] = float(np.linalg.eigvalsh(np.cov(features.T))[-1])
+        self._clip = CLIP_DEVIATIONS * float(np.sqrt(np.nanmax(spread)))
+        self._allowed = _allowed(epsilon, spread, self._clip)
+        self._bound = np.array([0.5])
         self._streams = (
             Stream(identity.model, "", identity.adapter, "drift", kind.value, "latent.drift", -1, "away"),
         )
@@ -87,7 +99,8 @@ class Drift:
         s = np.where(
             known & self._direction.any(), np.where(known[:, None], apart, 0.0) @ self._direction, np.nan
         )
-        x = 0.5 + np.clip(s, -CLIP, CLIP) / (2 * CLIP)
+        beyond = s - self._allowed[placement.class_id]
+        x = 0.5 + np.clip(beyond, -self._clip, self._clip) / (2 * self._clip)
         return Evidence(self._streams, self._bound, x[:, None], sample.cluster)
 
     def tick(self) -> None:
@@ -125,6 +138,13 @@ def _frequencies(z: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np
     squared = np.sum((known[first] - known[second]) ** 2, axis=1)
     scale = float(np.median(squared[first != second])) or 1.0
     return np.asarray(rng.standard_normal((z.shape[1], FREQUENCIES)) / np.sqrt(scale))
+
+
+def _allowed(epsilon: NDArray[np.float64], spread: NDArray[np.float64], clip: float) -> NDArray[np.float64]:
+    """The least e with 4c(e − ε) = λ + (ε + e)², NaN where there is none."""
+    middle = 2 * clip - epsilon
+    under = middle**2 - (4 * clip * epsilon + spread + epsilon**2)
+    return np.where(under >= 0, middle - np.sqrt(np.maximum(under, 0.0)), np.nan)
 
 
 def _bootstrap(features: NDArray[np.float64], chance: float, rng: np.random.Generator) -> float:

@@ -14,6 +14,9 @@ from introspan_collector.detect.sequential.evidence import Evidence, Stream
 from introspan_collector.detect.sequential.tolerance import tail_bound
 from introspan_wire.signals import Kind
 
+OUTSIDE = "class.none"
+"""The signal of requests that lie outside all classes."""
+
 
 class Frequencies:
     """Compares the classes of prompts with those of one reference. Has no state."""
@@ -22,15 +25,18 @@ class Frequencies:
         identity = reference.identity
         population = reference.populations[Kind.PROMPT]
         known = population.class_id != NO_CLASS
-        size, chance = int(known.sum()), reference.chance
+        size = int(known.sum())
         self._classes = len(reference.classes)
+        chance = reference.chance_of("classes", 2 * self._classes + 1)
         # As in evidence: what lies outside has a nearest class, but is not of it.
         inside = known & ~population.outside
         counts = np.bincount(population.class_id[inside], minlength=self._classes)
-        outside = int(np.count_nonzero(known & population.outside))
+        # Classes are fitted to the others, which lie nearer to them than requests that come.
+        apart = known & ~population.fit
         more = [_share(int(count), size, chance) for count in counts]
+        outside = _share(int(np.count_nonzero(apart & population.outside)), int(apart.sum()), chance)
         fewer = [_share(size - int(count), size, chance) for count in counts]
-        self._bound = np.array([*more, *fewer, _share(outside, size, chance)])
+        self._bound = np.array([*more, *fewer, outside])
 
         def stream(signal: str, side: str) -> Stream:
             return Stream(identity.model, "", identity.adapter, "classes", "prompt", signal, -1, side)
@@ -39,7 +45,7 @@ class Frequencies:
         self._streams = (
             *(stream(name, "more") for name in names),
             *(stream(name, "fewer") for name in names),
-            stream("class.none", "outside"),
+            stream(OUTSIDE, "outside"),
         )
 
     def evidence(self, sample: Sample, placement: Placement) -> Evidence:

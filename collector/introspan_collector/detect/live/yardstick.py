@@ -12,6 +12,7 @@ from introspan_collector.detect.live.bank import Bank
 from introspan_collector.detect.live.drift import Drift, can_drift
 from introspan_collector.detect.live.extremes import Extremes
 from introspan_collector.detect.live.frequencies import Frequencies
+from introspan_collector.detect.live.repetition import Repetition, can_repeat
 from introspan_collector.detect.live.replicas import Replicas
 from introspan_collector.detect.reference.file import content_hash, to_bytes
 from introspan_collector.detect.reference.placement import Placer
@@ -20,7 +21,7 @@ from introspan_collector.detect.sample import Feature, Sample
 from introspan_collector.detect.sequential.evidence import Evidence
 from introspan_wire.signals import Kind
 
-DETECTORS = ("bank", "extremes", "drift", "classes", "replicas")
+DETECTORS = ("bank", "extremes", "drift", "classes", "replicas", "repetition")
 """Whose evidence is about a reference, and worth nothing once it is replaced."""
 
 _WHAT = "a yardstick"
@@ -47,6 +48,7 @@ class Yardstick:
         self._extremes = Extremes(reference)
         populations = reference.populations
         self._frequencies = Frequencies(reference) if Kind.PROMPT in populations else None
+        self._repetition = Repetition(reference) if can_repeat(reference) else None
         self._drifts = {
             kind: Drift(reference, kind) for kind, population in populations.items() if can_drift(population)
         }
@@ -67,6 +69,8 @@ class Yardstick:
         ]
         if sample.kind is Kind.PROMPT and self._frequencies is not None:
             evidence.append(self._frequencies.evidence(sample, placement))
+        if sample.kind is Kind.DECODED and self._repetition is not None:
+            evidence.append(self._repetition.evidence(sample))
         if sample.kind in self._drifts:
             evidence.append(self._drifts[sample.kind].evidence(sample, placement))
         self._replicas[sample.kind].add(replica, u)

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from introspan_collector.detect.reference.cells import LENGTH_BINS
 from introspan_collector.detect.reference.classes import Classes
 from introspan_collector.detect.reference.reference import Counts, Identity, Population, Reference, State
+from introspan_collector.detect.reference.scores import TAIL_NUMBERS
 from introspan_collector.detect.reference.space import Space
 from introspan_collector.detect.sample import Feature
 from introspan_wire.signals import PROJECTION_COMPONENTS, Kind
 
-VERSION = 1
+VERSION = 2
 _MANIFEST = "manifest.json"
 _QUANTILES = (0.05, 0.5, 0.95)
 _MOST_BYTES = 1 << 26
@@ -235,6 +236,7 @@ def _fits(population: Population, classes: int) -> bool:
         and population.projection.shape == (rows, projected)
         and all(array.shape == (rows,) for array in by_row)
         and population.centre.shape == population.spread.shape == (cells, names)
+        and population.tails.shape == (2, names, TAIL_NUMBERS)
         and population.space.whitening.shape == (projected, projected)
         and population.cells.shape == (classes + 1, LENGTH_BINS)
         and bool(np.all(population.cells >= 0))

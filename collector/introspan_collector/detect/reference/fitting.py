@@ -9,7 +9,7 @@ from introspan_collector.detect.reference.cells import fewest_rows, fit_cells, l
 from introspan_collector.detect.reference.classes import Classes, fit_classes, no_classes
 from introspan_collector.detect.reference.reference import Counts, Identity, Population, Reference, State
 from introspan_collector.detect.reference.reservoir import Gathered
-from introspan_collector.detect.reference.scores import fit_spread, largest
+from introspan_collector.detect.reference.scores import Scale, fit_spread, fit_tails, largest
 from introspan_collector.detect.reference.space import fit_space
 from introspan_wire.signals import Kind
 
@@ -57,12 +57,15 @@ def _population(part: Gathered, prompt: NDArray[np.float32], classes: Classes, k
     row, cell = members(cells, class_id[fitted], bins[fitted])
     spreads = [fit_spread(rows.features[fitted[row[cell == i]]]) for i in range(int(cells.max()) + 1)]
     centre, spread = (np.stack(column) for column in zip(*spreads, strict=True))
+    # Members of two cells, their class's and that of all classes, stand for each here as well.
+    tails = fit_tails(rows.features[fitted[row]], centre[cell], spread[cell])
     # Every row that was not fitted, also those beyond the ones kept: extremes need many.
     others = np.ones(len(fit), np.bool_)
     others[fitted] = False
     calibrated = np.flatnonzero(others)[:MOST_SCORES]
     own = cells[class_id[calibrated], bins[calibrated]]
-    found, _ = largest(part.rows.features[calibrated], centre[own], spread[own])
+    found, _ = largest(part.rows.features[calibrated], Scale(centre[own], spread[own], tails))
+    far = distance[calibrated if part.kind is Kind.PROMPT else slice(0)].astype(np.float32)
     return Population(
         part.names,
         part.layers,
@@ -77,5 +80,7 @@ def _population(part: Gathered, prompt: NDArray[np.float32], classes: Classes, k
         cells,
         centre,
         spread,
+        tails,
         np.sort(found[~np.isnan(found)]),
+        np.sort(far[~np.isnan(far)]),
     )

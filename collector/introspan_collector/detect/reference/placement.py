@@ -24,12 +24,14 @@ class Placement:
     """Where n requests of one kind belong.
 
     class_id: int16 [n], NO_CLASS where the prompt is not known; outside: bool [n], the prompt is far from all
-    classes (False where not known); cell: intp [n], row of Population.centre and the like.
+    classes (False where not known); cell: intp [n], row of Population.centre and the like. distance: float64 [n] of
+    a prompt from its class; NaN for other rows.
     """
 
     class_id: NDArray[np.int16]
     outside: NDArray[np.bool_]
     cell: NDArray[np.intp]
+    distance: NDArray[np.float64]
 
 
 class Placer:
@@ -56,12 +58,13 @@ class Placer:
             values = np.stack([class_id[known], outside[known]], axis=1).astype(np.float32)
             self._recent.put(sample.seed[known], values)
         else:
+            distance = np.full(len(sample), np.nan)
             remembered = self._recent.get(sample.seed)
             known = ~np.isnan(remembered[:, 0])
             class_id = np.where(known, remembered[:, 0], NO_CLASS).astype(np.int16)
             outside = remembered[:, 1] > 0
         cell = population.cells[class_id, length_bin(sample.length)].astype(np.intp)
-        return Placement(class_id, outside, cell)
+        return Placement(class_id, outside, cell, distance)
 
     def snapshot(self) -> bytes:
         """The prompts remembered."""

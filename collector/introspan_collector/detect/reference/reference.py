@@ -17,6 +17,10 @@ CHANCE = 0.01
 """δ: of all references that could have been drawn, how many may give a bound that is too low anywhere."""
 
 
+_PARTS = {"bank": 0.5, "extremes": 0.2, "drift": 0.1, "classes": 0.1, "repetition": 0.1}
+"""Of δ: a detector with few bounds would gain nothing by sharing alike with the thousands of the bank's."""
+
+
 class State(StrEnum):
     """How far a reference may be relied on: a provisional one raises tickets only."""
 
@@ -74,8 +78,9 @@ class Population:
     features: float32 [N₀, F]; projection: float32 [N₀, P] at projection_layers, 32 components each; length_bin:
     ⌊log₂ tokens⌋; class_id: that of the request's prompt, NO_CLASS where unknown; fit: which half a request is in.
     cells: int16 [C + 1, 32], the cell of a class and length bin (last row: no class). centre and spread: float32
-    [cells, F] of the half that is fitted, NaN where a feature does not vary; scores: float32 [n], sorted, of
-    requests that were not fitted.
+    [cells, F] of the half that is fitted, NaN where a feature does not vary; tails: float32 [2, F, 4], see scores.py;
+    scores: float32 [n], sorted, of requests that were not fitted; distances: float32 [n], sorted, theirs from their
+    class, empty but for prompts.
     """
 
     names: tuple[Feature, ...]
@@ -91,7 +96,9 @@ class Population:
     cells: NDArray[np.int16]
     centre: NDArray[np.float32]
     spread: NDArray[np.float32]
+    tails: NDArray[np.float32]
     scores: NDArray[np.float32]
+    distances: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.features)
@@ -119,6 +126,9 @@ class Reference:
 
     @property
     def chance(self) -> float:
-        """δ/K: how often one bound may be wrong. K counts sides of features in cells, and the extremes."""
-        comparisons = sum(4 * len(p.names) * p.cell_count + 1 for p in self.populations.values())
-        return CHANCE / max(comparisons, 1)
+        """How often one of the bank's bounds may be wrong; it has one for each side of a feature in each cell."""
+        return self.chance_of("bank", sum(4 * len(p.names) * p.cell_count for p in self.populations.values()))
+
+    def chance_of(self, detector: str, bounds: int) -> float:
+        """How often one of so many bounds of a detector may be wrong, so that all of all detectors hold but for δ."""
+        return CHANCE * _PARTS[detector] / max(bounds, 1)
