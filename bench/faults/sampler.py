@@ -137,9 +137,10 @@ def report(found: Sequence[Found], greedy: Sequence[Cell], looped: loops.Loops) 
     )
     return Result(
         f"{len(found)} of {len(rows) * _SAMPLER['instances']} trials of the protocol.",
-        (*_NOTES, f"Protocol of traffic `{traffic_digest()}`."),
+        _NOTES,
         [*claims, *looped.claims],
         [Table("Temperature", _COLUMNS, rows), Table("Greedy", _GREEDY_COLUMNS, [greedy]), looped.table],
+        protocol=traffic_digest(),
     )
 
 

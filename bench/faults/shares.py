@@ -140,9 +140,10 @@ def report(found: Sequence[Found], healthy: int, planned: int) -> Result:
     return Result(
         f"{len(found)} of {planned} trials of the protocol; "
         f"{healthy} healthy requests are what the reference and the traffic are drawn from.",
-        (*_NOTES, f"Protocol of traffic `{traffic_digest()}`. {AMENDED}"),
+        (*_NOTES, AMENDED),
         claims,
         [Table("First alarm, requests from the beginning of the fault", _COLUMNS, rows)],
+        protocol=traffic_digest(),
     )
 
 

@@ -21,6 +21,8 @@ def text(value: Cell) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < _THOUSAND else f"{value:,.0f}"
+    if isinstance(value, int):
+        return f"{value:,}"
     # A bar would end the cell.
     return str(value).replace("|", "\\|")
 

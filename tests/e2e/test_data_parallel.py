@@ -64,7 +64,7 @@ def test_both_engines_have_rounds_states_and_baselines_of_their_own(server, coll
     key_file.write_text(KEY)
     done = subprocess.run(
         [_INTROSPAN, "canary", "--url", f"http://{server}", "--collector", collector.grpc, "--key-file", key_file,
-         "--rounds", str(3 * ROUNDS), "--interval", "0s"],
+         "--rounds", str(2 * ROUNDS + 1), "--interval", "0s"],
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")

@@ -234,16 +234,26 @@ def _heads(model: Any, parallel: Any) -> tuple[int, range]:
     return rank, range(rank * own, (rank + 1) * own)
 
 
+def _data_ranks(parallel: Any) -> tuple[int, int]:
+    """Rank of this engine among the data-parallel ones, and how many there are.
+
+    vLLM tells the engine of a model without experts that it is the only one; these two fields it leaves as they were.
+    """
+    rank = getattr(parallel, "data_parallel_index", parallel.data_parallel_rank)
+    count = getattr(parallel, "elastic_ep_max_dp_size", None) or 1
+    return int(rank), max(int(parallel.data_parallel_size), int(count))
+
+
 def _resource(config: Any, settings: Settings, tensor_rank: int) -> Resource:
     import vllm  # noqa: PLC0415 - its own version attribute; the distribution has several names
 
     model, parallel = config.model_config, config.parallel_config
     names = model.served_model_name
-    data_rank = int(parallel.data_parallel_rank)
+    data_rank, data_ranks = _data_ranks(parallel)
     replica = settings.replica or socket.gethostname()
     return Resource(
         service_name=settings.service_name,
-        replica=f"{replica}-dp{data_rank}" if int(parallel.data_parallel_size) > 1 else replica,
+        replica=f"{replica}-dp{data_rank}" if data_ranks > 1 else replica,
         model_name=names[0] if isinstance(names, list) else str(names),
         model_fingerprint=fingerprint_of(model, config.load_config.download_dir),
         engine_name="vllm",
