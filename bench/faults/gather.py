@@ -8,7 +8,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,9 @@ class Kept:
         status: Callable[[], CaptureStatus],
         switch_off: Callable[[], None],
     ) -> None:
-        del settings, admission, status, switch_off
+        del settings, admission, switch_off
         self.resource = resource
+        self.status = status
         self.observations: list[Observation] = []
         self._segments = Segments(columns, capacity)
         Kept.opened.append(self)
@@ -111,13 +112,16 @@ class Engine:
         """Asks a set and writes what was measured."""
         calls = wanted.calls()
         self._kept.observations.clear()
+        before = self._kept.status().drawn
         with sampler_fault(wanted.fault):
             answers = self._drive(wanted, calls)
+        after = self._kept.status().drawn
+        drawn = np.subtract(astuple(after), astuple(before))
         self._engine.reset_prefix_cache()
         answered = list(self._kept.observations)
         mine = [one for one in answered if one.request_id.startswith(f"{wanted.name}:")]
         perplexity = np.array([answers[f"{wanted.name}:{i}"] for i in range(len(calls))])
-        tables.save(path, frame.tables(mine), {"prompt_logprob": perplexity})
+        tables.save(path, frame.tables(mine), {"prompt_logprob": perplexity, "drawn": drawn})
 
     def _drive(self, wanted: Set, calls: list[Call]) -> dict[str, float]:
         """Mean log-probability of each request's prompt, NaN where it is not wanted."""

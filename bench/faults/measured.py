@@ -14,6 +14,9 @@ from demo.model import cache_folder
 
 _SECONDS = "1200"
 
+DETECTOR = "rarity"
+"""Names the detector's way of scoring: trials of another one are not taken over."""
+
 
 def folder(plan: str = "traffic") -> Path:
     """Where the measured sets of a plan are kept, outside the working tree."""

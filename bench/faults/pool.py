@@ -55,6 +55,12 @@ def read_pool(folder: Path) -> Pool:
     return Pool(_joined(prompts), _joined(decoded), of_set, np.concatenate([one[2] for one in found]))
 
 
+def drawn(folder: Path) -> NDArray[np.float64]:
+    """Of each set the tokens drawn, those with U in either tail, and the sum of U, in the order of names [sets, 4]."""
+    counts = [load(path)[1]["drawn"] for path in sorted(folder.glob("*.npz")) if ".partial" not in path.name]
+    return np.array(counts, np.float64).reshape(-1, 4)
+
+
 def _aligned(path: Path) -> tuple[SegmentTable, SegmentTable, NDArray[np.float64]]:
     tables, extra = load(path)
     prompt, decoded = tables[Kind.PROMPT], tables[Kind.DECODED]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bench.faults.apart import apart
 from bench.faults.fresh import drawn_anew
 from bench.faults.ledger import Ledger
-from bench.faults.measured import folder, measured
+from bench.faults.measured import DETECTOR, folder, measured
 from bench.faults.outputs_only import without_internals
 from bench.faults.pool import Pool, Rows
 from bench.faults.replay import Random, Replay, Traffic
@@ -33,7 +33,7 @@ def run(workplace: Workplace) -> Result:
     """Both arms on the same draws of requests."""
     pool = measured(workplace)
     healthy, apart_ = _divided(pool)
-    ledger = Ledger(folder() / "trials" / f"shares-{traffic_digest()[:16]}-{len(healthy)}.jsonl")
+    ledger = Ledger(folder() / "trials" / f"shares-{DETECTOR}-{traffic_digest()[:16]}-{len(healthy)}.jsonl")
     instances = range(max(1, round(workplace.scale * _POPULATION["instances"])))
     wanted = [(kind, name, i) for i in instances for kind, name in _faults(pool)]
     # All of one instance before the next; within it in an order that has nothing to do with faults.

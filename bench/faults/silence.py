@@ -1,6 +1,7 @@
 """Healthy traffic of awkward kinds in, false alarms of the product's detector, against those allowed, out."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,21 +12,23 @@ from bench.faults import quiet
 from bench.faults.apart import apart
 from bench.faults.fresh import drawn_anew
 from bench.faults.ledger import Ledger
-from bench.faults.measured import folder, measured
-from bench.faults.pool import Pool, Rows
+from bench.faults.measured import DETECTOR, folder, measured
+from bench.faults.pool import Pool, Rows, drawn
 from bench.faults.replay import TICK_SECONDS, Random, Replay, Traffic, distinct
 from bench.faults.result import Cell, Claim, Result, Table
 from bench.faults.rows import NULL
 from bench.faults.second_protocol import SECOND, second_digest
 from bench.faults.traffic_protocol import TRAFFIC, traffic_digest
 from bench.faults.workplace import Workplace
+from introspan_collector.model import Batch, ProducerStatus
 
 _SEED: int = TRAFFIC["seed"]
 _NULLS = TRAFFIC["nulls"]
 # Any: JSON.
 Found = dict[str, Any]
 _REAL_SEED: int = SECOND["seed"]
-_REAL_NULLS = 3 + len(quiet.AGAIN)
+_DRAWN = "all tokens that the sampler drew"
+_REAL_NULLS = 4 + len(quiet.AGAIN)
 
 
 def run(workplace: Workplace) -> Result:
@@ -55,17 +58,37 @@ def _real(workplace: Workplace) -> Iterator[Found]:
             for kind in quiet.AGAIN
         ),
     ]
-    for name, rows, clusters in streams:
-        ticks = len(rows) // a_tick
+    wanted = [
+        (name, len(rows) // a_tick, Traffic(_in_order(rows), a_tick, clusters=clusters))
+        for name, rows, clusters in streams
+    ]
+    everything = np.arange(len(pool.of_set))
+    counts = _Counts(drawn(folder("quiet")))
+    a_set = len(everything) // max(len(counts.each), 1)
+    counted = Traffic(_in_order(everything), a_set, change=counts)
+    for name, ticks, traffic in (*wanted, (_DRAWN, len(counts.each), counted)):
         if not ticks:
             continue
-        traffic = Traffic(_in_order(rows), a_tick, clusters=clusters)
         # What was added since is another stream.
         place = f"{name}, {ticks}"
         if place not in ledger and workplace.may_run:
             ledger.put(place, apart(partial(_trial, replay, traffic, ticks)))
         if place in ledger:
-            yield {"name": name, "how": "real", "requests": ticks * a_tick, "ticks": ticks, **ledger[place]}
+            requests = ticks * traffic.a_tick
+            yield {"name": name, "how": "real", "requests": requests, "ticks": ticks, **ledger[place]}
+
+
+class _Counts:
+    """A producer that says how many tokens its sampler has drawn, a set of requests after another."""
+
+    def __init__(self, each: NDArray[np.float64]) -> None:
+        self.each = each
+        self._left = iter(each.cumsum(axis=0))
+
+    def __call__(self, batch: Batch, _: Random) -> Batch:
+        tokens, low, high, total = next(self._left).tolist()
+        status = ProducerStatus(0, 0, 0.0, (), (), 0, 0, 0, 1.0, int(tokens), int(low), int(high), total)
+        return replace(batch, tables=(), status=status)
 
 
 def _by_stratum(strata: Sequence[Rows], a_tick: int, rng: Random) -> Rows:
@@ -77,7 +100,7 @@ def _by_stratum(strata: Sequence[Rows], a_tick: int, rng: Random) -> Rows:
 def _simulated(workplace: Workplace) -> Iterator[Found]:
     pool = measured(workplace)
     healthy = np.sort(pool.rows("healthy-"))
-    ledger = Ledger(folder() / "trials" / f"silence-{traffic_digest()[:16]}-{len(healthy)}.jsonl")
+    ledger = Ledger(folder() / "trials" / f"silence-{DETECTOR}-{traffic_digest()[:16]}-{len(healthy)}.jsonl")
     hours = max(0.1, workplace.scale * _NULLS["hours"])
     ticks = round(hours * 3600 / TICK_SECONDS)
     streams = _nulls(pool, healthy, _NULLS["a_tick"])
@@ -180,7 +203,7 @@ def _real_claims(found: Sequence[Found]) -> Iterator[Claim]:
     is_complete = len(found) == _REAL_NULLS
     bound = SECOND["targets"]["null_requests"]
     measured = float(fewest) if is_complete else 0.0
-    yield Claim("real requests a null, the fewest of six nulls", measured, bound, row=NULL)
+    yield Claim("real requests a null, the fewest of seven nulls", measured, bound, row=NULL)
     alarms = float(sum(one["alarms"] for one in found))
     total = sum(one["requests"] for one in found)
     text = f"false alarms in {total} real requests of {len(found)} nulls"
