@@ -10,11 +10,13 @@ from bench.faults.pool import Pool
 from introspan_collector.detect.incident.finding import Copy
 from introspan_collector.detect.live.bank import Bank
 from introspan_collector.detect.live.extremes import Extremes
+from introspan_collector.detect.live.frequencies import OUTSIDE
 from introspan_collector.detect.reference.placement import Placer
 from introspan_collector.detect.reference.reference import Reference
 from introspan_collector.detect.sample import samples
 from introspan_collector.detect.sequential.budget import shared_out
 from introspan_collector.detect.sequential.e_detector import PAGE_SECONDS, TICKET_SECONDS, EDetector
+from introspan_collector.detect.sequential.evidence import Evidence
 from introspan_collector.detect.sequential.roster import Roster
 from introspan_collector.detect.sequential.tick import Ticks
 from introspan_collector.model import Batch
@@ -54,7 +56,7 @@ class OutputsOnly:
                 placement = self._placer.place(sample)
                 for evidence in (
                     self._bank.evidence(sample, placement),
-                    self._extremes.evidence(sample, placement),
+                    _without_distance(self._extremes.evidence(sample, placement)),
                 ):
                     rows = self._roster.rows(evidence)
                     self._follow()
@@ -83,3 +85,10 @@ class OutputsOnly:
         self._ticks.follow(streams, self._roster.fewest_clusters)
         for detector in self._copies.values():
             detector.follow(streams, bound, shared_out(streams, bound))
+
+
+def _without_distance(evidence: Evidence) -> Evidence:
+    """A prompt's distance from its class is of the residual stream: only the class itself is given to outputs."""
+    kept = [i for i, stream in enumerate(evidence.streams) if stream.signal != OUTSIDE]
+    streams = tuple(evidence.streams[i] for i in kept)
+    return Evidence(streams, evidence.bound[kept], evidence.x[:, kept], evidence.cluster)
