@@ -44,6 +44,7 @@ install: $(VENV)/.installed ## Makes .venv with everything the other targets nee
 
 $(UV):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PYTHON=$(PYTHON) is too old: give make PYTHON=<3.11 or newer>")'
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || requirements/debian.sh $(VENV) python3-venv
 	$(PYTHON) -m venv $(VENV) || { echo "PYTHON=$(PYTHON) cannot make a virtual environment: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 

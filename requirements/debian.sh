@@ -9,6 +9,7 @@ present() {
   case $1 in
     libnuma1) ldconfig -p | grep -q 'libnuma\.so\.1' ;;
     python3-dev) "$venv/bin/python" -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_paths()["include"], "Python.h").stat()' 2>/dev/null ;;
+    python3-venv) /usr/bin/python3 -c 'import ensurepip' 2>/dev/null ;;
     prometheus) command -v prometheus >/dev/null && command -v promtool >/dev/null ;;
     prometheus-alertmanager) command -v "$1" >/dev/null && [ -e /usr/share/prometheus/alertmanager/default.tmpl ] ;;
     *) command -v "$1" >/dev/null ;;

@@ -18,6 +18,7 @@ from introspan.patches import Patches
 _log = logging.getLogger("introspan")
 _state: dict[str, Any] = {}
 _worker_side = Patches()
+_SAID_WRONG = "a setting is wrong, and the API process has said which"
 
 
 # Any: introspan.pipeline.Pipeline, or what stands in for it in a test.
@@ -89,7 +90,12 @@ def _guarded(what: str, action: Callable[..., None], *args: Any) -> None:
 
 def _configure(_: Any, config: Any) -> None:
     """In the API process: puts what shapes the graph into additional_config, so that it enters the compile key."""
-    settings = _settings(config)
+    try:
+        settings = _settings(config)
+    except SettingsError:
+        if isinstance(config.additional_config, dict):
+            config.additional_config["introspan_sdk"] = _SAID_WRONG
+        raise
     if settings.off_because is not None:
         _log.info("introspan: %s", settings.off_because)
         return
@@ -125,7 +131,13 @@ def _graph(settings: Settings) -> str:
 
 def _follow_worker(wrapper: Any, _: None) -> None:
     """In a worker whose device is ready: follows the runner from the moment its model is loaded."""
-    settings = _settings(wrapper.vllm_config)
+    config = wrapper.vllm_config
+    if (
+        isinstance(config.additional_config, dict)
+        and config.additional_config.get("introspan_sdk") == _SAID_WRONG
+    ):
+        return
+    settings = _settings(config)
     if settings.off_because is not None:
         return
     worker = wrapper.worker
@@ -134,7 +146,7 @@ def _follow_worker(wrapper: Any, _: None) -> None:
     @functools.wraps(original)
     def load_model(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
-        _guarded("following the model", _follow_model, worker, wrapper.vllm_config, settings)
+        _guarded("following the model", _follow_model, worker, config, settings)
         return result
 
     worker.model_runner.load_model = load_model

@@ -108,7 +108,7 @@ def test_a_wrong_setting_serves_without_capture_and_says_so_once(tiny, without, 
     result = run(Run(str(tiny), _schedule(VOCABULARY, 30), TINY, env, pipeline="real"), tmp_path)
     _same(without, result)
     said = [line for line in result.stderr.splitlines() if "INTROSPAN_TOKEN_STRIDE" in line]
-    assert said
+    assert len(said) == 1, "a wrong setting is said once"
     assert "must be an integer ≥ 1, got 'none'" in said[0]
     assert "introspan: exporting" not in result.stderr
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from introspan.capture.anatomy import Form, describe, survey
+from introspan.capture.health import Health
 
 D, LAYERS = 16, 3
 
@@ -99,7 +100,9 @@ def test_a_layer_that_takes_the_stream_in_two_parts_is_refused_and_named():
 def test_a_model_without_a_final_norm_lacks_the_last_stream_alone():
     found = survey(served(Decoder(final=False)), LAYERS)
     assert sorted(found.streams) == [0, 1, 2]
-    assert [one.detail for one in found.refused] == ["the stream entering layers [3] cannot be read"]
+    assert [(one.signal, one.detail) for one in found.refused] == [
+        ("residual.some_layers", "the stream entering layers [3] cannot be read")
+    ]
 
 
 def test_a_model_of_unknown_build_is_refused_as_a_whole():
@@ -139,3 +142,14 @@ def test_attention_that_would_be_measured_wrongly_is_refused_once_and_streams_ar
     ]
     assert sorted(found.streams) == [0, 1, 2, 3]
     assert list(describe(found))[-1] == f"not captured: attention: {why}"
+
+
+def test_a_model_with_attention_in_some_layers_is_measured_there():
+    attentions = iter((0, 1, 0))
+    found = survey(served(Decoder(lambda: Layer(attentions=next(attentions)))), LAYERS)
+    assert sorted(found.attention) == [1]
+    health = Health()
+    for entry in found.refused:
+        health.refuse(entry)
+    assert health.is_on("attention")
+    assert list(health.disabled) == ["attention.some_layers"]

@@ -15,6 +15,9 @@ from introspan.observation import Disabled
 _STACK_NAMES = ("layers", "h", "blocks")
 _FIRST_NORMS = ("input_layernorm", "ln_1", "norm1", "attention_norm", "attn_norm", "ln_attn", "input_norm")
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f", "final_norm")
+SOME_STREAMS, SOME_ATTENTION = "residual.some_layers", "attention.some_layers"
+"""Names of what is refused at some layers and measured at the others."""
+
 _KV_DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
@@ -83,18 +86,30 @@ def survey(model: nn.Module, layer_count: int) -> Anatomy:
         streams[layer_count] = StreamPoint(layer_count, final, _norm_form(final))
     missing = sorted(set(range(layer_count + 1)) - set(streams))
     if missing:
+        whole = not any(layer in streams and layer + 1 in streams for layer in range(layer_count))
+        signal = "residual" if whole else SOME_STREAMS
         refused.append(
-            Disabled("residual", "unsupported_layer", f"the stream entering layers {missing} cannot be read")
+            Disabled(signal, "unsupported_layer", f"the stream entering layers {missing} cannot be read")
         )
+    attention, why = _attention(layers)
+    if why:
+        signal = SOME_ATTENTION if attention else "attention"
+        refused.append(Disabled(signal, "unsupported_attention", "; ".join(why)))
+    return Anatomy(layer_count, streams, attention, tuple(refused))
+
+
+def _attention(layers: nn.ModuleList) -> tuple[dict[int, AttentionPoint], list[str]]:
+    """Attention by layer, and why it cannot be measured in the other layers, each reason once."""
     attention: dict[int, AttentionPoint] = {}
+    refused: dict[str, None] = {}
     for layer, module in enumerate(layers):
         found = [child for child in module.modules() if _is_attention(child)]
         why = _attention_refusal(found)
         if why is None:
             attention[layer] = AttentionPoint(layer, found[0])
-        elif not any(entry.detail == why for entry in refused):
-            refused.append(Disabled("attention", "unsupported_attention", why))
-    return Anatomy(layer_count, streams, attention, tuple(refused))
+        else:
+            refused[why] = None
+    return attention, list(refused)
 
 
 def _stack(model: nn.Module, layer_count: int) -> tuple[nn.Module, nn.ModuleList] | None:

@@ -53,14 +53,14 @@ class Frontend:
         def around(original: Any) -> Any:
             # Not a generator itself: it runs when it is called, before anything is asked of what it returns.
             def generate(
-                client: Any, prompt: Any, sampling_params: Any, request_id: str, **kwargs: Any
+                client: Any, prompt: Any, sampling_params: Any, request_id: str, *args: Any, **kwargs: Any
             ) -> Any:
                 headers = kwargs.get("trace_headers")
                 followed = self._followed(client, original, prompt, sampling_params, request_id, kwargs)
                 stamped = self._stamped(sampling_params, request_id, headers, followed)
                 if isinstance(headers, TraceHeaders):
                     kwargs["trace_headers"] = dict(headers) or None
-                answer = original(client, prompt, stamped, request_id, **kwargs)
+                answer = original(client, prompt, stamped, request_id, *args, **kwargs)
                 if self._sender is None or followed is None:
                     return answer
                 return self._sender.passed_on(answer, followed)
@@ -73,15 +73,17 @@ class Frontend:
         """Wraps the base class of the server's endpoints."""
 
         def around_headers(original: Any) -> Any:
-            async def get_trace_headers(endpoint: Any, headers: Mapping[str, str]) -> Any:
-                return self._with_caller(headers, await original(endpoint, headers))
+            async def get_trace_headers(
+                endpoint: Any, headers: Mapping[str, str], *args: Any, **kwargs: Any
+            ) -> Any:
+                return self._with_caller(headers, await original(endpoint, headers, *args, **kwargs))
 
             return get_trace_headers
 
         def around_check(original: Any) -> Any:
-            async def check(endpoint: Any, request: Any) -> Any:
+            async def check(endpoint: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
                 self._user.set(getattr(request, "user", None))
-                return await original(endpoint, request)
+                return await original(endpoint, request, *args, **kwargs)
 
             return check
 

@@ -41,7 +41,7 @@ class OutputProbe:
     def keep(self, selection: Selection, logits: torch.Tensor) -> None:
         """Copies the step's rows of the raw logits [requests, V] before grammar or sampler write into them."""
         rows = np.flatnonzero(selection.attention)
-        self._arriving = rows.tolist()
+        self._arriving = []  # what raises below must not be taken for kept
         if not rows.size:
             return
         start, stop = len(self._rows), len(self._rows) + rows.size
@@ -52,6 +52,7 @@ class OutputProbe:
                 larger[:start] = self._logits[:start]
             self._logits = larger
         torch.index_select(logits, 0, torch.from_numpy(selection.batch[rows]), out=self._logits[start:stop])
+        self._arriving = rows.tolist()
 
     def deliver(self, selection: Selection, before: int, tokens: Callable[[int], int]) -> None:
         """Notes the tokens that were drawn from the logits kept last; before counts the rows of earlier steps."""

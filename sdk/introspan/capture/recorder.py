@@ -248,8 +248,7 @@ class Recorder:
         self, stream: StreamProbe, selection: Selection, values: NDArray[np.float32]
     ) -> None:
         if not self._streams_checked:
-            check_streams(stream.taps, len(selection), self._health)
-            self._streams_checked = True
+            self._streams_checked = check_streams(stream.taps, len(selection), self._health)
         if self._health.is_on("residual"):
             stream.measure(selection, values)
 

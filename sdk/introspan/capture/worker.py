@@ -112,15 +112,15 @@ def follow(worker: Any, config: Any, settings: Settings, pipeline: Callable[...,
 def _look(runner: Any, config: Any, settings: Settings, health: Health) -> tuple[Anatomy, Depths]:
     """What the model offers and what of it to measure; nothing where that cannot be found out."""
     nothing = Anatomy(0, {}, {}, ()), Depths((), (), ())
-    why = refusal(runner, config)
-    if why is not None:
-        health.refuse(Disabled("capture", "unsupported_engine", why))
-        return nothing
     try:
+        why = refusal(runner, config)
+        if why is not None:
+            health.refuse(Disabled("capture", "unsupported_engine", why))
+            return nothing
         anatomy = survey(runner.model, config.model_config.hf_text_config.num_hidden_layers)
         depths = choose(settings, anatomy)
     except Exception as error:  # noqa: BLE001 - told to the collector, which has to be opened first
-        _log.warning("introspan: the model could not be looked at", exc_info=True)
+        _log.warning("introspan: engine or model could not be looked at", exc_info=True)
         health.refuse(Disabled("capture", "attach_failed", f"{type(error).__name__}: {error}"))
         return nothing
     for entry in anatomy.refused:
