@@ -56,9 +56,10 @@ def _clues(finding: Finding) -> list[Clue]:
 def _sentence(carrier: Carrier) -> str:
     stream = carrier.stream
     if stream.detector == "reprefill":
+        usual = "any" if stream.side == "highest" else "95 %"
         return (
             f"States at layer {stream.layer} that {stream.replica} decoded differ from the same ones prefilled by more "
-            f"than twice as much as in any of the first requests sent again: {carrier.share:.0%} of the evidence."
+            f"than twice as much as in {usual} of the first requests sent again: {carrier.share:.0%} of the evidence."
         )
     where = f" at layer {stream.layer}" if stream.layer >= 0 else ""
     rows = f" of {stream.kind} rows" if stream.kind else ""
