@@ -88,6 +88,12 @@ def test_the_bounds_are_those_of_a_tail_and_of_the_largest_of_so_many(learnt):
     assert judged.evidence.bound.tolist() == [tail, tail, largest, largest]
 
 
+def test_the_cut_of_a_tail_is_below_that_of_the_largest(learnt):
+    ordered = np.sort(healthy(FEWEST), axis=0)
+    between = 2 * np.sqrt(ordered[-1] * ordered[-(FEWEST // 20)])
+    assert see(learnt, table([between])).evidence.x.tolist() == [[1, 1, 0, 0]]
+
+
 def test_a_wrong_block_is_seen_beside_the_rounding_of_bfloat16():
     """As both were measured: largest of few healthy ones 0.017; least of those with a wrong block 0.038."""
     reprefill = Reprefill(FEWEST)
