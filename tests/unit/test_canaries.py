@@ -224,6 +224,16 @@ def test_where_states_were_to_come_outputs_alone_make_a_baseline_after_ten_minut
     assert watched.canaries.baseline("m").layer_count == 0
 
 
+def test_where_states_came_once_and_never_again_outputs_alone_make_a_baseline_in_time(watched):
+    watched.hear(Model(), 2)
+    watched.lose(Model(), ROUNDS)
+    assert watched.canaries.progress("m")[0] == 2
+    for _ in range(2):
+        watched.later(600)
+        watched.lose(Model(), ROUNDS)
+    assert watched.canaries.baseline("m").layer_count == 0
+
+
 def test_rounds_without_states_are_kept_apart_and_forgotten_when_states_come(watched):
     watched.lose(Model(), ROUNDS - 1)
     watched.hear(Model(), ROUNDS)

@@ -116,6 +116,10 @@ def test_memory_of_tokens_is_bounded_and_none_is_forgotten_while_it_is_good():
     assert [tokens.admit(str(ID), PROMPT, one) for one in given] == [True] * 8 + [False] * 2
     assert not any(tokens.admit(str(ID), PROMPT, one) for one in given)
     assert refused == {REPEATED: 12}
+    now[0] += VALID_SECONDS - 1
+    assert not any(tokens.admit(str(ID), PROMPT, one) for one in given[:8])
+    now[0] += 1
+    assert not any(tokens.admit(str(ID), PROMPT, one) for one in given[:8]), "good to the last second"
     now[0] += VALID_SECONDS + 1
     assert tokens.admit(str(ID), PROMPT, made(now=now[0])), "those that expired made room"
 

@@ -8,7 +8,7 @@ from introspan_collector.detect.canary.answer import Answer
 from introspan_collector.detect.canary.baseline import Baseline, build
 from introspan_collector.detect.canary.comparison import Comparison, compare
 from introspan_collector.detect.canary.names import Names
-from introspan_collector.detect.canary.own import OwnBaselines, Rounds
+from introspan_collector.detect.canary.own import OwnBaselines, Rounds, received
 from introspan_collector.detect.canary.record import (
     Arrays,
     dump_baseline,
@@ -105,7 +105,9 @@ class Followed:
     def _gather_bare(self, answers: Mapping[str, Answer]) -> None:
         """Keeps a round without states apart: a baseline of outputs alone is for models that have no states to give."""
         known, first = self.baseline, next(iter(answers.values()))
-        if self.gathered or (known is not None and known.suite == first.suite):
+        if known is not None and known.suite == first.suite:
+            return
+        if self.gathered and first.received_unix_nano - received(self.gathered[-1]) < _LOST_NANO:
             return
         if not self.bare:
             self.bare_since_unix_nano = first.received_unix_nano

@@ -42,7 +42,7 @@ class OwnBaselines:
 
     def gather(self, replica: str, answers: Mapping[str, Answer]) -> None:
         """Takes a whole round that is as it should be of a replica that has none of its own."""
-        if replica not in self.gathering and not self._has_room(_time(answers)):
+        if replica not in self.gathering and not self._has_room(received(answers)):
             return
         rounds = self.gathering.setdefault(replica, [])
         rounds.append(answers)
@@ -66,12 +66,13 @@ class OwnBaselines:
     def _has_room(self, now_unix_nano: int) -> bool:
         """Whether another may gather: whoever is asked no longer gives way."""
         for replica, rounds in list(self.gathering.items()):
-            first, last = _time(rounds[0]), _time(rounds[-1])
+            first, last = received(rounds[0]), received(rounds[-1])
             usual = (last - first) // (len(rounds) - 1) if len(rounds) > 1 else _DAY_NANO
             if now_unix_nano - last > _SILENT_ROUNDS * max(usual, _SHORTEST_NANO):
                 del self.gathering[replica]
         return len(self.gathering) < _AT_ONCE
 
 
-def _time(answers: Mapping[str, Answer]) -> int:
+def received(answers: Mapping[str, Answer]) -> int:
+    """When the last of a round's answers came, in Unix nanoseconds."""
     return max(answer.received_unix_nano for answer in answers.values())
