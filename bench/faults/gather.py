@@ -205,6 +205,8 @@ def _gather(folder: Path, plan: Plan, say: Callable[[str], None], seconds: float
     engine = Engine(model, plan.dtype)
     began = time.monotonic()
     for wanted in missing:
+        if not wanted.calls():  # texts of its stratum are used up
+            continue
         if time.monotonic() - began > seconds:
             return
         before = time.monotonic()

@@ -203,12 +203,18 @@ _COLUMNS = (
 
 def _row(fault: str, rounds: Sequence[Found]) -> list[Cell]:
     """The round that says least."""
-    least = min(rounds, key=lambda one: float(one["ratio"]))
+    least = min(rounds, key=lambda one: _floors(one["ratio"]))
     return [
         fault, f"the weaker of {len(rounds)}", least["deviates"],
-        *(float(one) for one in (least["consistency_ratio"], least["output_ratio"], max(least["layer_ratios"]))),
-        least["place"] or "nothing", float(least["kl_nats"]),
+        _floors(least["consistency_ratio"]), _floors(least["output_ratio"]),
+        max(map(_floors, least["layer_ratios"]), default=None),
+        least["place"] or "nothing", _floors(least["kl_nats"]),
     ]  # fmt: skip
+
+
+def _floors(value: float | None) -> float:
+    """JSON knows no infinity: the API has null for it."""
+    return float("inf") if value is None else float(value)
 
 
 _NOTES = (
