@@ -269,8 +269,12 @@ def test_areas_are_void_where_the_healthy_model_is_told_apart_in_the_same_batche
 
 def test_a_template_is_to_be_told_at_once_and_a_cache_in_every_round() -> None:
     def rounds(*ratios: float) -> list[dict]:
-        return [{"deviates": ratio > 8, "ratio": None if ratio > 100 else ratio, "consistency_ratio": ratio, "output_ratio": ratio,
-                 "layer_ratios": [1.0], "place": "", "kl_nats": 0.1} for ratio in ratios]  # fmt: skip
+        def one(ratio: float) -> dict:
+            told = None if ratio > 100 else ratio  # the API's infinity
+            return {"deviates": ratio > 8, "ratio": told, "consistency_ratio": ratio, "output_ratio": told,
+                    "layer_ratios": [1.0], "place": "", "kl_nats": told}  # fmt: skip
+
+        return [one(ratio) for ratio in ratios]
 
     found = served.report({"kv-stale": rounds(1.0, 9.0), "chat template": rounds(900.0, 1.0)})
     assert [claim.measured for claim in found.claims] == [0.0, 1.0]
