@@ -163,16 +163,16 @@ def _explain(error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"{key} = {problem['input']!r} is not a setting; remove it or correct its name")
         else:
-            lines.append(
-                f"{key}: {_with_value(problem['msg'].removeprefix('Value error, '), problem['input'])}"
-            )
+            lines.append(f"{key}: {_with_value(problem['msg'], problem['input'])}")
     return "\n".join(lines)
 
 
 def _with_value(problem: str, given: object) -> str:
     """What is wrong, with the value that is. Of a section only what it is about: others may be secrets."""
-    if ", got " in problem:
-        return problem
+    own = problem.removeprefix("Value error, ")
+    # Pydantic's own sentences say "got" as well, but not what.
+    if own != problem and ", got " in own:
+        return own
     if isinstance(given, dict):
-        given = {key: value for key, value in given.items() if key in problem}
-    return f"{problem}, got {given!r}"
+        given = {key: value for key, value in given.items() if key in own}
+    return f"{own}, got {given!r}"
