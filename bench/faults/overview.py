@@ -25,12 +25,14 @@ def overview(results: Mapping[str, Result]) -> Iterator[str]:
             rows.append([fault, "", "", None, "", "**not measured**", ""])
     known = [claim for _, claim in claims if claim.bound is not None]
     met = sum(claim.is_met and claim.is_complete for claim in known)
-    partly = sum(not claim.is_complete and claim.measured is not None for claim in known)
+    partly = [claim for claim in known if not claim.is_complete and claim.measured is not None]
+    kept = sum(claim.is_met for claim in partly)
     nothing = sum(claim.measured is None for claim in known)
+    missed = len(known) - met - len(partly) - nothing
     yield "\n## Every target\n"
     yield (
-        f"\n{met} of {len(known)} targets are met, {partly} are measured in part, {nothing} are not measured, "
-        f"{len(known) - met - partly - nothing} are missed.\n"
+        f"\n{met} of {len(known)} targets are met, {missed} are missed, {nothing} are not measured. "
+        f"{len(partly)} are measured in part: {kept} are kept so far, {len(partly) - kept} are not.\n"
     )
     yield table(_COLUMNS, rows)
 

@@ -84,7 +84,7 @@ def test_a_missed_target_is_shown_with_how_much_is_missing(tmp_path: Path) -> No
     assert "| x\\|y | 0.5 |" in text
     assert "| adds nothing | – |" in text
     assert digest()[:16] in text
-    assert "1 of 2 targets are met, 0 are measured in part, 0 are not measured, 1 are missed." in text
+    assert "1 of 2 targets are met, 1 are missed, 0 are not measured. 0 are measured in part" in text
     assert missed(found) == ["caught: **missed by 0.2**"]
 
 
