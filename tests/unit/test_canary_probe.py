@@ -128,6 +128,7 @@ def test_every_data_parallel_engine_is_asked_everything_each_in_a_round_of_its_o
         assert len({one.round for one in questions}) == 1, "what runs beside is in the same batch"
         assert len([row for row in rows if row[1] == rank]) == 5
     assert len({canary.find(call[2]).round for call in served.asked}) == 3
+    assert all(RANK_HEADER in call[3] for call in served.asked), "of what runs beside none goes elsewhere"
 
 
 def test_one_engine_is_asked_as_if_there_were_no_ranks_and_told_once_that_there_is_one(served):
