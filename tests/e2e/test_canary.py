@@ -82,7 +82,7 @@ def flag(collector):
     return collector.folder / "the-cache-is-spoiled"
 
 
-def sent_again(server, collector, name, count=3):
+def sent_again(server, collector, name, count=2):
     """Distances by layer, of requests one after another, each of a prompt of its own and 60 tokens."""
     found = {}
     for i in range(count):
