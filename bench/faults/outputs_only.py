@@ -10,13 +10,12 @@ from bench.faults.pool import Pool
 from introspan_collector.detect.incident.finding import Copy
 from introspan_collector.detect.live.bank import Bank
 from introspan_collector.detect.live.extremes import Extremes
-from introspan_collector.detect.live.frequencies import OUTSIDE
 from introspan_collector.detect.reference.placement import Placer
 from introspan_collector.detect.reference.reference import Reference
 from introspan_collector.detect.sample import samples
 from introspan_collector.detect.sequential.budget import shared_out
 from introspan_collector.detect.sequential.e_detector import PAGE_SECONDS, TICKET_SECONDS, EDetector
-from introspan_collector.detect.sequential.evidence import Evidence
+from introspan_collector.detect.sequential.evidence import OUTSIDE, Evidence
 from introspan_collector.detect.sequential.roster import Roster
 from introspan_collector.detect.sequential.tick import Ticks
 from introspan_collector.model import Batch

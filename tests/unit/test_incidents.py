@@ -378,6 +378,15 @@ def test_every_detector_has_an_alert_name_and_no_other_exists():
     assert {alertname(stream(detector)) for detector in detectors} == set(ALERTNAMES)
 
 
+def test_an_alert_is_named_by_the_strongest_evidence_that_names_a_signal():
+    unusual = stream("extremes", signal="", layer=-1, side="beyond all")
+    far = stream("extremes", signal="class.none", layer=-1, side="beyond all")
+    name = lambda *streams: only(Incidents().take(finding(*streams), START)).incident.alertname  # noqa: E731
+    assert name(unusual) == "IntrospanInternalsShifted"
+    assert name(unusual, far, stream()) == "IntrospanTrafficShifted"
+    assert name(unusual, stream(), far) == "IntrospanInternalsShifted"
+
+
 def test_a_notice_says_everything_and_keeps_its_identity_while_the_triage_changes():
     book = Incidents()
     exemplar = Exemplar("request-1", "a" * 32, "r0", "output.entropy", 4.5, "z")

@@ -6,7 +6,8 @@ from enum import StrEnum
 
 from introspan_collector.detect.incident.finding import Copy, Exemplar, Finding, Subject
 from introspan_collector.detect.incident.triage import Triage, Verdict
-from introspan_collector.detect.sequential.evidence import Stream
+from introspan_collector.detect.sequential.alarm import Carrier
+from introspan_collector.detect.sequential.evidence import OUTSIDE, Stream
 from introspan_collector.notice import Severity
 
 DAY_SECONDS = 86_400.0
@@ -112,7 +113,16 @@ ALERTNAMES = (*dict.fromkeys(_ALERTNAMES.values()), _OTHER_ALERTNAME)
 
 def alertname(stream: Stream) -> str:
     """The name of an alert that this stream opened: what was seen, not what is the matter."""
-    return _ALERTNAMES.get(stream.detector, _OTHER_ALERTNAME)
+    detector = "classes" if stream.signal == OUTSIDE else stream.detector
+    return _ALERTNAMES.get(detector, _OTHER_ALERTNAME)
+
+
+def _names_it(carriers: tuple[Carrier, ...]) -> Stream:
+    """The stream that names what was seen: the strongest, but for "unusual in some signal", which names nothing."""
+    specific = [
+        carrier for carrier in carriers if carrier.stream.signal or carrier.stream.detector != "extremes"
+    ]
+    return max(specific or carriers, key=lambda carrier: carrier.share).stream
 
 
 def _incident_id(subject: Subject, book: str, number: int) -> str:
@@ -128,10 +138,9 @@ def opened(
 
     book and number: whose incident it is, and how many have begun there.
     """
-    strongest = max(finding.alarm.carriers, key=lambda carrier: carrier.share)
     return Incident(
         id=_incident_id(subject, book, number),
-        alertname=alertname(strongest.stream),
+        alertname=alertname(_names_it(finding.alarm.carriers)),
         subject=subject,
         severity=Severity.CRITICAL if finding.copy is Copy.PAGE else Severity.WARNING,
         state=State.OPEN,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from introspan_collector.detect.sequential.evidence import Stream
+from introspan_collector.detect.sequential.evidence import OUTSIDE, Stream
 
 
 class Verdict(StrEnum):
@@ -82,7 +82,7 @@ def moved_in(streams: Iterable[Stream]) -> frozenset[Moved]:
 
 
 def _moved(stream: Stream) -> Moved:
-    if stream.side == "outside" or stream.signal == "class.none":
+    if stream.side == "outside" or stream.signal == OUTSIDE:
         return Moved.OUTSIDE
     if stream.detector == "classes":
         return Moved.CLASSES

@@ -13,13 +13,12 @@ for the reference's mixture of cells.
 import numpy as np
 from numpy.typing import NDArray
 
-from introspan_collector.detect.live.frequencies import OUTSIDE
 from introspan_collector.detect.reference.alignment import aligned
 from introspan_collector.detect.reference.placement import Placement
 from introspan_collector.detect.reference.reference import Population, Reference
 from introspan_collector.detect.reference.scores import Scale, largest
 from introspan_collector.detect.sample import Feature, Sample
-from introspan_collector.detect.sequential.evidence import Evidence, Stream
+from introspan_collector.detect.sequential.evidence import OUTSIDE, Evidence, Stream
 from introspan_collector.detect.sequential.tolerance import tail_bound
 
 BEYOND = (1, 8, 64)

@@ -10,12 +10,9 @@ from introspan_collector.detect.reference.classes import NO_CLASS
 from introspan_collector.detect.reference.placement import Placement
 from introspan_collector.detect.reference.reference import Reference
 from introspan_collector.detect.sample import Sample
-from introspan_collector.detect.sequential.evidence import Evidence, Stream
+from introspan_collector.detect.sequential.evidence import OUTSIDE, Evidence, Stream
 from introspan_collector.detect.sequential.tolerance import tail_bound
 from introspan_wire.signals import Kind
-
-OUTSIDE = "class.none"
-"""The signal of requests that lie outside all classes."""
 
 
 class Frequencies:

@@ -22,6 +22,9 @@ SHARES = {
 Shares are scaled to 1 over the detectors that there are: that of requests sent again, which few have, makes room so.
 """
 
+OUTSIDE = "class.none"
+"""The signal of requests that lie outside all classes of a reference."""
+
 
 class Stream(NamedTuple):
     """What one stream of evidence is about.
