@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from introspan_collector.detect.announcer import Announcer
 from introspan_collector.detect.canary.round import Round
 from introspan_collector.detect.comparisons import compare
 from introspan_collector.detect.decisions import Decisions
+from introspan_collector.detect.growth import Growth
 from introspan_collector.detect.incident.finding import Copy, Finding, Subject
 from introspan_collector.detect.incident.incident import Acknowledgement
 from introspan_collector.detect.incident.incidents import Event, Incidents
@@ -35,15 +36,8 @@ from introspan_collector.notice import Notice
 from introspan_wire.codec import SegmentTable
 from introspan_wire.signals import Kind
 
-_GROW_SECONDS = 10.0
-_CANARY_SECONDS = 3600.0
 _BET_SECONDS = 1.0
 _CLEAN_ROUNDS = 10
-# Of log₁₀ of evidence over the ticket's threshold: below the first nothing is made of it; a rise beyond the second
-# within so many looks, ten seconds apart or more, is not chance alone.
-_FAINT = -3.0
-_RISE = 0.5
-_LOOKS = 6
 
 
 class Still(NamedTuple):
@@ -83,7 +77,7 @@ class Detector:
             tables = sorted(batch.tables, key=lambda table: table.schema.kind is not Kind.PROMPT)
             for table in tables:
                 if table.schema.kind is Kind.REPREFILL:
-                    compare(self._knowledge, batch, table, self._is_healthy)
+                    compare(self._knowledge, batch, table, self._growth.is_healthy)
                     continue
                 for adapter, sample in samples(table, batch.received_unix_nano):
                     self._see(batch.origin, adapter, sample)
@@ -105,7 +99,9 @@ class Detector:
                 self._close_tick()
             self._announcer.announce(self.incidents.tick(now))
             self._knowledge.sweep(now)
-            self._grow(now)
+            grown = self._growth.look(now)
+            if grown is not None:
+                self._decisions.take_up(grown, now)
 
     @property
     def incidents(self) -> Incidents:
@@ -195,15 +191,17 @@ class Detector:
     def _start(self, knowledge: Knowledge) -> None:
         self._knowledge = knowledge
         self._pieces = knowledge.pieces
+        self._growth = Growth(knowledge)
         self._announcer = Announcer(self._tell, self._runbook_url, self._clock)
         self._decisions = Decisions(
-            knowledge, self._announcer, self._settings.subject_limit, self._clock, self._is_clean
+            knowledge,
+            self._announcer,
+            self._settings.subject_limit,
+            self._clock,
+            lambda model: self._growth.is_clean(model, self._clock()),
         )
         self._requests: dict[Subject, int] = {}
         self._impossible: dict[Subject, float] = {}
-        self._looked: dict[Subject, float] = {}
-        self._levels: dict[Subject, deque[float]] = {}
-        self._deviating: set[str] = set()  # models whose canary deviates
         self.unwatched_requests = 0
         """Requests of models and adapters beyond subject_limit."""
 
@@ -216,7 +214,7 @@ class Detector:
         watch = self._knowledge.hear(subject)
         if sample.kind is Kind.PROMPT:
             self._requests[subject] = self._requests.get(subject, 0) + len(sample)
-        is_healthy = self._is_healthy(subject)
+        is_healthy = self._growth.is_healthy(subject)
         seen = watch.see(Identity.of(origin, adapter), sample, origin.replica, is_healthy=is_healthy)
         self._knowledge.add(seen.evidence, tickets_only=watch.is_provisional)
         if seen.exemplar is not None:
@@ -227,12 +225,6 @@ class Detector:
         growth = self._pieces.draws.growth(batch)
         if growth is not None and any(one.model == batch.origin.model for one in self._knowledge.watches):
             self._knowledge.bet(growth)
-
-    def _is_healthy(self, subject: Subject) -> bool:
-        """Whether nothing is the matter with a model and adapter, nor with the model that the adapter is on."""
-        recoveries = self._knowledge.recoveries
-        about = Subject(subject.model, "")
-        return subject not in recoveries and about not in recoveries and subject.model not in self._deviating
 
     def _see_alone(self, origin: Origin, table: SegmentTable) -> None:
         """What needs no reference, of every segment of a table."""
@@ -300,14 +292,11 @@ class Detector:
         if evidence is not None:
             self._knowledge.add((evidence,))
         moved = found.deviates and not found.equivalent
-        if moved:
-            self._doubt(finished, now)
+        clean = self._growth.hear(finished, now, moved=moved)
         state = Canary.MOVED if moved else Canary.STILL
         at = finished.time_unix_nano / 1e9  # not now: rounds of the log may be read again after a restart
         report = CanaryReport(finished.model, finished.replica, state, at, found.place if moved else "")
         self._announcer.announce(self.incidents.hear(report, now))
-        clean = not any(map(_deviates, self._last_rounds(finished.model, now)))
-        (self._deviating.discard if clean else self._deviating.add)(finished.model)
         subject = Subject(finished.model, "")
         if clean and self._is_of_canaries(subject):
             # Where there is no traffic, clean rounds stand for it: else an incident of a canary would never end.
@@ -321,61 +310,3 @@ class Detector:
         opened = [one for one in self.incidents.open() if one.subject == subject]
         about = {clue.stream.detector for one in opened for clue in one.evidence}
         return bool(about) and about <= {"canary", "consistency"}
-
-    def _grow(self, now: float) -> None:
-        """Looks at one watch, the one not looked at for longest: fitting takes a second, and the log waits."""
-        watches = self._knowledge.watches
-        subject = min(watches, key=lambda one: self._looked.get(one, -math.inf), default=None)
-        if subject is None or abs(now - self._looked.get(subject, -math.inf)) < _GROW_SECONDS:
-            return
-        self._looked[subject] = now
-        watch = watches[subject]
-        rounds = self._last_rounds(subject.model, now)
-        if not any(map(_deviates, rounds)):
-            self._deviating.discard(subject.model)  # the replica that deviated may be gone
-        is_suspect = subject in self._knowledge.recoveries or self._is_gathering(subject)
-        if is_suspect and watch.accepting is None:
-            return
-        # Nothing else says that another model is as good as the one before: without a canary, people do.
-        fingerprint = "" if watch.served is None else watch.served.fingerprint
-        compared = [one for one in rounds if one.origin.fingerprint == fingerprint]
-        reference = watch.grow(
-            now,
-            canaries_clean=not any(map(_deviates, rounds)),
-            may_succeed=bool(compared) and all(map(_is_equivalent, compared)),
-        )
-        if reference is not None:
-            self._decisions.take_up(subject, now)
-
-    def _doubt(self, finished: Round, now: float) -> None:
-        """A reference is frozen of traffic during all of which canaries were clean: what was collected is forgotten."""
-        for subject, watch in self._knowledge.watches.items():
-            if subject.model == finished.model:
-                watch.doubt(finished.origin.fingerprint, now)
-
-    def _is_clean(self, model: str) -> bool:
-        """Whether no canary of a model deviates so that it matters."""
-        return all(map(_is_equivalent, self._last_rounds(model, self._clock())))
-
-    def _is_gathering(self, subject: Subject) -> bool:
-        """Whether evidence has risen lately: it may become an alarm, and must not be learnt as healthy first."""
-        level = max(self._pieces.ticket.levels().get(subject, -math.inf), _FAINT)
-        looks = self._levels.setdefault(subject, deque(maxlen=_LOOKS))
-        looks.append(level)
-        return level - min(looks) > _RISE
-
-    def _last_rounds(self, model: str, now: float) -> list[Round]:
-        """The last of each replica that was compared, but for those that are gone."""
-        return [
-            one
-            for one in self._pieces.canaries.last()
-            if one.model == model and one.comparison and now - one.time_unix_nano / 1e9 < _CANARY_SECONDS
-        ]
-
-
-def _deviates(one: Round) -> bool:
-    return one.comparison is not None and one.comparison.deviates
-
-
-def _is_equivalent(one: Round) -> bool:
-    return one.comparison is not None and (one.comparison.equivalent or not one.comparison.deviates)
