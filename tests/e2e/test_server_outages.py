@@ -54,9 +54,7 @@ def test_a_collector_that_hangs_holds_up_no_stream_and_misses_nothing(deployment
         collector.signal(signal.SIGCONT)
     gaps = np.diff(answer.arrivals)
     before, during = gaps[1:29], gaps[29:]
-    # Nothing wakes the collector before the next token comes: a thread that waited for it would wait for a minute,
-    # INTROSPAN_TIMEOUT. A busy machine may be still for some seconds.
-    assert during.max() < 2 * PAUSE_SECONDS
+    assert during.max() < PAUSE_SECONDS / 2, "a thread that waits for the collector waits till the end"
     assert np.median(during) < 3 * np.median(before)
     assert eventually(lambda: kinds(collector, answer.id) == {"prompt", "decoded"})
     assert collector.samples("introspan_sdk_dropped_segments_total") == {}
