@@ -103,7 +103,7 @@ test-all: install components ## Every test.
 
 .PHONY: components
 components: install
-	requirements/debian.sh $(VENV) libnuma1 g++ openssl python3-dev prometheus prometheus-alertmanager
+	requirements/debian.sh $(VENV) libnuma1 g++ openssl python3-dev prometheus prometheus-alertmanager chromium
 
 .PHONY: bench
 bench: install ## Measures cost and throughput and writes docs/benchmarks.md. ONLY=ingest runs one part.
