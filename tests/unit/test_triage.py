@@ -90,6 +90,10 @@ def test_streams_are_told_apart_by_detector_kind_and_side():
         stream("bank", "decoded"): Moved.DECODED,
         stream("drift", "prompt"): Moved.PROMPT,
         stream("extremes", "decoded"): Moved.DECODED,
+        stream("extremes", "decoded", side="beyond all", signal=""): Moved.DECODED,
+        stream("extremes", "prompt", side="beyond all but 7", signal=""): Moved.PROMPT,
+        # Unlike every healthy prompt: novel, or a fault.
+        stream("extremes", "prompt", side="beyond all", signal=""): Moved.OUTSIDE,
         stream("extremes", "prompt", signal="class.none"): Moved.OUTSIDE,
         stream("classes"): Moved.CLASSES,
         stream("classes", side="outside"): Moved.OUTSIDE,

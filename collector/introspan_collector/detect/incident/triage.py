@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from introspan_collector.detect.sequential.evidence import OUTSIDE, Stream
+from introspan_collector.detect.sequential.evidence import BEYOND_ALL, OUTSIDE, Stream
 
 
 class Verdict(StrEnum):
@@ -77,12 +77,16 @@ _DRAWN = frozenset({"output.logprob", "sampler.pit", "sampler.greedy_mismatch"})
 
 
 def moved_in(streams: Iterable[Stream]) -> frozenset[Moved]:
-    """What these streams of evidence are about."""
+    """What these streams of evidence are about.
+
+    A prompt unlike every healthy one of its class is in none: its class is only the nearest.
+    """
     return frozenset(_moved(stream) for stream in streams)
 
 
 def _moved(stream: Stream) -> Moved:
-    if stream.side == "outside" or stream.signal == OUTSIDE:
+    is_beyond = stream.detector == "extremes" and stream.side == BEYOND_ALL and stream.kind == "prompt"
+    if stream.side == "outside" or stream.signal == OUTSIDE or is_beyond:
         return Moved.OUTSIDE
     if stream.detector == "classes":
         return Moved.CLASSES

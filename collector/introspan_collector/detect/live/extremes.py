@@ -18,7 +18,7 @@ from introspan_collector.detect.reference.placement import Placement
 from introspan_collector.detect.reference.reference import Population, Reference
 from introspan_collector.detect.reference.scores import Scale, largest
 from introspan_collector.detect.sample import Feature, Sample
-from introspan_collector.detect.sequential.evidence import OUTSIDE, Evidence, Stream
+from introspan_collector.detect.sequential.evidence import BEYOND_ALL, OUTSIDE, Evidence, Stream
 from introspan_collector.detect.sequential.tolerance import tail_bound
 
 BEYOND = (1, 8, 64)
@@ -43,7 +43,7 @@ class Extremes:
             for kind, population in populations.items()
         }
         who = (reference.identity.model, "", reference.identity.adapter, "extremes")
-        sides = tuple("beyond all" if k == 1 else f"beyond all but {k - 1}" for k in BEYOND)
+        sides = tuple(BEYOND_ALL if k == 1 else f"{BEYOND_ALL} but {k - 1}" for k in BEYOND)
         self._streams = {
             kind: tuple(
                 Stream(*who, kind.value, signal, -1, side)

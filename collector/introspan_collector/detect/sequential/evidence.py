@@ -25,6 +25,9 @@ Shares are scaled to 1 over the detectors that there are: that of requests sent 
 OUTSIDE = "class.none"
 """The signal of requests that lie outside all classes of a reference."""
 
+BEYOND_ALL = "beyond all"
+"""The side of requests more unusual than every healthy one that the reference scored."""
+
 
 class Stream(NamedTuple):
     """What one stream of evidence is about.
