@@ -143,9 +143,13 @@ class Stats:
     pending_bytes: int
     """Bytes received and not yet in the log."""
     log_bytes: int
+    log_limit_bytes: int
+    """Bytes of the log beyond which its oldest files are deleted."""
     log_segments: int
     lag_bytes: int
     """Bytes in the log that the consumers have not read."""
+    lag_limit_bytes: int
+    """Bytes that the consumers have not read beyond which batches are refused."""
     lag_seconds: float
     syncs: int
     sync_seconds: float

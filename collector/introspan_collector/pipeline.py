@@ -95,6 +95,7 @@ class Pipeline:
                     deliveries=self._notifier.stats,
                     endpoints=self._probe.states,
                     http_token=load_http_token(settings),
+                    runbook_url=settings.notify.runbook_url,
                 )
             ),
             settings.http,
@@ -230,8 +231,10 @@ class Pipeline:
             processed_batches=feed.processed_batches,
             pending_bytes=self._pressure.pending_bytes,
             log_bytes=self._retention.log_bytes,
+            log_limit_bytes=self._settings.log.max_bytes,
             log_segments=self._retention.log_segments,
             lag_bytes=feed.lag_bytes,
+            lag_limit_bytes=self._pressure.max_lag_bytes,
             lag_seconds=feed.lag_seconds,
             syncs=appender.syncs,
             sync_seconds=appender.sync_seconds,

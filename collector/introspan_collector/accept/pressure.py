@@ -28,7 +28,7 @@ class Pressure:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_pending_bytes = max_pending_bytes
-        self._max_lag_bytes = max_lag_bytes
+        self.max_lag_bytes = max_lag_bytes
         self._max_resident_bytes = max_resident_bytes
         self._lag_bytes = lag_bytes
         self._resident = resident
@@ -43,7 +43,7 @@ class Pressure:
         if self.pending_bytes > self._max_pending_bytes:
             return "log_behind"
         # Refusing is better than letting retention delete what the consumers have not read.
-        if self._lag_bytes() > self._max_lag_bytes:
+        if self._lag_bytes() > self.max_lag_bytes:
             return "consumers_behind"
         now = self._monotonic()
         if now - self._checked_at >= _CHECK_SECONDS:

@@ -35,8 +35,10 @@ _GAUGES = {
     "producers": ("producers", "Producers heard of."),
     "pending_bytes": ("pending_bytes", "Bytes received and not yet in the log."),
     "log_bytes": ("log_size_bytes", "Bytes of the log on the disk."),
+    "log_limit_bytes": ("log_limit_bytes", "Bytes of the log beyond which its oldest segments are deleted."),
     "log_segments": ("log_segments", "Segment files of the log."),
     "lag_bytes": ("lag_bytes", "Bytes in the log that the consumers have not read."),
+    "lag_limit_bytes": ("lag_limit_bytes", "Unread bytes in the log beyond which batches are refused."),
     "lag_seconds": ("lag_seconds", "Age of the batch the consumers are at; 0 when they have read all."),
     "checkpoint_age_seconds": ("checkpoint_age_seconds", "Time since the aggregates were last saved."),
 }
