@@ -1,6 +1,7 @@
 """Configuration file, environment and command line in, checked settings out."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,9 @@ from introspan_collector.notify.settings import NotifySettings
 from introspan_collector.probe.settings import ProbeSettings
 
 ENVIRONMENT_PREFIX = "INTROSPAN_COLLECTOR_"
+# Kubernetes adds such variables to every pod of a namespace, for each Service in it: those of a Service named
+# introspan-collector are no settings.
+_SERVICE_LINK = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 _MIB = 2**20
 _HOUR_SECONDS = 3600.0
 
@@ -148,7 +152,7 @@ def load_settings(
 def _check_environment(environment: Mapping[str, str]) -> None:
     # pydantic-settings overlooks variables that match no key; a typing mistake must not go unnoticed.
     for name in environment:
-        if name.startswith(ENVIRONMENT_PREFIX):
+        if name.startswith(ENVIRONMENT_PREFIX) and not _SERVICE_LINK.fullmatch(name):
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")[0]
             if key not in Settings.model_fields:
                 raise ConfigurationError(

@@ -1,6 +1,7 @@
 """Environment variables and vLLM's additional_config in, one validated Settings out."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,10 @@ __all__ = ["KEYS", "Key", "LayerSpec", "Settings", "SettingsError", "load"]
 PREFIX = "INTROSPAN_"
 COLLECTOR_PREFIX = "INTROSPAN_COLLECTOR_"
 """Variables with this prefix belong to the collector; one environment may hold both programs' settings."""
+
+# Kubernetes adds such variables to every pod of a namespace, for each Service in it: one of a Service named
+# introspan-x looks like a setting of ours, and is none.
+_SERVICE_LINK = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 
 _MIB = 2**20
 _LAYERS = LayerSpec("INTROSPAN_LAYERS", 8)
@@ -68,7 +73,7 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, object] | None = No
     """
     given = {_override(name): values.text_of(value) for name, value in (overrides or {}).items()}
     ours = [n for n in environ if n.startswith(PREFIX) and not n.startswith(COLLECTOR_PREFIX)]
-    _refuse_unknown(ours, [key.name for key in KEYS])
+    _refuse_unknown((n for n in ours if not _SERVICE_LINK.fullmatch(n)), [key.name for key in KEYS])
     _refuse_unknown(given, [_override(_short(key)) for key in KEYS])
     found: dict[str, object] = {}
     for key in KEYS:
