@@ -1,0 +1,62 @@
+"""Questions with the panels that answer them in, a dashboard out."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.models import dashboard
+
+from deploy.grafana.annotations import marks
+from deploy.grafana.links import TAG, menu
+from deploy.grafana.panels import Panel
+from deploy.grafana.variables import Variable
+
+_PANEL_IDS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One row: a question, and what answers it. folded: shown once somebody opens it."""
+
+    question: str
+    panels: Sequence[Panel]
+    folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A dashboard. marked: matcher of the models whose alarms and deploys are marked on it."""
+
+    uid: str
+    title: str
+    tells: str
+    variables: Sequence[Variable]
+    marked: str
+    sections: Sequence[Section]
+
+    def dashboard(self) -> dashboard.Dashboard:
+        """The same as Grafana reads it."""
+        made = build.Dashboard(self.title).uid(self.uid).description(self.tells).tags([TAG]).readonly()
+        made.time("now-6h", "now").refresh("30s").timezone("browser").link(menu())
+        made.tooltip(dashboard.DashboardCursorSync.CROSSHAIR)
+        made.variables(list(self.variables)).annotations(list(marks(self.marked)))
+        for section in self.sections:
+            self._add(made, section)
+        return made.build()
+
+    def _add(self, made: build.Dashboard, section: Section) -> None:
+        row = build.Row(section.question).id(self._id(section.question)).collapsed(section.folded)
+        for panel in section.panels:
+            built = panel.build()
+            built.id_val = self._id(built.title or "")
+            if section.folded:
+                row.with_panel(panel)
+        made.with_row(row)
+        if not section.folded:
+            for panel in section.panels:
+                made.with_panel(panel)
+
+    def _id(self, title: str) -> int:
+        # Of the title and not of the place: an address of a panel outlives panels that are put before it.
+        return zlib.crc32(f"{self.uid}/{title}".encode()) % _PANEL_IDS
