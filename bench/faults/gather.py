@@ -7,7 +7,7 @@ import argparse
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -183,8 +183,17 @@ PLANS = {
 }
 
 
-def gather(folder: Path, plan: Plan, say: Callable[[str], None], seconds: float = float("inf")) -> None:
-    """Asks every set that has no file in the folder, until so many seconds are over; one program does it at a time."""
+def gather(
+    folder: Path,
+    plan: Plan,
+    say: Callable[[str], None],
+    seconds: float = float("inf"),
+    only: Sequence[str] = (),
+) -> None:
+    """Asks every set that has no file in the folder, until so many seconds are over; one program does it at a time.
+
+    only: names of sets, where others are not wanted.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w") as lock:
         try:
@@ -192,17 +201,20 @@ def gather(folder: Path, plan: Plan, say: Callable[[str], None], seconds: float 
         except BlockingIOError:
             say("another program gathers: what is there already is used")
             return
-        _gather(folder, plan, say, seconds)
+        model = prepare(cache_folder(), say)
+        sets = plan.sets(AutoTokenizer.from_pretrained(model))
+        wanted = [one for one in sets if not only or one.name in only]
+        _gather(folder, model, plan.dtype, wanted, say, seconds)
 
 
-def _gather(folder: Path, plan: Plan, say: Callable[[str], None], seconds: float) -> None:
-    model = prepare(cache_folder(), say)
-    sets = plan.sets(AutoTokenizer.from_pretrained(model))
+def _gather(
+    folder: Path, model: Path, dtype: str, sets: Iterable[Set], say: Callable[[str], None], seconds: float
+) -> None:
     missing = [one for one in sets if not (folder / f"{one.name}.npz").exists()]
     if not missing:
         return
     os.environ.update(ENVIRONMENT)
-    engine = Engine(model, plan.dtype)
+    engine = Engine(model, dtype)
     began = time.monotonic()
     for wanted in missing:
         if not wanted.calls():  # texts of its stratum are used up
@@ -219,5 +231,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--plan", choices=PLANS, default="traffic")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no set is begun after so many")
+    parser.add_argument("--only", action="append", default=[], help="ask the set of this name alone")
     given = parser.parse_args()
-    gather(given.folder, PLANS[given.plan], lambda line: print(line, flush=True), given.seconds)
+    gather(given.folder, PLANS[given.plan], lambda line: print(line, flush=True), given.seconds, given.only)

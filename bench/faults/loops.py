@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,13 @@ from transformers import AutoTokenizer
 
 from bench.faults import texts
 from bench.faults.apart import apart
+from bench.faults.measured import folder
 from bench.faults.replay import Random, Replay, Traffic
 from bench.faults.result import Cell, Claim, Table
 from bench.faults.rows import LOOP
+from bench.faults.tables import load
+from bench.faults.third_protocol import THIRD
+from bench.faults.traffic import LOOPING
 from bench.faults.traffic_protocol import TRAFFIC
 from demo.model import cache_folder, prepare
 from introspan.capture.repetition import longest_period_tail
@@ -27,6 +32,7 @@ _A_TICK = 16
 _MOST_REQUESTS = 3200
 _TRIALS = 8
 _LOOPS = TRAFFIC["loops"]
+_ENGINE = THIRD["loop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +71,30 @@ def found(seed: int, replay: Replay) -> Loops:
             Claim(f"loops whose measured tail reaches {REPETITION_TOKENS} tokens within 3 periods or 192 tokens "
                   f"({hits} of {total})", hits / total, targets["loops"], row=LOOP),
             Claim(f"false ones in {len(healthy)} healthy texts", float(false), 0, at_most=True, row=LOOP),
+            _in_engine(folder() / f"{LOOPING}.npz"),
             _alarms(seed, replay),
         ],
         Table("Loops", ("period", "instances", "in time", "tokens until seen, median", "most"), rows),
     )  # fmt: skip
+
+
+def _in_engine(path: Path) -> Claim:
+    """How many answers of a vLLM engine are seen to loop in time, by the segments that its capture made of them."""
+    text = f"answers of a vLLM engine that loop, seen within {_ENGINE['in_time_tokens']} tokens"
+    if not path.exists():
+        return Claim(text, None, THIRD["targets"]["loops"], row=LOOP)
+    table = load(path)[0][Kind.DECODED]
+    signals = [column.signal for column in table.schema.columns]
+    is_seen = table.values[:, signals.index("output.repetition")] >= REPETITION_TOKENS
+    # A segment is there when its last token is.
+    end = table.token_start.astype(np.int64) + table.token_count - table.prompt_tokens
+    of_request = np.array(table.request_id)
+    in_time = [
+        bool((is_seen & (end <= _ENGINE["in_time_tokens"]))[of_request == name].any())
+        for name in sorted(set(table.request_id))
+    ]
+    text = f"{text} ({sum(in_time)} of {len(in_time)})"
+    return Claim(text, sum(in_time) / len(in_time), THIRD["targets"]["loops"], row=LOOP)
 
 
 def _alarms(seed: int, replay: Replay) -> Claim:

@@ -36,6 +36,11 @@ PARTS = {
             "The same in a real vLLM server, and a server with another chat template: does its canary tell?",
         ),
         Part(
+            "started",
+            "bench.faults.started",
+            "A vLLM server starts from a changed checkpoint, or reads another request's block: does its canary tell?",
+        ),
+        Part(
             "small",
             "bench.faults.small",
             "All weights change a little: who tells it better from a healthy model, the canary or output alone?",

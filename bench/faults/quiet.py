@@ -12,10 +12,12 @@ import numpy as np
 
 from bench.faults import texts
 from bench.faults.second_protocol import SECOND
+from bench.faults.third_protocol import THIRD
 from bench.faults.traffic import Call, Set
 
 _NULLS: Mapping[str, Any] = SECOND["nulls"]  # Any: JSON
 _TOKENS: int = _NULLS["prompt_tokens"]
+_SLICES: int = THIRD["nulls"]["slices"]
 REFERENCE, USUAL = "reference", "usual"
 AGAIN = ("alone", "cached", "chunked")
 """The usual requests asked again, each time with something else about the batch or the cache."""
@@ -47,10 +49,13 @@ def _order() -> Iterator[tuple[str, int]]:
         for i in range(before, after):
             yield REFERENCE, i
         yield USUAL, number
-    for number in range(max(slices[kind] for kind in AGAIN)):
+    for number in range(slices[USUAL]):
         for kind in AGAIN:
-            if number < slices[kind]:
-                yield kind, number
+            yield kind, number
+    # What a later protocol added.
+    for number in range(slices[USUAL], _SLICES):
+        for kind in (USUAL, *AGAIN):
+            yield kind, number
 
 
 def _calls(prompts: list[list[int]]) -> list[Call]:

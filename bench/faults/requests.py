@@ -12,6 +12,7 @@ from bench.faults.pool import Pool, Rows
 from bench.faults.replay import Replay
 from bench.faults.result import Cell, Claim, Result, Table
 from bench.faults.rows import CACHE, CONTENT
+from bench.faults.third_protocol import check_third_seal, third_digest
 from bench.faults.traffic_protocol import AMENDED, TRAFFIC, traffic_digest
 from bench.faults.verdicts import Scores, inside, outside
 from bench.faults.workplace import Workplace
@@ -38,7 +39,12 @@ class Kind:
 _KINDS = (
     Kind("content", ("language-", "encoding-", "code", "suffix", "lookalikes"), "healthy-", ()),
     # Their prompts are long passages: others would be told from them by that.
-    Kind("KV cache", ("kv-swapped", "kv-stale", "kv-scaled"), "healthy-passages-", ("kv-healthy",)),
+    Kind(
+        "KV cache",
+        ("kv-swapped", "kv-stale", "kv-scaled", "kv-foreign"),
+        "healthy-passages-",
+        ("kv-healthy",),
+    ),
 )
 
 
@@ -53,6 +59,7 @@ class Judged:
 
 def run(workplace: Workplace) -> Result:
     """The reference is of one half of the healthy requests; the other half is what faults are told from."""
+    check_third_seal()
     pool = measured(workplace)
     healthy = np.random.default_rng(_SEED).permutation(pool.rows("healthy-"))
     fitted, tested = np.sort(healthy[: len(healthy) // 2]), np.sort(healthy[len(healthy) // 2 :])
@@ -214,9 +221,14 @@ _NOTES = (
     ),
     (
         "KV faults are done to the cache after a prompt was read: the first two blocks of 32 tokens exchanged; "
-        "the second taken from elsewhere in the cache; keys and values of the second × 1.5; in every layer. They "
-        "can show in decoded rows only. Blocks that change places, keys with values, change no output: positions "
-        "are in the keys. They are seen all the same, where attention looks."
+        "the second taken from elsewhere in the cache; keys and values of the second × 1.5; the second block of "
+        "another request in its place (kv-foreign); in every layer. They can show in decoded rows only."
+    ),
+    (
+        "Two blocks that change places, keys with values (kv-swapped), change no output, as positions are in the keys: "
+        "it is no fault, though it is seen where attention looks, and no target counts it. Settings had been chosen "
+        "on it before that was noticed; they stay, and kv-foreign, which takes its place, is reported with them. Its "
+        f"protocol is `{third_digest()}`."
     ),
     (
         "Look-alikes are benign requests that security tests mistake for attacks: near 0.5 is right for them. Of "

@@ -1,71 +1,25 @@
 """A real vLLM server in which something is done to the cache or the chat template in, what its canary says out."""
 
-import contextlib
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
-import httpx
-
-from bench.collector import Running, collector
-from bench.faults.gather import BLOCK_TOKENS
+from bench.collector import collector
 from bench.faults.ledger import Ledger
 from bench.faults.result import Cell, Claim, Result, Table
 from bench.faults.rows import CACHE, TEXT
 from bench.faults.second_protocol import SECOND, check_second_seal, second_digest
+from bench.faults.server import Found, Observed, floors, plugin
 from bench.faults.workplace import Workplace
 from demo.model import cache_folder, prepare
-from demo.processes import Program, start
-from introspan_collector.testing import free_address
 
 _SERVED: Mapping[str, Any] = SECOND["served"]  # Any: JSON
 _TEMPLATE = "chat template"
 _HEALTHY = "nothing"
-_SECRET = "a secret of this bench and its server"  # noqa: S105 it guards nothing
-_ROOT = Path(__file__).parent.parent.parent
-_INTROSPAN = Path(sys.executable).with_name("introspan")
-_START_SECONDS, _STOP_SECONDS, _ROUND_SECONDS = 600.0, 20.0, 300.0
 _OTHER_TEMPLATE = """\
 {% for message in messages %}{{ message['role'] }}: {{ message['content'] }}
 {% endfor %}assistant:"""
-_PLUGIN = """\
-from pathlib import Path
-
-from vllm.v1.worker.gpu_model_runner import GPUModelRunner
-
-from bench.faults.engine_faults import CacheFault
-
-
-def register():
-    right, faults = GPUModelRunner.execute_model, {{}}
-
-    def execute_model(self, *args, **kwargs):
-        found = right(self, *args, **kwargs)
-        flag = Path({flag!r})
-        name = flag.read_text() if flag.exists() else ""
-        faults.setdefault(name, CacheFault(name, self)).after_step({block})
-        return found
-
-    GPUModelRunner.execute_model = execute_model
-"""
-_ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "HF_HUB_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "OMP_NUM_THREADS": "1",
-    "INTROSPAN_REPLICA": "replica-0",
-    "INTROSPAN_CANARY_KEY": _SECRET,
-}
-# Any: JSON.
-Found = dict[str, Any]
-_T = TypeVar("_T")
 
 
 def run(workplace: Workplace) -> Result:
@@ -82,87 +36,21 @@ def run(workplace: Workplace) -> Result:
 def _measure(folder: Path, ledger: Ledger, workplace: Workplace) -> None:
     say = workplace.progress.console.print
     model = prepare(cache_folder(), say)
-    flag, environment = _plugin(folder)
+    flag, environment = plugin(folder)
     template = folder / "other.jinja"
     template.write_text(_OTHER_TEMPLATE)
-    config = f"[detect]\ncanary_rounds = {_SERVED['baseline_rounds']}\n"
-    with collector(folder, config) as running:
-        environment["INTROSPAN_ENDPOINT"] = running.grpc
-        with _server(model, folder, environment) as address:
-            for _ in range(_SERVED["baseline_rounds"]):
-                _round(address, running, folder)
+    count = _SERVED["rounds_of_a_fault"]
+    with collector(folder, f"[detect]\ncanary_rounds = {_SERVED['baseline_rounds']}\n") as running:
+        observed = Observed(running, folder)
+        with observed.server(model, environment) as address:
+            observed.rounds(address, _SERVED["baseline_rounds"])
             for fault in (_HEALTHY, *(one for one in _SERVED["faults"] if one != _TEMPLATE)):
                 flag.write_text(fault)
-                ledger.put(fault, _rounds(address, running, folder))
+                ledger.put(fault, observed.rounds(address, count))
                 say(f"served, {fault}: {[one['ratio'] for one in ledger[fault]]} floors")
         flag.unlink()
-        with _server(model, folder, environment, "--chat-template", str(template)) as address:
-            ledger.put(_TEMPLATE, _rounds(address, running, folder))
-
-
-def _plugin(folder: Path) -> tuple[Path, dict[str, str]]:
-    """A plugin of vLLM's: the file that holds the fault's name, and the environment that has vLLM load it."""
-    flag = folder / "fault"
-    metadata = folder / "bench_cache_fault-0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: bench-cache-fault\nVersion: 0\n")
-    (metadata / "entry_points.txt").write_text(
-        "[vllm.general_plugins]\nbench_cache_fault = bench_cache_fault:register\n"
-    )
-    (folder / "bench_cache_fault.py").write_text(_PLUGIN.format(flag=str(flag), block=BLOCK_TOKENS))
-    return flag, {**_ENVIRONMENT, "PYTHONPATH": os.pathsep.join((str(folder), str(_ROOT)))}
-
-
-@contextmanager
-def _server(model: Path, folder: Path, environment: Mapping[str, str], *flags: str) -> Iterator[str]:
-    address = free_address()
-    command = (
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(model), "--served-model-name", "smollm2", "--dtype", "float32", "--enforce-eager"),
-        *("--max-model-len", "2048", "--block-size", str(BLOCK_TOKENS)),
-        *("--host", "127.0.0.1", "--port", address.rpartition(":")[2], *flags),
-    )
-    with start("vllm", command, environment, folder, _STOP_SECONDS) as program:
-        _once(lambda: _answers(program, address), _START_SECONDS)
-        yield address
-
-
-def _answers(program: Program, address: str) -> bool | None:
-    if program.ended():
-        raise ChildProcessError(f"the server ended:\n{program.log_tail(40)}")
-    with contextlib.suppress(httpx.TransportError):  # not listening yet
-        return True if httpx.get(f"http://{address}/health", timeout=5).is_success else None
-    return None
-
-
-def _rounds(address: str, running: Running, folder: Path) -> list[Found]:
-    return [_round(address, running, folder) for _ in range(_SERVED["rounds_of_a_fault"])]
-
-
-def _round(address: str, running: Running, folder: Path) -> Found:
-    """What the collector says of a round that is asked now."""
-    key = folder / "key"
-    key.write_text(_SECRET)
-    before = _last(running).get("time")
-    command = [str(_INTROSPAN), "canary", "--url", f"http://{address}", "--collector", running.grpc]
-    command += ["--rounds", "1", "--interval", "0s", "--key-file", str(key)]
-    subprocess.run(command, check=True, timeout=_ROUND_SECONDS)
-    return _once(lambda: None if (found := _last(running)).get("time") == before else found, _ROUND_SECONDS)
-
-
-def _last(running: Running) -> Found:
-    replicas: list[Found] = running.get("/api/v1/canaries").json().get("canaries", [])
-    return replicas[0]["replicas"][0] if replicas and replicas[0]["replicas"] else {}
-
-
-def _once(found: Callable[[], _T | None], within_seconds: float) -> _T:
-    """What is found, as soon as it is there."""
-    until = time.monotonic() + within_seconds
-    while time.monotonic() < until:
-        if (one := found()) is not None:
-            return one
-        time.sleep(0.2)
-    raise TimeoutError(f"nothing came within {within_seconds:g} s")
+        with observed.server(model, environment, "--chat-template", str(template)) as address:
+            ledger.put(_TEMPLATE, observed.rounds(address, count))
 
 
 def report(found: Mapping[str, Sequence[Found]]) -> Result:
@@ -203,18 +91,13 @@ _COLUMNS = (
 
 def _row(fault: str, rounds: Sequence[Found]) -> list[Cell]:
     """The round that says least."""
-    least = min(rounds, key=lambda one: _floors(one["ratio"]))
+    least = min(rounds, key=lambda one: floors(one["ratio"]))
     return [
         fault, f"the weaker of {len(rounds)}", least["deviates"],
-        _floors(least["consistency_ratio"]), _floors(least["output_ratio"]),
-        max(map(_floors, least["layer_ratios"]), default=None),
-        least["place"] or "nothing", _floors(least["kl_nats"]),
+        floors(least["consistency_ratio"]), floors(least["output_ratio"]),
+        max(map(floors, least["layer_ratios"]), default=None),
+        least["place"] or "nothing", floors(least["kl_nats"]),
     ]  # fmt: skip
-
-
-def _floors(value: float | None) -> float:
-    """JSON knows no infinity: the API has null for it."""
-    return float("inf") if value is None else float(value)
 
 
 _NOTES = (

@@ -17,6 +17,7 @@ from bench.faults.pool import Pool, Rows
 from bench.faults.replay import Random, Replay, Traffic
 from bench.faults.result import Cell, Claim, Result, Table
 from bench.faults.rows import SHARE, TEMPLATE
+from bench.faults.third_protocol import check_third_seal, third_digest
 from bench.faults.traffic_protocol import AMENDED, TRAFFIC, traffic_digest
 from bench.faults.workplace import Workplace, drawn
 
@@ -24,6 +25,9 @@ _SEED: int = TRAFFIC["seed"]
 _POPULATION = TRAFFIC["population"]
 _CONTROL = "control: held back, healthy"
 _TEMPLATE = "template"
+# Two blocks of one request that change places change no output: another request's block counts in their place.
+_NO_FAULT, _FOREIGN = "kv-swapped", "kv-foreign"
+_SETS: tuple[str, ...] = (*_POPULATION["sets"], _FOREIGN)
 _ARMS = ("outputs", "with internals")
 # Any: JSON.
 Found = dict[str, Any]
@@ -31,6 +35,7 @@ Found = dict[str, Any]
 
 def run(workplace: Workplace) -> Result:
     """Both arms on the same draws of requests."""
+    check_third_seal()
     pool = measured(workplace)
     healthy, apart_ = _divided(pool)
     ledger = Ledger(folder() / "trials" / f"shares-{DETECTOR}-{traffic_digest()[:16]}-{len(healthy)}.jsonl")
@@ -81,7 +86,7 @@ def _faults(pool: Pool) -> Iterator[tuple[str, str]]:
     """Kinds of faulty traffic, with the sets that it is made of."""
     for kind in _POPULATION["kinds"]:
         names = sorted({name for name in pool.of_set if name.startswith("template-")})
-        for name in (*(names if kind == _TEMPLATE else _POPULATION["sets"]), _CONTROL):
+        for name in (*(names if kind == _TEMPLATE else _SETS), _CONTROL):
             if name == _CONTROL or len(pool.rows(name)):
                 yield kind, name
 
@@ -125,7 +130,7 @@ def report(found: Sequence[Found], healthy: int, planned: int) -> Result:
         some = [one for one in found if one["kind"] == kind]
         names = sorted({one["set"] for one in some})
         rows += [_row(kind, name, [one for one in some if one["set"] == name]) for name in names]
-        claims += _claims(kind, [one for one in some if one["set"] != _CONTROL])
+        claims += _claims(kind, [one for one in some if one["set"] not in (_CONTROL, _NO_FAULT)])
     controls = [one for one in found if one["set"] == _CONTROL]
     alarms = sum(one["first"] is not None for one in controls if one["arm"] == _ARMS[1])
     claims.append(
@@ -247,6 +252,11 @@ _NOTES = (
         "Outputs alone: entropy, margin and log-probability of prompt and decoded rows through the product's "
         "own bank, extremes, ticks, classes and test, with the whole budget. Length and repetition are no "
         "stream of it: the product has none of them, and answers have one length here."
+    ),
+    (
+        "kv-swapped, two blocks of one request that change places, changes no output and is no fault: it is in the "
+        "table and in no target; kv-foreign, another request's block, is in its place (protocol "
+        f"`{third_digest()}`)."
     ),
     "Templates are wrong in all requests that are chat, 40 % as in the reference; the others are healthy.",
     (

@@ -18,6 +18,7 @@ from bench.faults.replay import TICK_SECONDS, Random, Replay, Traffic, distinct
 from bench.faults.result import Cell, Claim, Result, Table
 from bench.faults.rows import NULL
 from bench.faults.second_protocol import SECOND, second_digest
+from bench.faults.third_protocol import THIRD, check_third_seal, third_digest
 from bench.faults.traffic_protocol import TRAFFIC, traffic_digest
 from bench.faults.workplace import Workplace
 from introspan_collector.model import Batch, ProducerStatus
@@ -33,6 +34,7 @@ _REAL_NULLS = 4 + len(quiet.AGAIN)
 
 def run(workplace: Workplace) -> Result:
     """Nulls of requests that were all asked once; then what a few hundred of others simulate for hours."""
+    check_third_seal()
     found = [*_real(workplace), *_simulated(workplace)]
     return report(found)
 
@@ -185,7 +187,11 @@ def report(found: Sequence[Found]) -> Result:
     text = f"false alarms in {len(found)} streams of {seconds / 3600:.1f} h in all"
     return Result(
         f"{len(found)} nulls, {seconds / 3600:.1f} hours of the detector's clock.",
-        (*_NOTES, f"Protocol of the simulated ones `{traffic_digest()}`, amended before they ran."),
+        (
+            *_NOTES,
+            f"Protocol of the simulated ones `{traffic_digest()}`, amended before they ran.",
+            _slices(),
+        ),
         [
             *_real_claims([one for one in found if one["how"] == "real"]),
             Claim(f"{text}, {allowed:.2f} expected at most", float(tickets), _most(allowed), at_most=True, row=NULL),
@@ -195,6 +201,13 @@ def report(found: Sequence[Found]) -> Result:
         [Table("Nulls", _COLUMNS, rows)],
         protocol=second_digest(),
     )  # fmt: skip
+
+
+def _slices() -> str:
+    return (
+        f"Passages are used up in slice 15, so that a third protocol, `{third_digest()}`, added a slice of real "
+        f"requests before it was asked: {THIRD['nulls']['slices']} in all."
+    )
 
 
 def _real_claims(found: Sequence[Found]) -> Iterator[Claim]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.faults import texts
 from bench.faults.texts import Text
+from bench.faults.third_protocol import THIRD
 from bench.faults.traffic_protocol import TRAFFIC
 
 PROMPT_TOKENS = 64
@@ -37,6 +38,9 @@ STRATA: dict[str, Callable[[], list[Text]]] = {
     "exams": texts.exams,
 }
 _SEED = 7
+_LOOP = THIRD["loop"]
+LOOPING = f"loop-{_LOOP['period']}"
+"""The set whose answers loop, and what is done to the sampler meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class Traffic:
                 yield from self._content()
                 yield from self._templates()
                 yield from self._sampler()
+                yield self._loops()
                 yield from self._again()
 
     def _healthy(self, name: str, part: int) -> Set:
@@ -115,6 +120,15 @@ class Traffic:
         for name in ("temperature-1.5", "temperature-1.1", ""):
             yield Set(f"sampler-{name or 'healthy'}", "sampler", partial(calls, 1.0), name)
 
+    def _loops(self) -> Set:
+        """Answers that are the same few tokens over and over, whatever was asked."""
+
+        def calls() -> list[Call]:
+            asked = _shuffled(texts.questions())[-_LOOP["requests"] :]
+            return [self._call(text, _LOOP["answer_tokens"], 0.0) for text in asked]
+
+        return Set(LOOPING, "repetition loop", calls, LOOPING)
+
     def _again(self) -> Iterator[Set]:
         """Healthy sets under other conditions of the engine."""
         for condition in ("cached", "chunked", "alone"):
@@ -129,7 +143,7 @@ class Traffic:
             whole = [text for text in apart if len(self.ids(text)) == PROMPT_TOKENS]
             return [self._call(text) for text in whole[:FAULTY]]
 
-        for name in ("kv-healthy", "kv-swapped", "kv-stale", "kv-scaled"):
+        for name in ("kv-healthy", "kv-swapped", "kv-stale", "kv-scaled", "kv-foreign"):
             yield Set(name, "KV cache", calls, "" if name == "kv-healthy" else name)
 
     def _templates(self) -> Iterator[Set]:

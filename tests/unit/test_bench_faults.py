@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from bench.faults import cache, layers, prompts, served, silence, small
+from bench.faults import cache, layers, prompts, served, silence, small, started
 from bench.faults.__main__ import merge, write
 from bench.faults.page import missed, page
 from bench.faults.parts import PARTS
 from bench.faults.protocol import check_seal, digest
 from bench.faults.result import Claim, Result, Table
-from bench.faults.rows import LAYER, ROWS
+from bench.faults.rows import LAYER, NEUTRAL, ROWS, SMALL, TEXT
 from bench.faults.second_protocol import check_second_seal
 from bench.faults.store import Sample, Store
+from bench.faults.third_protocol import check_third_seal
 from bench.faults.tiny import CONTROL
 from bench.faults.traffic_protocol import check_traffic_seal
 from bench.faults.trial import Trial
@@ -113,7 +114,7 @@ def test_what_internals_add_is_said_where_it_is_nothing_too(tmp_path: Path) -> N
 def test_every_claim_belongs_to_a_row_of_the_table_of_faults() -> None:
     reports = (
         layers.report([]), prompts.report([]), small.report([], {}), cache.report([]), served.report({}),
-        silence.report([]),
+        started.report({}), silence.report([]),
     )  # fmt: skip
     for found in reports:
         assert found.claims
@@ -178,7 +179,7 @@ def test_a_dtype_that_is_not_asked_for_is_read_and_not_run(tmp_path: Path) -> No
     assert len(workplace.samples("x", "float32", [("one", never), ("two", never)])) == 1
 
 
-@pytest.mark.parametrize("check", [check_seal, check_second_seal, check_traffic_seal])
+@pytest.mark.parametrize("check", [check_seal, check_second_seal, check_traffic_seal, check_third_seal])
 def test_the_protocol_is_the_one_written_down(check: Callable[..., None], tmp_path: Path) -> None:
     check()
     other = tmp_path / "protocol.sha256"
@@ -220,6 +221,7 @@ def test_a_part_of_which_nothing_has_run_misses_its_targets() -> None:
         small.report([], {}),
         cache.report([]),
         served.report({}),
+        started.report({}),
     )
     for found in reports:
         assert any(not claim.is_met for claim in found.claims)
@@ -279,6 +281,21 @@ def test_a_template_is_to_be_told_at_once_and_a_cache_in_every_round() -> None:
     found = served.report({"kv-stale": rounds(1.0, 9.0), "chat template": rounds(900.0, 1.0)})
     assert [claim.measured for claim in found.claims] == [0.0, 1.0]
     assert not found.claims[0].is_complete
+
+
+def test_a_neutral_checkpoint_may_deviate_but_not_page_and_positions_have_to_matter_at_once() -> None:
+    def rounds(*, equivalent: bool) -> list[dict]:
+        one = {"deviates": True, "equivalent": equivalent, "ratio": 9.0, "consistency_ratio": 0.0, "output_ratio": 9.0,
+               "layer_ratios": [9.0], "place": "layer 1", "kl_nats": 1e-5, "top1": 1.0}  # fmt: skip
+        return [one, one]
+
+    def measured(*, equivalent: bool) -> dict[str, float]:
+        names = ("int8, layer 15", "neutral: heads permuted, layer 14", "RoPE θ × 10")
+        found = started.report({name: rounds(equivalent=equivalent) for name in names})
+        return {claim.row: claim.measured for claim in found.claims if claim.measured is not None}
+
+    assert measured(equivalent=True) == {SMALL: 1.0, NEUTRAL: 0.0, TEXT: 0.0}
+    assert measured(equivalent=False) == {SMALL: 1.0, NEUTRAL: 1.0, TEXT: 1.0}
 
 
 def test_outputs_alone_that_page_too_leave_internals_nothing_to_add() -> None:

@@ -87,6 +87,21 @@ def test_a_trial_without_alarm_counts_as_many_requests_as_were_sent():
     assert shares._requests(trials, "outputs").tolist() == [1600, 32]
 
 
+def test_blocks_that_change_places_are_no_fault_and_count_in_no_target():
+    def trial(arm, name, requests):
+        return {"arm": arm, "kind": "16 %", "set": name, "first": {"requests": requests}, "page": None,
+                "carried": []}  # fmt: skip
+
+    found = [
+        trial(arm, name, requests)
+        for arm in ("outputs", "with internals")
+        for name, requests in (("kv-swapped", 1600), ("kv-foreign", 32))
+    ]
+    result = shares.report(found, 10, 4)
+    assert any("trials within 300 requests (1 of 1)" in claim.text for claim in result.claims)
+    assert [row[1] for row in result.tables[0].rows] == ["kv-foreign", "kv-swapped"]
+
+
 def test_the_interval_of_an_auroc_holds_it_and_that_of_a_difference_is_paired():
     random = np.random.default_rng(0)
     ours = random.normal(size=200), random.normal(2.0, size=60)
@@ -150,7 +165,8 @@ def test_slices_of_reference_and_usual_requests_come_two_to_three_and_the_rest_i
     early = [kind for kind, _ in order[:5]]
     assert (early.count("reference"), early.count("usual")) == (2, 3)
     assert [kind for kind, _ in order[25:31]] == ["alone", "cached", "chunked"] * 2
-    assert len(set(order)) == len(order) == 70
+    assert order[-4:] == [(kind, 15) for kind in ("usual", "alone", "cached", "chunked")]
+    assert len(set(order)) == len(order) == 74
 
 
 def test_ticks_are_of_one_stratum_and_send_no_request_twice():
