@@ -116,9 +116,10 @@ def report(trials: Sequence[Trial]) -> Result:
         ),
     ]  # fmt: skip
     rows = [_row(trial) for trial in trials]
+    missed = [trial for trial, is_told in zip(faults, told, strict=True) if not is_told]
     return Result(
         f"{len(trials)} of {total} trials of the protocol are in it.",
-        _NOTES,
+        (*_NOTES, *map(_miss, missed)),
         claims,
         [Table("Faults", _COLUMNS, rows)],
     )
@@ -136,6 +137,17 @@ def _row(trial: Trial) -> list[Cell]:
         trial.dtype, trial.name, first.deviates, trial.pages, first.output_ratio, max(first.state_ratio),
         first.place or "nothing", first.kl_nats,
     ]  # fmt: skip
+
+
+def _miss(trial: Trial) -> str:
+    first = trial.rounds[0]
+    why = (
+        f"it deviates by {first.ratio:,.3g} floors and is taken for equivalent, as the answers' divergence is "
+        f"{first.kl_nats:.1g} nats of the 0.001 that it takes and {first.top1:.1%} of likeliest tokens stay"
+        if first.deviates
+        else f"it is {first.ratio:.3g} floors off, of the 8 that it takes"
+    )
+    return f"Missed: {trial.name} in {trial.dtype}: {why}."
 
 
 _NOTES = (

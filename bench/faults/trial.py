@@ -17,7 +17,8 @@ from introspan_collector.detect.canary.comparison import Comparison, compare
 class Trial:
     """One change under the canary. rounds: the product's comparison of each.
 
-    tracked: log-probabilities [4, 20] of each round; averaged: the comparison of averaged states, where there is one.
+    tracked: log-probabilities [4, 20] of each round; averaged: the comparison of averaged states, where there is one;
+    rank_limit: floors beyond which a round is further off than all healthy ones.
     """
 
     family: str
@@ -28,6 +29,7 @@ class Trial:
     rounds: tuple[Comparison, ...]
     tracked: tuple[Vector, ...]
     averaged: Comparison | None = None
+    rank_limit: float = float("inf")
 
     @property
     def pages(self) -> bool:
@@ -91,4 +93,5 @@ class Judge:
             tuple(compare(self._baseline, one) for one in first),
             tuple(self._tracker.logprobs(one) for one in first),
             averaged,
+            self._baseline.rank_limit,
         )
