@@ -109,7 +109,9 @@ def plugin(folder: Path) -> tuple[Path, dict[str, str]]:
         "[vllm.general_plugins]\nbench_cache_fault = bench_cache_fault:register\n"
     )
     (folder / "bench_cache_fault.py").write_text(_PLUGIN.format(flag=str(flag), block=BLOCK_TOKENS))
-    return flag, {**_ENVIRONMENT, "PYTHONPATH": os.pathsep.join((str(folder), str(_ROOT)))}
+    # Ours too: the server is to run the same code as what is asking it.
+    places = (str(folder), str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")]))
+    return flag, {**_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(places)}
 
 
 def floors(value: float | None) -> float:
