@@ -6,7 +6,10 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from deploy.grafana.dashboards import collector, fleet, internals, requests
+from deploy.grafana.dashboards.collector import page as collector
+from deploy.grafana.dashboards.fleet import page as fleet
+from deploy.grafana.dashboards.internals import page as internals
+from deploy.grafana.dashboards.requests import page as requests
 
 FOLDER = Path(__file__).parent / "provisioning" / "dashboards" / "json"
 
