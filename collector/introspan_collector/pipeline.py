@@ -64,9 +64,17 @@ class Pipeline:
         branches += [Branch(one.name, one.consumer, one.start) for one in self._checkpoints]
         self._recent = Recent(_RECENT_BYTES)
         self._open_log(not_before=max(branch.start for branch in branches))
-        self._reader = Reader(
-            Disk(settings.data / "log"), min(branch.start for branch in branches), self._recent
-        )
+        self._open_feed(branches)
+        self._open_intake()
+        self._open_probe()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._serving = self._draining = False
+        self._http = HttpThread(build(self._sources()), settings.http)
+        self._server: AcceptServer | None = None
+
+    def _open_feed(self, branches: list[Branch]) -> None:
+        start = min(branch.start for branch in branches)
+        self._reader = Reader(Disk(self._settings.data / "log"), start, self._recent)
         self._feed = Feed(
             self._reader,
             branches,
@@ -78,29 +86,21 @@ class Pipeline:
                 "checkpoint": self._save_decisions,
             },
             save=self._save,
-            save_seconds=settings.checkpoint.interval_seconds,
+            save_seconds=self._settings.checkpoint.interval_seconds,
         )
-        self._open_intake()
-        self._open_probe()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._serving = self._draining = False
-        self._http = HttpThread(
-            build(
-                Sources(
-                    aggregates=self._aggregator,
-                    archive=self._archive,
-                    stats=self.stats,
-                    ready=self._ready,
-                    detection=Report(self._detector),
-                    deliveries=self._notifier.stats,
-                    endpoints=self._probe.states,
-                    http_token=load_http_token(settings),
-                    runbook_url=settings.notify.runbook_url,
-                )
-            ),
-            settings.http,
+
+    def _sources(self) -> Sources:
+        return Sources(
+            aggregates=self._aggregator,
+            archive=self._archive,
+            stats=self.stats,
+            ready=self._ready,
+            detection=Report(self._detector),
+            deliveries=self._notifier.stats,
+            endpoints=self._probe.states,
+            http_token=load_http_token(self._settings),
+            runbook_url=self._settings.notify.runbook_url,
         )
-        self._server: AcceptServer | None = None
 
     def _open_detection(self) -> None:
         settings = self._settings
@@ -226,6 +226,7 @@ class Pipeline:
             failures=dict(feed.failures),
             skewed_segments=intake.skewed_segments,
             unknown_columns=intake.unknown_columns,
+            rejected_segments=intake.rejected_segments,
             producers=len(self._limits),
             evicted_producers=self._sequences.evicted,
             processed_batches=feed.processed_batches,

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from introspan_collector.model import Origin, ProducerStatus, SeriesKey
 from introspan_collector.moments import Moments
+from introspan_wire.codec import SegmentTable
 
 OVERFLOW = "__overflow__"
 """Stands for model, replica and adapter of everything beyond the series limit."""
@@ -71,6 +72,10 @@ class View:
     series_used: int
     overflow_values: int
     infinite_values: int
+    schemas: int
+    """Sets of columns that are kept decoded, with what is made of them."""
+    evicted_schemas: int
+    """Of those, forgotten to make room for others; nothing is lost by it, but time where they come again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +85,15 @@ class Track:
     key: SeriesKey
     starts: NDArray[np.float64]
     moments: Moments
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """Segments as one replica of a model sent them."""
+
+    model: str
+    replica: str
+    table: SegmentTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,24 @@ import duckdb
 import structlog
 
 from introspan_collector.archive.compaction import join_hours
-from introspan_collector.archive.files import hour_of, part_path, parts, unfinished, write_whole
+from introspan_collector.archive.files import (
+    hour_of,
+    hour_start,
+    part_path,
+    parts,
+    unfinished,
+    write_whole,
+)
+from introspan_collector.archive.lookup import Filter, Lookup
 from introspan_collector.archive.part import Segments, write_part
-from introspan_collector.archive.retention import delete_before, delete_beyond
+from introspan_collector.archive.retention import Retention
 from introspan_collector.archive.rollups import Wanted, read_rollups, write_rollups
 from introspan_collector.archive.schemas import Schemas
 from introspan_collector.archive.settings import ArchiveSettings
 from introspan_collector.model import Batch
-from introspan_collector.view import ArchiveStats, Track
+from introspan_collector.view import ArchiveStats, Stored, Track
 from introspan_wire.codec import SegmentTable
+from introspan_wire.signals import Kind
 
 _log = structlog.get_logger(__name__)
 
@@ -45,6 +54,8 @@ class Archive:
         self._observations = directory / "observations"
         self._rollups = directory / "rollups"
         self._schemas = Schemas(directory / "schemas")
+        self._retention = Retention(self._observations, self._rollups, self._schemas, self._settings)
+        self._lookup = Lookup(directory, lambda: self._segments)
         self._connection = duckdb.connect(":memory:", config={"threads": 1})
         self._segments: list[Segments] = []
         self._buffered_bytes = 0
@@ -117,13 +128,14 @@ class Archive:
         wanted: Wanted,
         from_unix_seconds: float,
         to_unix_seconds: float,
+        step_seconds: int = 60,
     ) -> list[Track]:
-        """Minute by minute, the series wanted: (signal, model, replica, adapter, layer), None = every.
+        """By steps of whole minutes, the series wanted: (signal, model, replica, adapter, layer), None = every.
 
         May be called from other threads. What is still buffered is not in it, nor what cannot be read.
         """
         hour = hour_of(int(max(from_unix_seconds, 0) * 1e9))
-        asked = (wanted, from_unix_seconds, to_unix_seconds)
+        asked = (wanted, from_unix_seconds, to_unix_seconds, step_seconds)
         # Retention may delete a file between listing and reading: then list again.
         for attempts_left in (2, 1, 0):
             paths = [part.path for part in parts(self._rollups, hour) if part.path not in self._unreadable]
@@ -139,6 +151,17 @@ class Archive:
                     self._set_aside(path, error)
         raise AssertionError("unreachable")
 
+    def request(self, request_id: str, from_unix_seconds: float, to_unix_seconds: float) -> list[Stored]:
+        """Segments of a request by its client's id, received in the last hour of a time that has it, in log order."""
+        hours = [hour_of(int(max(one, 0) * 1e9)) for one in (from_unix_seconds, to_unix_seconds)]
+        return self._lookup.request(request_id, *hours)
+
+    def newest(
+        self, model: str, replica: str | None, adapter: str | None, kind: Kind | None, limit: int
+    ) -> list[Stored]:
+        """The newest segments of a model, newest first; None = every. May be called from other threads."""
+        return self._lookup.newest(Filter(model, replica, adapter, kind), limit)
+
     def _set_aside(self, path: Path, error: duckdb.Error) -> None:
         if not path.exists() or path in self._unreadable:
             return
@@ -153,7 +176,8 @@ class Archive:
         for part in parts(self._rollups):
             if part.end > end:
                 part.path.unlink()
-        self._kept_bytes = self._bytes()
+        self._kept_bytes = self._retention.kept_bytes()
+        self._schemas.all_used(max((hour_start(part) for part in parts(self._observations)), default=0))
         return end
 
     def _hour(self) -> str:
@@ -201,8 +225,9 @@ class Archive:
         self._failing = True
 
     def _write_files(self, segments: list[Segments], end: int) -> None:
+        received = segments[0].batch.received_unix_nano
         ids = {
-            schema: self._schemas.store(self._connection, schema)
+            schema: self._schemas.store(self._connection, schema, received)
             for schema in {item.table.schema for item in segments}
         }
         rollup, part = (
@@ -226,7 +251,10 @@ class Archive:
             self._attempt(lambda: self._delete(now)),
         ]
         self._untidy = not all(tidied)
-        self._kept_bytes = self._bytes()
+        self._kept_bytes = self._retention.kept_bytes()
+
+    def _delete(self, now: int) -> None:
+        self._totals["deleted"] += self._retention.delete(now)
 
     def _attempt(self, tidy: Callable[[], None]) -> bool:
         try:
@@ -238,28 +266,13 @@ class Archive:
             return False
         return True
 
-    def _delete(self, now: int) -> None:
-        settings = self._settings
-        newest = max(parts(self._observations), default=None)
-        keep = None if newest is None else newest.path
-        self._totals["deleted"] += (
-            delete_before(self._observations, now - int(settings.max_age_seconds * 1e9), keep)
-            + delete_before(self._rollups, now - int(settings.rollup_max_age_seconds * 1e9), None)
-            + delete_beyond(self._observations, settings.max_bytes, keep)
-        )
-
-    def _bytes(self) -> int:
-        return sum(
-            part.path.stat().st_size for root in (self._observations, self._rollups) for part in parts(root)
-        )
-
 
 def _tracks(
-    paths: list[Path], wanted: Wanted, from_unix_seconds: float, to_unix_seconds: float
+    paths: list[Path], wanted: Wanted, from_unix_seconds: float, to_unix_seconds: float, step_seconds: int
 ) -> list[Track]:
     # A connection of its own: a damaged file can make one unusable.
     with duckdb.connect(":memory:", config={"threads": 1}) as connection:
-        return read_rollups(connection, paths, wanted, from_unix_seconds, to_unix_seconds)
+        return read_rollups(connection, paths, wanted, from_unix_seconds, to_unix_seconds, step_seconds)
 
 
 def _bytes_of(table: SegmentTable) -> int:

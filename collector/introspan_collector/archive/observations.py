@@ -17,7 +17,7 @@ _TAIL_BYTES = 32 << 20
 
 # vLLM's servers number what belongs to one request: cmpl-X-0 of the prompts of cmpl-X, resp_X_0 of the turns of resp_X,
 # and 0_chatcmpl-X of the n samples. contains() first: it is cheap, and almost every row ends there.
-_REQUEST = """(
+REQUEST = """(
     $request_id IS NULL OR contains(request_id, $request_id::VARCHAR)
     AND regexp_full_match(request_id, '([0-9]+_)?' || regexp_escape($request_id) || '([-_][0-9]+)?')
 )"""
@@ -27,14 +27,14 @@ _MATCHING = f"""
            strftime(make_timestamp_ns(time_unix_nano), '%Y-%m-%dT%H:%M:%S.%fZ') AS time,
            model, replica, adapter, sampling_probability, log_offset, schema_id, values
     FROM read_parquet($parts)
-    WHERE {_REQUEST} AND received_unix_nano >= $since_unix_nano
+    WHERE {REQUEST} AND received_unix_nano >= $since_unix_nano
 """  # noqa: S608  # constants
 _IDENTITY = """
     request_id, trace_id, span_id, segment, kind, token_start, token_count, cached_tokens, prompt_tokens,
     measured_count, time, model, replica, adapter, sampling_probability
 """
 # Lists are zipped row by row, so that nothing has to be grouped, however many values there are.
-_NESTED = f"""
+_FOUND = f"""
     WITH columns AS (
         SELECT schema_id, list({{signal: signal, layer: nullif(layer, -1), head: nullif(head, -1),
                component: nullif(component, -1), statistic: statistic}} ORDER BY position) AS columns
@@ -47,8 +47,13 @@ _NESTED = f"""
         ] AS values
         FROM ({_MATCHING}) JOIN columns USING (schema_id)
     )
-    SELECT {_IDENTITY}, values FROM nested WHERE len(values) > 0 OR $signal IS NULL
-    ORDER BY log_offset, request_id, segment
+    SELECT log_offset, {_IDENTITY}, values FROM nested WHERE len(values) > 0 OR $signal IS NULL
+"""  # noqa: S608  # constants
+_NESTED = f"SELECT {_IDENTITY}, values FROM ({_FOUND}) ORDER BY log_offset, request_id, segment"  # noqa: S608  # constants
+# What a person reads: no values, so that those of many observations are in memory no longer than it takes to add them.
+_NEWEST = f"""
+    SELECT {_IDENTITY}, len(values) AS measured, list_avg([x.value FOR x IN values]) AS mean FROM ({_FOUND})
+    ORDER BY log_offset DESC, request_id DESC, segment DESC LIMIT $limit
 """  # noqa: S608  # constants
 _LONG = f"""
     SELECT {_IDENTITY}, unnested.signal, unnested.layer, unnested.head, unnested.component, unnested.statistic,
@@ -105,6 +110,14 @@ class Observations:
         while some := result.fetchmany(1_000):
             for row in some:
                 yield dict(zip(names, row, strict=True))
+
+    def newest(self, question: Question, limit: int) -> list[dict[str, Any]]:  # Any: as in JSON
+        """The newest observations, oldest first: identity, how many values were measured, and their mean."""
+        if not self._files(question):
+            return []
+        result = self._connection.execute(_NEWEST, {**self._parameters(question), "limit": limit})
+        names = [column[0] for column in result.description]
+        return [dict(zip(names, row, strict=True)) for row in reversed(result.fetchall())]
 
     def write_json_lines(self, question: Question, to: Path) -> None:
         """Writes one observation a line, values nested."""

@@ -25,10 +25,10 @@ Wanted = tuple[str, str | None, str | None, str | None, int | None]
 
 _MERGED = """
     WITH parts AS (
-        SELECT * FROM read_parquet(?)
-        WHERE signal = ? AND minute_unix_seconds >= ? AND minute_unix_seconds < ?
-          AND (model = ? OR ? IS NULL) AND (replica = ? OR ? IS NULL)
-          AND (adapter = ? OR ? IS NULL) AND (layer = ? OR ? IS NULL)
+        SELECT * REPLACE (minute_unix_seconds // $step * $step AS minute_unix_seconds) FROM read_parquet($parts)
+        WHERE signal = $signal AND minute_unix_seconds >= $start AND minute_unix_seconds < $end
+          AND (model = $model OR $model IS NULL) AND (replica = $replica OR $replica IS NULL)
+          AND (adapter = $adapter OR $adapter IS NULL) AND (layer = $layer OR $layer IS NULL)
     ), means AS (
         SELECT *, sum(weight * mean) OVER series / sum(weight) OVER series AS all_mean FROM parts
         WINDOW series AS (PARTITION BY model, replica, adapter, layer, minute_unix_seconds)
@@ -156,15 +156,27 @@ def read_rollups(
     wanted: Wanted,
     from_unix_seconds: float,
     to_unix_seconds: float,
+    step_seconds: int = 60,
 ) -> list[Track]:
-    """Tracks, one point a minute, of the series wanted: (signal, model, replica, adapter, layer), None = every."""
+    """Tracks of the series wanted: (signal, model, replica, adapter, layer), None = every.
+
+    One point a step, which is a number of whole minutes.
+    """
     if not paths:
         return []
-    signal, *axes = wanted
-    twice = [value for axis in axes for value in (axis, axis)]
-    rows = connection.execute(
-        _MERGED, [[str(path) for path in paths], signal, from_unix_seconds, to_unix_seconds, *twice]
-    ).fetchall()
+    signal, model, replica, adapter, layer = wanted
+    asked = {
+        "parts": [str(path) for path in paths],
+        "signal": signal,
+        "start": from_unix_seconds,
+        "end": to_unix_seconds,
+        "step": step_seconds,
+        "model": model,
+        "replica": replica,
+        "adapter": adapter,
+        "layer": layer,
+    }
+    rows = connection.execute(_MERGED, asked).fetchall()
     tracks: dict[SeriesKey, list[tuple[float, ...]]] = {}
     for model, replica, adapter, layer, *point in rows:
         tracks.setdefault(SeriesKey(model, replica, adapter, signal, layer), []).append(tuple(point))

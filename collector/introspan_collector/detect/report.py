@@ -1,19 +1,23 @@
 """The detector's state in, JSON out — and the decisions of people, as JSON, in."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
 from introspan_collector.detect.detector import Detector
+from introspan_collector.detect.incident.announcement import summary
 from introspan_collector.detect.incident.finding import Subject
-from introspan_collector.detect.incident.incident import Acknowledgement
+from introspan_collector.detect.incident.incident import Acknowledgement, Incident
 from introspan_collector.detect.incident.maintenance import Window
 from introspan_collector.detect.incident.record import as_json
+from introspan_collector.detect.judgement import judged
 from introspan_collector.detect.levels import Levels
 from introspan_collector.detect.reference.builder import Builder
 from introspan_collector.detect.reference.file import content_hash, from_bytes, to_bytes
 from introspan_collector.detect.reference.reference import Reference, State
+from introspan_collector.detect.reference.typical import Typicals
 from introspan_collector.detect.shown import Answer, as_canary, as_reference, as_round, as_window
+from introspan_wire.codec import SegmentTable
 
 
 class Report:
@@ -23,21 +27,27 @@ class Report:
         self._detector = detector
         self._clock = clock
         self._levels = Levels()
+        self._typicals = Typicals()
 
     def alarms(self) -> list[Answer]:
         """Incidents: open ones in the order in which they opened, then those that are over, the last first."""
         incidents = self._detector.incidents
-        return [as_json(one) for one in (*incidents.open(), *reversed(incidents.history()))]
+        return [_shown(one) for one in (*incidents.open(), *reversed(incidents.history()))]
 
     def alarm(self, id_: str) -> Answer | None:
         """One of them, None for an id that is not known."""
         found = self._detector.incidents.find(id_)
-        return None if found is None else as_json(found)
+        return None if found is None else _shown(found)
 
     def active(self) -> list[Answer]:
-        """Model, adapter and severity of those that last: every scrape asks for it."""
+        """Model, adapter, severity and name of those that last, and whether people are told: every scrape asks."""
         return [
-            {**one.subject._asdict(), "severity": one.severity.value}
+            {
+                **one.subject._asdict(),
+                "severity": one.severity.value,
+                "alertname": one.alertname,
+                "notified": one.notified,
+            }
             for one in self._detector.incidents.open()
         ]
 
@@ -81,6 +91,32 @@ class Report:
         with self._detector.still() as state:
             return [as_reference(subject, watch) for subject, watch in sorted(state.watches.items())]
 
+    def healthy(self, model: str, adapter: str) -> list[Answer]:
+        """What values are in the reference's requests, by kind of row, signal and layer; empty without a reference."""
+        with self._detector.still() as state:
+            watch = state.watches.get(Subject(model, adapter))
+            reference = None if watch is None else watch.reference
+            name = "" if watch is None else watch.content_hash
+        if reference is None:
+            return []
+        return [
+            {
+                "kind": one.kind.value,
+                **one.feature._asdict(),
+                "mean": one.mean,
+                "stddev": one.stddev,
+                "count": one.count,
+            }
+            for one in self._typicals.of(name, reference)
+        ]
+
+    def judged(self, model: str, adapter: str, tables: Iterable[SegmentTable]) -> list[Answer]:
+        """How unusual the requests in tables are among those of the reference; empty without one."""
+        with self._detector.still() as state:
+            watch = state.watches.get(Subject(model, adapter))
+            reference = None if watch is None else watch.reference
+        return [] if reference is None else judged(reference, tables)
+
     def export(self, model: str, adapter: str, *, draft: bool) -> bytes:
         """The file of the reference that is compared with; of what was collected for the next one, if draft."""
         with self._detector.still() as state:
@@ -116,15 +152,12 @@ class Report:
         now = self._clock()
         with self._detector.still() as state:
             canaries = state.pieces.canaries
-            rounds: dict[str, list[Answer]] = {}
-            for one in canaries.last():
-                rounds.setdefault(one.model, []).append(as_round(one, now))
-            models = sorted({*rounds, *canaries.models(), *state.asked})
+            models = sorted({*canaries.models(), *state.asked, *(one.model for one in state.watches)})
             return [
                 {
-                    **as_canary(canaries, model),
+                    **as_canary(canaries, model, now),
                     "wanted": model in state.asked or canaries.wanted(model),
-                    "replicas": rounds.get(model, []),
+                    "replicas": [as_round(one, now) for one in canaries.last(model)],
                 }
                 for model in models
             ]
@@ -133,7 +166,7 @@ class Report:
         """How the canary of a model stands whose gathered rounds were made its baseline."""
         self._detector.promote_canary(model)
         with self._detector.still() as state:
-            return as_canary(state.pieces.canaries, model)
+            return as_canary(state.pieces.canaries, model, self._clock())
 
     def detection(self) -> Answer:
         """How much evidence there is, and what was left out."""
@@ -154,6 +187,10 @@ class Report:
                     for kind, distance in watch.distances().items()
                 ],
             }
+
+
+def _shown(incident: Incident) -> Answer:
+    return {"summary": summary(incident), **as_json(incident)}
 
 
 def _taken(reference: Reference) -> Answer:

@@ -3,14 +3,12 @@
 from collections.abc import Callable
 
 import numpy as np
-from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from introspan_collector.expose import questions
 from introspan_collector.expose.names import event_name, gauge_name, histogram_name
-from introspan_collector.expose.parameters import ParameterError, Parameters
-from introspan_collector.expose.reply import refusal, reply
-from introspan_collector.expose.self_families import worker_name
+from introspan_collector.expose.parameters import Parameters
+from introspan_collector.expose.sdk_families import worker_name
 from introspan_collector.expose.sources import Answer, Sources
 from introspan_collector.expose.tracks import PARAMETERS, answer, layer_or_none, question
 from introspan_collector.layout import is_aggregated, is_counted
@@ -22,16 +20,10 @@ _FILTERS = ("model", "replica", "adapter", "signal")
 
 
 def routes(sources: Sources) -> list[Route]:
-    """The routes below /api/v1. Each handler is a plain function: Starlette runs it off the event loop."""
+    """The routes of what is served and measured, below /api/v1."""
 
     def route(path: str, known: tuple[str, ...], answer: Callable[[Sources, Parameters], Answer]) -> Route:
-        def endpoint(request: Request) -> JSONResponse:
-            try:
-                return reply(answer(sources, Parameters(request.query_params, known)))
-            except ParameterError as error:
-                return refusal(error)
-
-        return Route(f"/api/v1/{path}", endpoint)
+        return questions.route(sources, path, known, answer)
 
     return [
         route("models", (), _models),
@@ -186,6 +178,8 @@ def _worker_status(worker: Worker) -> Answer:
             "attention_rows_skipped": status.attention_rows_skipped,
             "sampling_probability": status.sampling_probability,
             "drops": dict(status.drops),
+            "dropped_requests": dict(status.dropped_requests),
+            "dropped_rows": dict(status.dropped_rows),
             "disabled": [
                 {"signal": item.signal, "reason": item.reason, "detail": item.detail}
                 for item in status.disabled

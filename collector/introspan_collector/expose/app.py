@@ -1,13 +1,23 @@
-"""Sources in, the HTTP application out: /metrics, health, and the JSON API."""
+"""Sources in, the HTTP application out: /metrics, health, the JSON API and the page."""
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from introspan_collector.expose import alarms, api, canaries, maintenance, references
+from introspan_collector.expose import (
+    alarms,
+    api,
+    canaries,
+    heads,
+    heatmap,
+    maintenance,
+    references,
+    requests,
+)
 from introspan_collector.expose.calls import Calls
 from introspan_collector.expose.metrics import render
+from introspan_collector.expose.page import site
 from introspan_collector.expose.sources import Sources
 
 
@@ -37,5 +47,9 @@ def build(sources: Sources) -> Starlette:
             *maintenance.routes(sources, calls),
             *references.routes(sources, calls),
             *canaries.routes(sources, calls),
+            *heatmap.routes(sources),
+            *heads.routes(sources),
+            *requests.routes(sources),
+            *site.routes(sources),
         ]
     )

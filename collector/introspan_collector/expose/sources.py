@@ -1,11 +1,13 @@
 """What `expose` reads: the aggregates, the archive, the detector and the collector's own counts, as it sees them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from introspan_collector.model import SeriesKey, Stats
-from introspan_collector.view import ArchiveStats, Track, View
+from introspan_collector.view import ArchiveStats, Stored, Track, View
+from introspan_wire.codec import SegmentTable
+from introspan_wire.signals import Kind
 
 
 class Aggregates(Protocol):
@@ -28,8 +30,19 @@ class Rollups(Protocol):
         wanted: tuple[str, str | None, str | None, str | None, int | None],
         from_unix_seconds: float,
         to_unix_seconds: float,
+        step_seconds: int = 60,
     ) -> list[Track]:
-        """Minute by minute, the series wanted: (signal, model, replica, adapter, layer), None = every."""
+        """By steps of whole minutes, the series wanted: (signal, model, replica, adapter, layer), None = every."""
+        ...
+
+    def request(self, request_id: str, from_unix_seconds: float, to_unix_seconds: float) -> list[Stored]:
+        """Segments of a request by its client's id, in the order in which they came."""
+        ...
+
+    def newest(
+        self, model: str, replica: str | None, adapter: str | None, kind: Kind | None, limit: int
+    ) -> list[Stored]:
+        """The newest segments of a model, newest first; None = every."""
         ...
 
     def stats(self) -> ArchiveStats:
@@ -53,7 +66,7 @@ class Detection(Protocol):
         ...
 
     def active(self) -> list[Answer]:
-        """Model, adapter and severity of those that last."""
+        """Model, adapter, severity and name of those that last, and whether people are told."""
         ...
 
     def opened(self) -> list[Answer]:
@@ -80,6 +93,14 @@ class Detection(Protocol):
 
     def references(self) -> list[Answer]:
         """References, and what is being built."""
+        ...
+
+    def healthy(self, model: str, adapter: str) -> list[Answer]:
+        """What values are in healthy requests, by kind of row, signal and layer."""
+        ...
+
+    def judged(self, model: str, adapter: str, tables: Iterable[SegmentTable]) -> list[Answer]:
+        """How unusual requests are among healthy ones."""
         ...
 
     def export(self, model: str, adapter: str, *, draft: bool) -> bytes:
@@ -130,12 +151,18 @@ class Deliveries(Protocol):
         """Notices given up, by reason."""
         ...
 
+    @property
+    def alertmanagers(self) -> Collection[str]:
+        """Those of the targets that are Alertmanagers."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
     """All of them, and whether the collector is ready to take observations.
 
-    endpoints: servers that the collector asks canaries of; http_token: what calls that change something must carry.
+    endpoints: servers that the collector asks canaries of; http_token: what calls that change something must carry;
+    runbook_url: address of the page that says what to do about each alert.
     """
 
     aggregates: Aggregates
@@ -146,3 +173,4 @@ class Sources:
     deliveries: Callable[[], Deliveries]
     endpoints: Callable[[], list[Answer]]
     http_token: str | None = None
+    runbook_url: str = ""

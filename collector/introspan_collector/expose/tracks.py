@@ -1,5 +1,6 @@
 """A question about a signal over time in, points by step out: recent slots, and rollups for what is older."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,24 +67,7 @@ def question(parameters: Parameters, clock: Callable[[], float] = time.time) -> 
 # Any: JSON.
 def answer(sources: Sources, asked: Question, clock: Callable[[], float] = time.time) -> dict[str, Any]:
     """Points by step of every series asked for, at most 1,000 of them."""
-    boundary = _boundary(clock())
-    wanted = (asked.signal, asked.model, asked.replica, asked.adapter, asked.layer)
-    recent = sources.aggregates.tracks(asked.wants, _SERIES + 1) if asked.end > boundary else []
-    older = (
-        sources.archive.tracks(wanted, asked.start, min(asked.end, boundary))
-        if asked.start < boundary
-        else []
-    )
-    by_key: dict[SeriesKey, list[Track]] = {}
-    for track, low, high in (
-        *((track, asked.start, boundary) for track in older),
-        *((track, max(asked.start, boundary), asked.end) for track in recent),
-    ):
-        inside = (track.starts >= low) & (track.starts < high)
-        if inside.any():
-            by_key.setdefault(track.key, []).append(
-                Track(track.key, track.starts[inside], track.moments.at(inside))
-            )
+    by_key = found(sources, asked, clock())
     shown = sorted(by_key)[:_SERIES]
     return {
         "signal": asked.signal,
@@ -105,6 +89,29 @@ def answer(sources: Sources, asked: Question, clock: Callable[[], float] = time.
     }
 
 
+def found(sources: Sources, asked: Question, now: float) -> dict[SeriesKey, list[Track]]:
+    """What the slots and, before them, the rollups have of every series asked for."""
+    boundary = _boundary(now)
+    wanted = (asked.signal, asked.model, asked.replica, asked.adapter, asked.layer)
+    recent = sources.aggregates.tracks(asked.wants, _SERIES + 1) if asked.end > boundary else []
+    older = (
+        sources.archive.tracks(wanted, asked.start, min(asked.end, boundary), _minutes(asked.step))
+        if asked.start < boundary
+        else []
+    )
+    by_key: dict[SeriesKey, list[Track]] = {}
+    for track, low, high in (
+        *((track, -math.inf, boundary) for track in older),
+        *((track, max(asked.start, boundary), asked.end) for track in recent),
+    ):
+        inside = (track.starts >= low) & (track.starts < high)
+        if inside.any():
+            by_key.setdefault(track.key, []).append(
+                Track(track.key, track.starts[inside], track.moments.at(inside))
+            )
+    return by_key
+
+
 def layer_or_none(key: SeriesKey) -> int | None:
     """The layer of a series; None for a signal without layers."""
     return key.layer if key.layer >= 0 else None
@@ -113,6 +120,11 @@ def layer_or_none(key: SeriesKey) -> int | None:
 def _boundary(now: float) -> float:
     """The start of the first whole minute that the slots still cover."""
     return (now - _RECENT_SECONDS) // _MINUTE_SECONDS * _MINUTE_SECONDS
+
+
+def _minutes(step: float) -> int:
+    """Seconds of the largest number of whole minutes that divides a step: points of less are asked for in vain."""
+    return int(step) if step % _MINUTE_SECONDS == 0 else int(_MINUTE_SECONDS)
 
 
 def _points(tracks: list[Track], step: float) -> list[tuple[float, ...]]:

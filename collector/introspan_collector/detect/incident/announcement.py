@@ -43,11 +43,16 @@ def notice(incident: Incident, runbook_url: str) -> Notice:
     )
 
 
+def summary(incident: Incident) -> str:
+    """What was seen, in one sentence."""
+    return _SUMMARIES[incident.alertname].format(incident.subject)
+
+
 def _annotations(incident: Incident) -> dict[str, str]:
     seen = " ".join(_said(clue) for clue in incident.evidence[:_MOST_CLUES_SAID])
     more = len(incident.evidence) - _MOST_CLUES_SAID + incident.unlisted_clues
     return {
-        "summary": _SUMMARIES[incident.alertname].format(incident.subject),
+        "summary": summary(incident),
         "description": seen + (f" And {more} more streams." if more > 0 else ""),
         "triage": incident.triage.verdict.value,
         "triage_reasons": " ".join(incident.triage.reasons),

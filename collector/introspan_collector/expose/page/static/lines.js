@@ -1,0 +1,120 @@
+// A place on a page in, a signal over time out: one line a replica, and the band in which it is while all is well.
+import { ask, who } from "./api.js";
+import { LINES } from "./colours.js";
+import { say } from "./say.js";
+import { number, time, timeTicks } from "./words.js";
+
+const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [400, 130, 44, 18, 6];
+const MOST_POINTS = 240;
+const STEPS = [60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 21_600, 43_200];
+
+export async function lines(place) {
+  const seconds = Number(place.dataset.rangeSeconds);
+  const step = STEPS.find((one) => seconds / one <= MOST_POINTS) ?? 86_400;
+  const to = Date.now() / 1000;
+  const asked = { ...who(place.dataset), from: to - seconds, to, step };
+  const { series: mine } = await ask("query", asked);
+  if (!mine.length) return say(place, "Not measured in this range.");
+  const shown = mine.slice(0, LINES.length);
+  const axes = scales(shown, place.dataset, to - seconds, to);
+  const svg = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": said(place, shown) });
+  if (axes.band) band(svg, axes);
+  grid(svg, axes, seconds);
+  shown.forEach((one, i) => trace(svg, one.points, axes, LINES[i], step));
+  const reading = document.createElement("output");
+  reading.className = "reading small";
+  follow(svg, reading, shown, axes, place.dataset.unit);
+  place.replaceChildren(svg, reading);
+  reading.textContent = latest(shown, place.dataset.unit, mine.length - shown.length);
+  return undefined;
+}
+
+function scales(shown, { mean, stddev }, from, to) {
+  const values = shown.flatMap((one) => one.points.map((point) => point[1]));
+  const band = mean === undefined ? null : { middle: Number(mean), low: Number(mean) - Number(stddev), high: Number(mean) + Number(stddev) };
+  const all = band ? [...values, band.low, band.high] : values;
+  let [low, high] = [Math.min(...all), Math.max(...all)];
+  const room = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
+  [low, high] = [low === 0 ? 0 : low - room, high + room];
+  return {
+    band,
+    low,
+    high,
+    from,
+    to,
+    x: (at) => LEFT + ((at - from) / (to - from)) * (WIDTH - LEFT - 4),
+    y: (value) => TOP + (1 - (value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM),
+  };
+}
+
+function band(svg, { band: { middle, low, high }, y }) {
+  svg.append(make("rect", { class: "band", x: LEFT, width: WIDTH - LEFT - 4, y: y(high), height: Math.max(y(low) - y(high), 0.5) }));
+  svg.append(make("path", { class: "middle", d: `M${LEFT} ${y(middle)}H${WIDTH - 4}` }));
+}
+
+function grid(svg, { low, high, from, to, x, y }, seconds) {
+  svg.append(make("path", { class: "axis", d: `M${LEFT} ${TOP}V${HEIGHT - BOTTOM}H${WIDTH - 4}` }));
+  for (const value of [low + (high - low) * 0.08, high - (high - low) * 0.08])
+    svg.append(text(LEFT - 5, y(value) + 4, "end", number(value)));
+  for (const at of timeTicks(from, to, 4))
+    if (x(at) > LEFT + 14 && x(at) < WIDTH - 18) svg.append(text(x(at), HEIGHT - 4, "middle", time(at, seconds)));
+}
+
+// A gap where nothing was measured stays a gap.
+function trace(svg, points, { x, y, from }, colour, step) {
+  let d = "";
+  let last = -Infinity;
+  for (const [at, mean] of points) {
+    if (mean === null || at < from) continue;
+    d += `${at - last > 2.5 * step ? "M" : "L"}${x(at).toFixed(1)} ${y(mean).toFixed(1)}`;
+    if (at - last > 2.5 * step) d += "h.01";
+    last = at;
+  }
+  svg.append(make("path", { d, stroke: colour, "stroke-linecap": "round" }));
+}
+
+function follow(svg, reading, shown, { from, to }, unit) {
+  const cursor = make("path", { class: "cursor", d: "" });
+  svg.append(cursor);
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    const at = from + (((event.clientX - box.left) / box.width) * WIDTH - LEFT) / (WIDTH - LEFT - 4) * (to - from);
+    const near = shown.map((one) => nearest(one.points, at));
+    const x = LEFT + ((near[0][0] - from) / (to - from)) * (WIDTH - LEFT - 4);
+    cursor.setAttribute("d", `M${x} ${TOP}V${HEIGHT - BOTTOM}`);
+    reading.textContent = `${time(near[0][0], to - from)}: ${near.map((point, i) => named(shown, i, number(point[1], 4))).join(", ")} ${unit}`;
+  });
+  svg.addEventListener("pointerleave", () => {
+    cursor.setAttribute("d", "");
+    reading.textContent = latest(shown, unit, 0);
+  });
+}
+
+function nearest(points, at) {
+  return points.reduce((best, point) => (Math.abs(point[0] - at) < Math.abs(best[0] - at) ? point : best));
+}
+
+function named(shown, i, value) {
+  return shown.length > 1 ? `${shown[i].replica} ${value}` : value;
+}
+
+function latest(shown, unit, more) {
+  const last = shown.map((one, i) => named(shown, i, number(one.points.at(-1)[1], 4)));
+  return `last ${last.join(", ")} ${unit}${more > 0 ? `, and ${more} more replicas` : ""}`;
+}
+
+function said(place, shown) {
+  return `${place.dataset.signal} over time: ${latest(shown, place.dataset.unit, 0)}`;
+}
+
+function text(x, y, anchor, content) {
+  const node = make("text", { x, y, "text-anchor": anchor });
+  node.textContent = content;
+  return node;
+}
+
+function make(name, attributes) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return node;
+}
