@@ -78,9 +78,9 @@ def lines(
     return found
 
 
-def stepped(face: Face, *queries: Query) -> timeseries.Panel:
+def stepped(face: Face, *queries: Query, links: Sequence[build.DashboardLink] = ()) -> timeseries.Panel:
     """Counts that stay until they grow: every step is an event."""
-    found = lines(face, *queries).min(0).decimals(0)
+    found = lines(face, *queries, links=links).min(0).decimals(0)
     return found.line_interpolation(common.LineInterpolation.STEP_AFTER)
 
 

@@ -11,7 +11,7 @@ SECTION = Section(
     (
         lines(
             Face(
-                "Age of what is processed",
+                "Age of what is processed over time",
                 "How old the batch is that consumers are at. Bad: a slope: more comes than is processed. A tooth after "
                 "a restart is the replay.",
                 "s",
@@ -44,7 +44,7 @@ SECTION = Section(
                 total("consumer", rate("introspan_collector_consumer_cpu_seconds_total", INSTANCES)),
                 "{{consumer}}",
             ),
-            colours={"aggregates": BLUE, "archive": NOTE, "detect": BAD},
+            colours={"aggregate": BLUE, "archive": NOTE, "detect": BAD},
         ).min(0),
         lines(
             Face(

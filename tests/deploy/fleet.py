@@ -1,0 +1,257 @@
+"""A made-up fleet in, sent to a real collector over gRPC, healthy and then faulty, its /metrics scraped, out.
+
+Two models with replicas and an adapter, one that is only asked canaries, and one of everything that can go wrong:
+an alarm, a deviating canary, values that are not numbers, signals switched off, drops, refusals, notices that nobody
+takes, a log with a record that cannot be read, a state that cannot be saved.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import grpc
+import httpx
+import numpy as np
+
+from bench.fleet import Shape, origin, schema, table
+from bench.producer import Producer
+from introspan.observation import Drawn
+from introspan_collector.log.record import Record, frame, header_of
+from introspan_collector.log.segment import segment_name
+from introspan_collector.model import DisabledSignal, ProducerStatus
+from introspan_wire.signals import Kind
+from tests.collector import Collector
+from tests.patience import eventually
+from tests.prometheus import scraping
+from tests.receiver import receiving
+from tests.served import serve
+
+SHAPE = Shape(
+    residual_layers=(0, 4, 8, 12, 16), attention_layers=(0, 8, 16), projection_layers=(8, 16), heads=4
+)
+CHAT, SUMMARY = "chat-8b", "summary-1b"
+REPLICAS, ADAPTER = ("chat-0", "chat-1"), "legal"
+FAULTY_LAYER = 8
+
+_CENTRES = 3.0 * np.eye(3, 64)
+_CONFIG = """
+[checkpoint]
+interval_seconds = 0.5
+[aggregate]
+slot_seconds = 1.0
+shown_slots = 5
+kept_slots = 120
+[archive]
+flush_seconds = 1.0
+[detect]
+tick_seconds = 0.5
+provisional_clusters = 150
+frozen_clusters = 100000
+canary_rounds = 3
+[notify]
+alertmanagers = ["http://{nobody}"]
+webhooks = ["{receiver}"]
+timeout_seconds = 0.5
+retry_seconds = 0.2
+retry_limit_seconds = 0.5
+max_age_seconds = 2.0
+[canary]
+endpoints = ["{served}"]
+interval_seconds = 0.5
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with requests: where a stream is shifted, and events in their first row."""
+
+    shift: float = 0.0
+    nonfinite: float = 0.0
+    repetition: float = 0.0
+    mismatch: float = 0.0
+
+
+HEALTHY = Fault()
+BROKEN = Fault(shift=3.0, nonfinite=7.0, repetition=96.0, mismatch=1.0)
+
+
+class Worker:
+    """One worker of a replica: sends requests, and says of itself what its status is."""
+
+    def __init__(self, address: str, model: str, replica: str, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._producer = Producer(address, origin(model, replica))
+        self._drawn = Drawn()
+        self._batches = 0
+        self.status = ProducerStatus(0, 0, 0.0, (), (), 0, 0, 0, 1.0)
+
+    def close(self) -> None:
+        self._producer.__exit__(None, None, None)
+
+    def send(self, requests: int = 20, adapter: str = "", fault: Fault = HEALTHY) -> None:
+        """Requests of three classes; each gives a row of its prompt, one of decoded tokens, and one sent again."""
+        self._batches += 1
+        cluster = self._rng.integers(0, 2**63, requests).astype(np.uint64)
+        classes = self._rng.integers(0, len(_CENTRES), requests)
+        names = [f"cmpl-{number:016x}" for number in self._rng.integers(2**62, size=requests).tolist()]
+        tables = [
+            replace(
+                self._table(kind, requests, adapter, classes, fault), request_id=names, cluster_key=cluster
+            )
+            for kind in (Kind.PROMPT, Kind.DECODED, Kind.REPREFILL)
+        ]
+        status = replace(
+            self.status,
+            measured_steps=8 * self._batches,
+            measured_rows=16 * requests * self._batches,
+            capture_seconds=0.01 * self._batches,
+            sampler_tokens=self._drawn.tokens,
+            sampler_low=self._drawn.low,
+            sampler_high=self._drawn.high,
+            sampler_sum=self._drawn.total,
+        )
+        self._producer.send(*tables, status=status)
+
+    def _table(self, kind, requests, adapter, classes, fault):
+        of = schema(SHAPE, kind)
+        found = table(
+            of, requests, self._rng, time_unix_nano=time.time_ns(), adapter=adapter, traced_share=0.5
+        )
+        values = found.values.copy()
+        drawn = self._rng.random(requests).astype(np.float32)
+        self._drawn = self._drawn.plus(drawn)
+        component = 0
+        for i, column in enumerate(of.columns):
+            if column.signal == "residual.projection":
+                values[:, i] += _CENTRES[classes, component % _CENTRES.shape[1]]
+                component += 1
+            elif column.signal == "sampler.pit":
+                values[:, i] = drawn
+            elif column.signal == "residual.log_rms" and column.layer >= FAULTY_LAYER:
+                values[:, i] += fault.shift
+            elif column.signal in ("output.nonfinite", "residual.nonfinite"):
+                values[:1, i] = fault.nonfinite
+            elif column.signal == "output.repetition":
+                values[:1, i] = fault.repetition
+            elif column.signal == "sampler.greedy_mismatch":
+                values[:1, i] = fault.mismatch
+        return replace(found, values=values)
+
+
+class Fleet:
+    """What runs. ask: a path of Prometheus' API and parameters to what it answers; times are Unix seconds."""
+
+    def __init__(self, collector, ask, served, workers):
+        self.collector, self.ask, self._served = collector, ask, served
+        self.chat, self.summary = workers[:-1], workers[-1]
+        self.began = self.broke = self.ended = time.time()
+
+    def run(self) -> None:
+        """Healthy until everything has a reference and a baseline, then faulty until everything has been seen."""
+        eventually(lambda: self._traffic() and self._is_warm(), 40, poll_seconds=0.2)
+        self.chat[0].send(20, ADAPTER)
+        self.broke = time.time()
+        self._break()
+        eventually(lambda: self._traffic(BROKEN) and self._is_seen(), 40, poll_seconds=0.3)
+        # Rates take two scrapes of what came last.
+        last = self._count()
+        eventually(lambda: self._traffic(BROKEN) and self._count() >= last + 3, 10, poll_seconds=0.3)
+        self.ended = time.time()
+
+    def samples(self, query: str):
+        """Series of an instant query."""
+        return self.ask("query", query=query)["result"]
+
+    def _count(self) -> float:
+        return float(self.samples('count_over_time(up{job="introspan"}[10m])')[0]["value"][1])
+
+    def _traffic(self, fault: Fault = HEALTHY) -> bool:
+        for worker in self.chat:
+            worker.send(fault=HEALTHY if worker is self.chat[0] else fault)
+            worker.send(4, ADAPTER)
+        self.summary.send(2)
+        return True
+
+    def _is_warm(self) -> bool:
+        states = self.samples(
+            f'introspan_reference_state{{model="{CHAT}",adapter="",state="provisional"}} == 1'
+        )
+        return bool(states and self.samples("introspan_canary_distance") and self.samples(_DRIFT))
+
+    def _break(self) -> None:
+        """Everything that goes wrong beside the requests."""
+        self._served.wrong = {0}
+        self.chat[1].status = replace(
+            self.chat[1].status,
+            drops=(("queue_full", 40), ("too_large", 2)),
+            disabled=(DisabledSignal("attention", "self_check_failed", "heads disagree"),),
+            probe_errors=3,
+            sampler_rows_skipped=5,
+            attention_rows_skipped=6,
+            sampling_probability=0.25,
+        )
+        (self.collector.data / "cursors" / "aggregate.partial").mkdir()
+        self._refused()
+        url = f"http://{self.collector.http}/api/v1/maintenance"
+        window = {"model": SUMMARY, "end": time.time() + 3600, "reason": "new weights"}
+        httpx.post(url, json=window, timeout=10).raise_for_status()
+
+    def _refused(self) -> None:
+        with grpc.insecure_channel(self.collector.grpc) as channel:
+            call = channel.unary_unary("/introspan_wire.v1.ObservationService/ExportObservations")
+            try:
+                call(b"\xff\xff", timeout=10)
+            except grpc.RpcError as error:
+                assert error.code() is grpc.StatusCode.INVALID_ARGUMENT  # noqa: PT017 - it has to be raised, below
+            else:
+                raise AssertionError("a malformed batch was accepted")
+
+    def _is_seen(self) -> bool:
+        return all(self.samples(query) for query in _SEEN)
+
+
+_DRIFT = "introspan_latent_drift_distance"
+_SEEN = (
+    f'introspan_alarm_active{{model="{CHAT}",severity="critical"}} == 1',
+    "introspan_canary_distance > 8",
+    'introspan_collector_failures_total{operation="checkpoint"}',
+    "introspan_collector_refused_batches_total",
+    "introspan_collector_dropped_batches_total",
+    "introspan_notify_dropped_total",
+    "introspan_notify_failed_total",
+    "introspan_notify_delivered_total > 0",
+    "introspan_maintenance_active == 1",
+)
+
+
+@contextmanager
+def running(folder: Path, free_port, prometheus_program: Path) -> Iterator[Fleet]:
+    """A fleet, its collector and the Prometheus that scrapes it, after both phases."""
+    with ExitStack() as open_:
+        served = open_.enter_context(serve())
+        receiver = open_.enter_context(receiving())
+        nobody = f"127.0.0.1:{free_port()}"
+        config = _CONFIG.format(nobody=nobody, receiver=receiver.url, served=served.url)
+        (folder / "data" / "log").mkdir(parents=True)
+        _unreadable_record(folder / "data" / "log")
+        collector = open_.enter_context(Collector(folder, free_port, config))
+        ask = open_.enter_context(scraping(collector.http, folder, prometheus_program, free_port()))
+        workers = [
+            Worker(collector.grpc, model, replica, seed)
+            for seed, (model, replica) in enumerate(
+                ((CHAT, REPLICAS[0]), (CHAT, REPLICAS[1]), (SUMMARY, "summary-0"))
+            )
+        ]
+        for worker in workers:
+            open_.callback(worker.close)
+        fleet = Fleet(collector, ask, served, workers)
+        fleet.run()
+        yield fleet
+
+
+def _unreadable_record(log: Path) -> None:
+    """What only a collector of another version would have written."""
+    record = Record(time.time_ns(), b"p" * 16, 1, b"\xff\xff")
+    (log / segment_name(0)).write_bytes(frame(header_of(record), 0) + record.payload)
