@@ -4,10 +4,11 @@ Whoever asks puts the id into the X-Request-Id header and the token into the req
 engine's worker believes the id only with the token, so that nobody else's request can pose as a canary.
 
 A token is bound to its id, which names one question of one round, to the tokens of the prompt as the engine computes
-them, to ten minutes and, as long as the worker lives, to one use. Whoever reads it on the way, from a connection
-without TLS or a log of request bodies, can ask the same question with it and nothing else: before the canary's own
-request, which is then taken for traffic, or at another data-parallel rank or, within ten minutes, at a worker that was
-started anew. Other text, other template and other tools are other tokens, and stay traffic.
+them, to how many are generated at most, to ten minutes and, as long as the worker lives, to one use. The worker takes
+it of plain greedy requests without an adapter only. Whoever reads it on the way, from a connection without TLS or a log
+of request bodies, can ask the same question with it and nothing else: before the canary's own request, which is then
+taken for traffic, or at another data-parallel rank or, within ten minutes, at a worker that was started anew. Other
+text, other template and other tools are other tokens, and stay traffic.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ VALID_SECONDS = 600
 NONCE_BYTES = 8
 
 _ID = re.compile(r"canary-(?P<suite>[0-9a-f]{8})-(?P<question>[a-z_]{1,32})-(?P<round>[0-9a-f]{16})")
-_TOKEN = re.compile(r"(?P<time>\d{1,15}):(?P<nonce>[0-9a-f]{16}):(?P<mac>[0-9a-f]{64})")
+_TOKEN = re.compile(r"(?P<time>\d{1,15}):(?P<nonce>[0-9a-f]{16}):(?P<most>\d{1,9}):(?P<mac>[0-9a-f]{64})")
 
 
 class CanaryId(NamedTuple):
@@ -47,10 +48,14 @@ class CanaryId(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """What a genuine token says of itself: the number that it is told from all others by, and its last second."""
+    """What a genuine token says: the number it is told from all others by, its last second, and what it is good for.
+
+    most_tokens: that may be generated.
+    """
 
     nonce: str
     expires_unix_seconds: int
+    most_tokens: int
 
 
 def find(request_id: str) -> CanaryId | None:
@@ -60,11 +65,19 @@ def find(request_id: str) -> CanaryId | None:
 
 
 def token(
-    key: bytes, canary: CanaryId, prompt_token_ids: Sequence[int], now_unix_seconds: float, nonce: str
+    key: bytes,
+    canary: CanaryId,
+    prompt_token_ids: Sequence[int],
+    most_tokens: int,
+    now_unix_seconds: float,
+    nonce: str,
 ) -> str:
-    """The token for one request: seconds since 1970, nonce (16 hexadecimal digits) and HMAC-SHA256 of all it is for."""
-    time = str(int(now_unix_seconds))
-    return f"{time}:{nonce}:{_mac(key, canary, prompt_token_ids, time, nonce)}"
+    """The token for one request that has so many tokens generated at most.
+
+    Seconds since 1970, nonce (16 hexadecimal digits), that number, and HMAC-SHA256 of all it is for.
+    """
+    said = f"{int(now_unix_seconds)}:{nonce}:{most_tokens}"
+    return f"{said}:{_mac(key, said, canary, prompt_token_ids)}"
 
 
 def genuine(
@@ -78,13 +91,13 @@ def genuine(
     found = _TOKEN.fullmatch(given) if isinstance(given, str) else None
     if canary is None or found is None or abs(now_unix_seconds - int(found["time"])) > VALID_SECONDS:
         return None
-    expected = _mac(key, canary, prompt_token_ids, found["time"], found["nonce"])
-    if not hmac.compare_digest(found["mac"], expected):
+    said, _, mac = found[0].rpartition(":")
+    if not hmac.compare_digest(mac, _mac(key, said, canary, prompt_token_ids)):
         return None
-    return Pass(found["nonce"], int(found["time"]) + VALID_SECONDS)
+    return Pass(found["nonce"], int(found["time"]) + VALID_SECONDS, int(found["most"]))
 
 
-def _mac(key: bytes, canary: CanaryId, prompt_token_ids: Sequence[int], time: str, nonce: str) -> str:
-    mac = hmac.new(key, f"{time}:{nonce}:{canary}:".encode(), hashlib.sha256)
+def _mac(key: bytes, said: str, canary: CanaryId, prompt_token_ids: Sequence[int]) -> str:
+    mac = hmac.new(key, f"{said}:{canary}:".encode(), hashlib.sha256)
     mac.update(struct.pack(f"<{len(prompt_token_ids)}q", *prompt_token_ids))
     return mac.hexdigest()

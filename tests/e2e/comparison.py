@@ -51,7 +51,7 @@ class Comparison:
         asked = Sampling(
             **{k: v for k, v in call.params.items() if k in {"temperature", "top_k", "top_p", "min_p"}}
         )
-        v = draw(np.full(len(positions), self.result.hashes[name], np.uint64), positions)
+        v = draw(np.full(len(positions), self.result.seeds[name], np.uint64), positions)
         expected = self.reference.measure(tokens, len(call.prompt), projection, asked, v).values
         expected["output.repetition"] = np.array(
             [repetition(generated[: i + 1]) for i in range(len(generated))], float

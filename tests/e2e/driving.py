@@ -36,6 +36,7 @@ def serve() -> None:
 def _forked(order: Order) -> int:
     said = os.open(order.stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
+        "seeds": _seeds(kept),
         os.dup2(said, stream)
     os.environ.clear()
     os.environ.update(order.environ)
@@ -59,6 +60,14 @@ def main(given: Path, out: Path) -> None:
     log = None
     if task.pipeline == "rows":
         from introspan import plugin
+# Any: introspan.observation.Rows, of engines that have it.
+def _seeds(kept: list[Any]) -> dict[str, int]:
+    """What V of `sampler.pit` is drawn from, by request."""
+    from introspan.context import request_hash
+
+    return {request.request_id: request_hash(request.key) for rows in kept for request in rows.requests}
+
+
         from introspan.testing import RowLog
 
         plugin.register(RowLog)

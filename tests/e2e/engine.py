@@ -81,6 +81,7 @@ class Result:
     row_positions: np.ndarray
     values: np.ndarray
     hashes: dict[str, int]
+    seeds: dict[str, int]
     ended: dict[str, int]
     adapters: dict[str, str]
     fingerprints: list[str]

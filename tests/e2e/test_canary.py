@@ -159,7 +159,7 @@ def test_canaries_are_no_traffic_and_a_forged_one_is(server, collector):
     requests = {row["request_id"] for row in collector.observations()}
     assert not any("canary-" in name for name in requests)
     mine = CanaryId("0" * 8, "short", "0123456789abcdef")
-    forged = token(b"another secret entirely", mine, [1, 2, 3], 0.0, "0" * 16)
+    forged = token(b"another secret entirely", mine, [1, 2, 3], 8, 0.0, "0" * 16)
     talk(server, Ask(SENTENCE, COMPLETION, id=str(mine), body={"vllm_xargs": {XARG: forged}}))
     eventually(lambda: any(str(mine) in row["request_id"] for row in collector.observations()), 60)
 
@@ -177,9 +177,9 @@ def refused(collector, reason):
 @pytest.mark.usefixtures("with_baseline")
 def test_a_token_that_was_read_on_the_way_is_good_for_no_other_text_and_never_twice(server, collector):
     prompt, other = list(range(40, 60)), list(range(50, 90))
-    names = [CanaryId("0" * 8, "beside", f"{i:016x}") for i in range(2)]
-    mine, stolen = (
-        token(KEY.encode(), name, prompt, time.time(), f"{i:016x}") for i, name in enumerate(names)
+    names = [CanaryId("0" * 8, "beside", f"{i:016x}") for i in range(3)]
+    mine, stolen, drawn = (
+        token(KEY.encode(), name, prompt, 8, time.time(), f"{i:016x}") for i, name in enumerate(names)
     )
 
     def send(name, given, text):
@@ -189,12 +189,13 @@ def test_a_token_that_was_read_on_the_way_is_good_for_no_other_text_and_never_tw
     before = refused(collector, "canary_repeated"), refused(collector, "canary_refused")
     send(names[0], mine, prompt)
     send(names[1], stolen, other)
-    eventually(lambda: seen(collector, names[1]), 60)
+    send(names[2], drawn, prompt, temperature=1.0)
+    eventually(lambda: seen(collector, names[1]) and seen(collector, names[2]), 60)
     assert not seen(collector, names[0]), "that one was a canary, sent and answered before the other"
     send(names[0], mine, prompt)
     eventually(lambda: seen(collector, names[0]), 60)
     eventually(lambda: refused(collector, "canary_repeated") == before[0] + 1, 30)
-    assert refused(collector, "canary_refused") == before[1] + 1
+    assert refused(collector, "canary_refused") == before[1] + 2
 
 
 def test_without_the_key_outputs_are_compared_and_it_is_said_that_states_are_missing(

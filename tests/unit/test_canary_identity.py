@@ -17,11 +17,39 @@ ID = CanaryId("0a1b2c3d", "short", "00112233445566aa")
 OTHER = CanaryId("0a1b2c3d", "long", "00112233445566aa")
 NOW = 1_800_000_000.0
 PROMPT = [1, 2, 3]
+MOST = 8
 NONCE = "00000000000000aa"
 
 
-def made(*, key=KEY, name=ID, prompt=PROMPT, now=NOW, nonce=NONCE):
-    return token(key, name, prompt, now, nonce)
+def made(*, key=KEY, name=ID, prompt=PROMPT, most=MOST, now=NOW, nonce=NONCE):
+    return token(key, name, prompt, most, now, nonce)
+
+
+def new(prompt=PROMPT, adapter=None, **asked):
+    """As vLLM's NewRequestData of a canary, and its SamplingParams, but for what is asked otherwise."""
+    parameters = {
+        "extra_args": None,
+        "temperature": 0.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "max_tokens": MOST,
+        "min_tokens": 0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "repetition_penalty": 1.0,
+        "logit_bias": None,
+        "bad_words": [],
+        "allowed_token_ids": None,
+        "structured_outputs": None,
+        "seed": None,
+    }
+    return SimpleNamespace(
+        sampling_params=SimpleNamespace(**parameters | asked),
+        prompt_token_ids=prompt,
+        num_computed_tokens=0,
+        lora_request=adapter and SimpleNamespace(lora_name=adapter),
+    )
 
 
 class Worker:
@@ -31,17 +59,12 @@ class Worker:
         self.now, self.refused = NOW, Counter()
         self._identity = Identity(b"s" * 16, Admission(rate, 1e9), key, lambda: self.now, drops=self.refused)
 
-    def of(self, request_id, given, prompt=PROMPT):
-        """The request that it makes of one that came with this id and this token."""
-        params = SimpleNamespace(extra_args=None if given is None else {canary.XARG: given})
-        new = SimpleNamespace(
-            req_id=f"cmpl-{request_id}-0-deadbeef",
-            sampling_params=stamp(params, Passport(f"cmpl-{request_id}-0")),
-            prompt_token_ids=prompt,
-            num_computed_tokens=0,
-            lora_request=None,
-        )
-        return self._identity.of(new)
+    def of(self, request_id, given, prompt=PROMPT, **asked):
+        """The request that it makes of one that came with this id and this token, and is asked so."""
+        found = new(prompt, **asked, extra_args=None if given is None else {canary.XARG: given})
+        found.req_id = f"cmpl-{request_id}-0-deadbeef"
+        found.sampling_params = stamp(found.sampling_params, Passport(f"cmpl-{request_id}-0"))
+        return self._identity.of(found)
 
 
 @pytest.fixture
@@ -71,8 +94,10 @@ def test_a_token_made_with_the_key_makes_a_canary(worker):
         made()[:-1],
         made() + "0",
         made().upper(),
-        "9" * 5_000 + f":{NONCE}:" + "0" * 64,
-        f"{int(NOW)}:{NONCE}:" + "é" * 64,
+        "9" * 5_000 + f":{NONCE}:8:" + "0" * 64,
+        f"{int(NOW)}:{NONCE}:8:" + "é" * 64,
+        made().replace(":8:", ":9:"),
+        made().replace(":8:", ":"),
     ],
 )
 def test_every_other_token_makes_ordinary_traffic_and_is_counted(worker, given):
@@ -90,6 +115,35 @@ def test_another_text_under_the_same_token_is_traffic(worker, prompt):
     assert not worker.of(ID, made(), prompt).is_canary
     assert worker.refused == {REFUSED: 1}
     assert worker.of(ID, made()).is_canary, "what was refused did not use it up"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"temperature": 1.0},
+        {"max_tokens": MOST + 1},
+        {"max_tokens": None},
+        {"min_tokens": 2},
+        {"presence_penalty": 0.5},
+        {"frequency_penalty": 0.5},
+        {"repetition_penalty": 1.1},
+        {"logit_bias": {7: 100.0}},
+        {"bad_words": ["the"]},
+        {"allowed_token_ids": [7]},
+        {"structured_outputs": "yes or no"},
+        {"adapter": "theirs"},
+    ],
+    ids=str,
+)
+def test_the_same_text_asked_in_another_way_under_the_same_token_is_traffic(worker, asked):
+    assert not worker.of(ID, made(), **asked).is_canary
+    assert worker.refused == {REFUSED: 1}
+    assert worker.of(ID, made()).is_canary, "what was refused did not use it up"
+
+
+def test_fewer_tokens_than_were_signed_are_a_canary(worker):
+    """A server may have a limit of its own."""
+    assert worker.of(ID, made(), max_tokens=1).is_canary
 
 
 def test_a_token_makes_one_canary_and_what_comes_after_is_traffic_and_counted(worker):
@@ -113,15 +167,15 @@ def test_memory_of_tokens_is_bounded_and_none_is_forgotten_while_it_is_good():
     now, refused = [NOW], Counter()
     tokens = CanaryTokens(KEY, refused, lambda: now[0], most=8)
     given = [made(nonce=f"{i:016x}") for i in range(10)]
-    assert [tokens.admit(str(ID), PROMPT, one) for one in given] == [True] * 8 + [False] * 2
-    assert not any(tokens.admit(str(ID), PROMPT, one) for one in given)
+    assert [tokens.admit(str(ID), new(), one) for one in given] == [True] * 8 + [False] * 2
+    assert not any(tokens.admit(str(ID), new(), one) for one in given)
     assert refused == {REPEATED: 12}
     now[0] += VALID_SECONDS - 1
-    assert not any(tokens.admit(str(ID), PROMPT, one) for one in given[:8])
+    assert not any(tokens.admit(str(ID), new(), one) for one in given[:8])
     now[0] += 1
-    assert not any(tokens.admit(str(ID), PROMPT, one) for one in given[:8]), "good to the last second"
+    assert not any(tokens.admit(str(ID), new(), one) for one in given[:8]), "good to the last second"
     now[0] += VALID_SECONDS + 1
-    assert tokens.admit(str(ID), PROMPT, made(now=now[0])), "those that expired made room"
+    assert tokens.admit(str(ID), new(), made(now=now[0])), "those that expired made room"
 
 
 def test_a_token_is_good_for_ten_minutes_of_difference_between_clocks():

@@ -100,7 +100,7 @@ class Listing(Comparison):
 
 compared = set()
 result = SimpleNamespace(
-    rows_of=lambda name: slice(None), row_positions=np.arange(1, 4), hashes={"a": 1}, columns=()
+    rows_of=lambda name: slice(None), row_positions=np.arange(1, 4), hashes={"a": 1}, seeds={"a": 1}, columns=()
 )
 for temperature in (0.0, 1.0):
     call = SimpleNamespace(prompt=[1, 2], params={"temperature": temperature})

@@ -18,13 +18,14 @@ from introspan.capture.output_probe import OutputProbe
 from introspan.capture.passport import Passport, stamp
 from introspan.capture.projection import orthogonal_map
 from introspan.capture.recorder import Probes, Recorder, Sinks
+from introspan.capture.reprefill_limit import METHOD, limit, offer
 from introspan.capture.reprefill_mark import token
 from introspan.capture.reprefill_probe import MOST_HELD, ReprefillProbe
 from introspan.capture.rows import Table, last_of_bursts
 from introspan.capture.sampler import Sampling
 from introspan.capture.stream_probe import StreamProbe
 from introspan.capture.taps import Taps
-from introspan.observation import Again, Request
+from introspan.observation import Again, Disabled, Request
 from introspan_wire.signals import Kind
 
 D, V, LAYERS, ROWS_MAX, STRIDE, SLOTS = 64, 100, 4, 64, 4, 8
@@ -282,3 +283,31 @@ def test_a_burst_ends_where_the_worker_measures_attention(stride):
         for decoded in range(60):
             before = [end for end in ends if end < decoded]
             assert last_of_bursts(hash64, stride, decoded) == (before[-1] if before else None)
+
+
+@pytest.mark.parametrize(("rate", "request_rate"), [(0.25, 1.0), (0.25, 0.5), (0.5, 0.25), (1.0, 1.0)])
+def test_what_lowers_measuring_lowers_what_is_sent_again_as_much(rate, request_rate):
+    now, health = [0.0], Health()
+    admission = Admission(request_rate, 100.0, lambda: now[0])
+    worker = SimpleNamespace()
+    offer(worker, lambda: limit(rate, request_rate, admission, health))
+    ask = getattr(worker, METHOD)
+    usual = min(rate, request_rate)
+    assert ask() == usual
+    admission.brake(request_rate / 4)
+    assert ask() == pytest.approx(min(rate / 4, request_rate / 4))
+    now[0] = 10.0
+    admission.emitted(2000)  # twice the row budget
+    assert ask() == pytest.approx(min(rate / 8, request_rate / 8))
+    assert ask() <= admission.probability, "what is not measured cannot be compared"
+    admission.brake(0.0)
+    assert ask() == 0.0
+
+
+@pytest.mark.parametrize("signal", ["capture", "residual", "consistency"])
+def test_where_nothing_is_compared_nothing_is_sent_again(signal):
+    health, admission = Health(), Admission(1.0, 100.0)
+    assert limit(0.5, 1.0, admission, health) == 0.5
+    health.refuse(Disabled(signal, "remote_brake", "the collector switched it off"))
+    assert limit(0.5, 1.0, admission, health) == 0.0
+    assert limit(0.5, 0.0, Admission(0.0, 100.0), Health()) == 0.0

@@ -9,8 +9,10 @@ import pytest
 
 from introspan.capture.frontend import Frontend
 from introspan.capture.passport import Passport, read, stamp
+from introspan.capture.reprefill_limit import METHOD
 from introspan.capture.reprefill_mark import is_genuine, shared_key
 from introspan.capture.reprefill_sender import (
+    FAILURES_BEFORE_END,
     FOLLOWED_AT_ONCE,
     LONGEST_TOKENS,
     Patience,
@@ -39,6 +41,14 @@ class Engine:
     def __init__(self):
         self.calls, self.unfinished, self.again, self.closed = [], 0, asyncio.Event(), 0
         self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=8, policy="fcfs"))
+        self.limit, self.questions, self.silent = 1.0, 0, None
+
+    async def collective_rpc(self, method):
+        assert method == METHOD
+        self.questions += 1
+        if self.silent is not None:
+            raise self.silent
+        return [self.limit]
 
     def get_num_unfinished_requests(self):
         return self.unfinished
@@ -150,6 +160,51 @@ def test_those_are_chosen_that_the_worker_would_measure_first():
     assert followed == [f"r{i}" for i in range(80) if is_chosen(request_hash(f"r{i}"), 0.25)]
     assert len(again(engine)) == len(followed)
     assert 5 < len(followed) < 40
+
+
+@pytest.mark.parametrize("limit", [0.125, 0.0])
+def test_where_the_worker_measures_less_less_is_sent_again(limit):
+    async def many():
+        engine, sender = served(rate=0.5)
+        engine.limit = limit
+        for i in range(80):
+            await answer(engine, f"r{i}")
+            await settled(sender)
+        return engine, sender
+
+    engine, sender = asyncio.run(many())
+    allowed = sum(is_chosen(request_hash(f"r{i}"), limit) for i in range(80))
+    assert (len(again(engine)), sender.not_sent) == (allowed, 0)
+    assert engine.questions > 20 > allowed
+
+
+def test_a_worker_that_does_not_say_how_much_is_asked_no_more_and_nothing_is_sent(caplog):
+    async def many():
+        engine, sender = served()
+        engine.silent = NotImplementedError("the worker has no such method")
+        lengths = []
+        for i in range(2 * FAILURES_BEFORE_END):
+            lengths.append(len(await answer(engine, f"r{i}")))
+            await settled(sender)
+        return engine, lengths
+
+    engine, lengths = asyncio.run(many())
+    assert (again(engine), engine.questions) == ([], FAILURES_BEFORE_END)
+    assert lengths == [10] * 2 * FAILURES_BEFORE_END
+    assert "no worker says how many may be" in caplog.text
+    assert len(caplog.records) == 2
+
+
+def test_a_worker_that_was_silent_once_is_asked_again():
+    async def silent_at_times():
+        engine, sender = served()
+        for i in range(4 * FAILURES_BEFORE_END):
+            engine.silent = TimeoutError() if i % 2 else None
+            await answer(engine, f"r{i}")
+            await settled(sender)
+        return engine
+
+    assert len(again(asyncio.run(silent_at_times()))) == 2 * FAILURES_BEFORE_END
 
 
 @pytest.mark.parametrize(

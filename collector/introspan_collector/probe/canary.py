@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from introspan_collector.probe.company import Company
 from introspan_collector.probe.conversation import (
@@ -14,7 +15,7 @@ from introspan_collector.probe.conversation import (
     made_of,
 )
 from introspan_collector.probe.rows import table
-from introspan_collector.suite import BESIDE, BESIDE_TEXT, DIGEST, QUESTIONS
+from introspan_collector.suite import BESIDE, BESIDE_TEXT, DIGEST, GENERATED_TOKENS, QUESTIONS
 from introspan_wire import canary
 from introspan_wire.codec import SegmentTable
 
@@ -99,10 +100,11 @@ class Asker:
         number, salt, answered = self._draw(8), self._draw(16), 0
         before: dict[str, Reply] = {}
 
-        def asking(question: str, ids: Sequence[int]) -> Asking:
-            return self._asking(model, canary.CanaryId(DIGEST, question, number), salt, rank, ids)
+        def asking(question: str, ids: Sequence[int], tokens: int = GENERATED_TOKENS) -> Asking:
+            name = canary.CanaryId(DIGEST, question, number)
+            return Asking(model, str(name), self._token(name, ids, tokens), canary.XARG, salt, rank, tokens)
 
-        company = Company(conversation, lambda ids: asking(BESIDE, ids), salt)
+        company = Company(conversation, partial(asking, BESIDE), salt)
         try:
             for question in QUESTIONS:
                 ids = made_of(question, before) if question.of else told.get(question.name, ())
@@ -119,13 +121,12 @@ class Asker:
             company.close()
         return Result(model, answered, "", rank)
 
-    def _asking(
-        self, model: str, name: canary.CanaryId, salt: str, rank: int | None, ids: Sequence[int]
-    ) -> Asking:
-        key, token = self._target.key, None
-        if key is not None and ids:
-            token = canary.token(key, name, ids, self._clock(), self._draw(canary.NONCE_BYTES))
-        return Asking(model, str(name), token, canary.XARG, salt, rank)
+    def _token(self, name: canary.CanaryId, ids: Sequence[int], tokens: int) -> str | None:
+        """Says that a request is ours; None without a key, or where the tokens of its text are not known."""
+        key = self._target.key
+        if key is None or not ids:
+            return None
+        return canary.token(key, name, ids, tokens, self._clock(), self._draw(canary.NONCE_BYTES))
 
     def _tokens(self, conversation: Conversation, model: str) -> dict[str, tuple[int, ...]]:
         """The tokens of questions of text and chat, which a canary's token is bound to; without a key none."""

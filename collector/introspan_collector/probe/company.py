@@ -14,10 +14,10 @@ _LONGEST = 64
 
 
 class Company:
-    """What is generated beside the questions of one round. asking: how to ask for a continuation of some tokens."""
+    """What is generated beside the questions of one round. asking: how to ask for so many more tokens of a text."""
 
     def __init__(
-        self, conversation: Conversation, asking: Callable[[Sequence[int]], Asking], seed: str
+        self, conversation: Conversation, asking: Callable[[Sequence[int], int], Asking], seed: str
     ) -> None:
         self._conversation = conversation
         self._asking = asking
@@ -35,9 +35,9 @@ class Company:
     def _begin(self, text: Sequence[int]) -> Future[None]:
         first = self._drawn.randrange(max(len(text) - 1, 1))
         piece = text[first : first + self._drawn.randrange(1, _LONGEST)]
-        asking = replace(self._asking(piece), cache_salt=f"{self._drawn.getrandbits(64):016x}")
         tokens = self._drawn.randrange(1, 2 * GENERATED_TOKENS)
-        return self._pool.submit(self._conversation.beside, piece, asking, tokens)
+        asking = replace(self._asking(piece, tokens), cache_salt=f"{self._drawn.getrandbits(64):016x}")
+        return self._pool.submit(self._conversation.beside, piece, asking)
 
     def close(self) -> None:
         """Waits for none of them."""

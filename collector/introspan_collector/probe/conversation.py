@@ -57,7 +57,7 @@ class Reply:
 class Asking:
     """How to ask: the model's name, an id and token that mark the canary, and a salt for the prefix cache.
 
-    rank: the data-parallel engine that is to answer, None where there is one.
+    rank: the data-parallel engine that is to answer, None where there is one. tokens: to generate.
     """
 
     model: str
@@ -66,6 +66,7 @@ class Asking:
     xarg: str
     cache_salt: str
     rank: int | None = None
+    tokens: int = GENERATED_TOKENS
 
     def headers(self) -> dict[str, str]:
         """What goes with the request beside its body."""
@@ -132,22 +133,14 @@ class Conversation:
                 "server"
             ) from error
 
-    def beside(self, prompt: Sequence[int], asking: Asking, tokens: int) -> None:
+    def beside(self, prompt: Sequence[int], asking: Asking) -> None:
         """Has something generated that nobody looks at, so that it is in the batch with what is asked."""
-        body = {"prompt": list(prompt), "temperature": 0, "max_tokens": tokens, "ignore_eos": True}
-        self._call("POST", "/v1/completions", body | _marks(asking), asking.headers())
+        self._call("POST", "/v1/completions", {"prompt": list(prompt), **_marks(asking)}, asking.headers())
 
     def ask(self, question: Question, asking: Asking, before: dict[str, Reply]) -> Reply:
         """The answer to a question. before: the answers to those asked earlier, by name."""
         path, body = _request(question, before)
-        body |= {
-            "temperature": 0,
-            "max_tokens": GENERATED_TOKENS,
-            "ignore_eos": True,
-            "return_token_ids": True,
-            "return_tokens_as_token_ids": True,
-        }
-        body |= _marks(asking)
+        body |= {"return_token_ids": True, "return_tokens_as_token_ids": True, **_marks(asking)}
         found = self._call("POST", path, body, asking.headers())
         try:
             return _reply(found)
@@ -185,7 +178,17 @@ class Conversation:
 
 # Any: JSON.
 def _marks(asking: Asking) -> dict[str, Any]:
-    marks: dict[str, Any] = {"model": asking.model, "cache_salt": asking.cache_salt}
+    marks: dict[str, Any] = {
+        "model": asking.model,
+        "cache_salt": asking.cache_salt,
+        "max_tokens": asking.tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+        # A model's own generation settings may have others; and only what is plain is taken for a canary.
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+    }
     if asking.token is not None:
         marks["vllm_xargs"] = {asking.xarg: asking.token}
     return marks

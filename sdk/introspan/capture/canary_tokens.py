@@ -2,12 +2,14 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
+from introspan.capture.sampler import requested
 from introspan_wire import canary
 
 REFUSED = "canary_refused"
-"""Reason that is counted for a token that was not made for its request with our key, lately."""
+"""Reason that is counted for a token that was not made for its request, as it is asked, with our key, lately."""
 
 REPEATED = "canary_repeated"
 """Reason that is counted for a token that was used before, or of which that cannot be told any more."""
@@ -36,13 +38,14 @@ class CanaryTokens:
         self._most = most
         self._expires: dict[str, int] = {}  # by nonce of those that were used
 
-    def admit(self, request_id: str, prompt_token_ids: Sequence[int], given: object) -> bool:
+    # Any: vLLM's NewRequestData.
+    def admit(self, request_id: str, new: Any, given: object) -> bool:
         """Whether a request that came with this token is a canary. Asked a second time about the same: no."""
         if not self._key:
             return False
         now = self._clock()
-        found = canary.genuine(self._key, request_id, prompt_token_ids, given, now)
-        if found is None:
+        found = canary.genuine(self._key, request_id, new.prompt_token_ids, given, now)
+        if found is None or not _is_plain(new, found.most_tokens):
             self._refused[REFUSED] += 1
             return False
         if len(self._expires) >= self._most:
@@ -52,3 +55,14 @@ class CanaryTokens:
             return False
         self._expires[found.nonce] = found.expires_unix_seconds
         return True
+
+
+# Any: as above.
+def _is_plain(new: Any, most_tokens: int) -> bool:
+    """Whether the likeliest tokens are asked for, so many at most, of the model without an adapter.
+
+    Drawn or pushed into other tokens, the same text would have other states, and they would be taken for a fault.
+    """
+    asked = requested(new.sampling_params)
+    is_greedy = asked.is_greedy and asked.reproducible and new.lora_request is None
+    return is_greedy and (new.sampling_params.max_tokens or most_tokens + 1) <= most_tokens

@@ -85,7 +85,7 @@ class Identity:
     # Any: vLLM's NewRequestData.
     def _is_canary(self, new: Any, request_id: str) -> bool:
         token = (getattr(new.sampling_params, "extra_args", None) or {}).get(canary.XARG)
-        return token is not None and self._canaries.admit(request_id, new.prompt_token_ids, token)
+        return token is not None and self._canaries.admit(request_id, new, token)
 
 
 def _external(worker_id: str, passport: Passport | None) -> str:

@@ -12,6 +12,7 @@ from introspan.capture.health import Health
 from introspan.capture.output import Vocabulary
 from introspan.capture.rows import Selection
 from introspan.capture.sampler import Sampling, greedy_mismatch, pit
+from introspan.context import request_hash
 from introspan.draw import draw
 
 
@@ -90,8 +91,9 @@ class OutputProbe:
         logits: NDArray[np.float32] = self._logits[: len(self._rows)].float().numpy()
         if self._vocabulary is None:
             self._vocabulary = Vocabulary(logits.shape[1])
-        hashes = np.array([selection.requests[row].hash for row in self._rows], np.uint64)
-        draws = draw(hashes, selection.position[self._rows])
+        # By the engine's id, which is another for each request: clients may give many the same one.
+        seeds = np.array([request_hash(selection.requests[row].key) for row in self._rows], np.uint64)
+        draws = draw(seeds, selection.position[self._rows])
         measures_sampler, column = self._health.is_on("sampler"), self._column
         # A loop, since a row's passes are faster while it is in the core's cache than those of many rows together.
         for place, (row, token) in enumerate(zip(self._rows, self._tokens, strict=True)):
@@ -108,6 +110,13 @@ class OutputProbe:
             elif sampling.is_greedy:
                 values[row, column["sampler.greedy_mismatch"]] = greedy_mismatch(logits[place], token)
             elif not math.isnan(found.entropy):
-                weights = self._vocabulary.weights(sampling.temperature)
-                u = pit(weights, token, sampling, float(draws[place]))
-                values[row, column["sampler.pit"]] = u
+                values[row, column["sampler.pit"]] = self._pit(sampling, token, float(draws[place]))
+
+    def _pit(self, sampling: Sampling, token: int, drawn: float) -> float:
+        """U of the row whose statistics were taken last; NaN where its parameters are more than we foresaw."""
+        assert self._vocabulary is not None
+        try:
+            return pit(self._vocabulary.weights(sampling.temperature), token, sampling, drawn)
+        except Exception as error:  # noqa: BLE001 - one request's parameters must not cost the rows after it theirs
+            self._health.error("sampler", error)
+            return math.nan

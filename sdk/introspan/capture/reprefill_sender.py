@@ -2,8 +2,9 @@
 
 Such a request is the first one's prompt and the tokens that were generated, up to one whose state was measured: what
 was decoded is prefilled, without the prefix cache, and the worker compares the two. It waits until the engine has
-room, one at a time; what would have to wait longer is not sent, and counted. Tokens are kept while their answer is
-generated and until it was sent again, in this process alone, which has them anyway.
+room, one at a time; what would have to wait longer is not sent, and counted. The worker is asked first: where the
+collector has it measure less, less is sent. Tokens are kept while their answer is generated and until it was sent
+again, in this process alone, which has them anyway.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from introspan.capture.passport import Passport, stamp
+from introspan.capture.reprefill_limit import allows
 from introspan.capture.reprefill_mark import token
 from introspan.capture.rows import last_of_bursts
 from introspan.context import is_chosen, request_hash
@@ -29,6 +31,9 @@ FOLLOWED_AT_ONCE = 64
 
 LONGEST_TOKENS = 16_384
 """Prompt and answer together; what is longer would hold up the engine for others."""
+
+FAILURES_BEFORE_END = 3
+"""A worker that so often in a row did not say how much may be sent is asked no more, and nothing is sent."""
 
 _ENDS = ("stop", "length")
 
@@ -94,6 +99,7 @@ class Sender:
         self._followed = 0
         self._task: asyncio.Task[None] | None = None
         self._errors = 0
+        self._unanswered = 0
         self.not_sent = 0
         """Requests that were to be sent again and were not, of which no worker was told yet."""
 
@@ -108,6 +114,8 @@ class Sender:
     ) -> Followed | None:
         """The request, if it is one to follow: of one answer, to tokens alone, and no canary."""
         drawn = request_hash(request_id)
+        if self._unanswered >= FAILURES_BEFORE_END:
+            return None
         if not is_chosen(drawn, self._rate) or params.n != 1 or XARG in (params.extra_args or {}):
             return None
         if not isinstance(prompt, dict) or prompt.get("type") != "token":
@@ -148,6 +156,8 @@ class Sender:
         """Sends a request again, up to this one of its decoded tokens."""
         told = self.not_sent
         try:
+            if not await self._is_allowed(followed):
+                return
             if not await self._has_room(followed.client):
                 self.not_sent += 1
                 return
@@ -172,6 +182,14 @@ class Sender:
             followed.client, tokens, params, id_, lora_request=followed.adapter, **last_of_all
         )
 
+    async def _is_allowed(self, followed: Followed) -> bool:
+        """Whether the worker has it sent: what it measures no longer could not be compared."""
+        self._unanswered += 1
+        async with asyncio.timeout(self._patience.answer_seconds):
+            found = await allows(followed.client, followed.hash)
+        self._unanswered = 0
+        return found
+
     async def _has_room(self, client: Any) -> bool:
         """Whether the engine is at most half full, within our patience: then nobody waits because of us."""
         most = max(1, _scheduler(client).max_num_seqs // 2)
@@ -191,6 +209,8 @@ class Sender:
 
     def _failed(self, error: Exception) -> None:
         self._errors += 1
+        if self._unanswered == FAILURES_BEFORE_END:
+            _log.warning("introspan: requests are not sent again: no worker says how many may be")
         if self._errors == 1:
             _log.warning("introspan: a request could not be sent again", exc_info=error)
 

@@ -5,6 +5,7 @@ stay), then top-p on what is left (tokens go, least likely first, while what has
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,12 +38,36 @@ class Sampling:
         return self.temperature < GREEDY_TEMPERATURE
 
 
+# Any: vLLM's SamplingParams.
+def requested(params: Any) -> Sampling:
+    """What a request asks of the sampler, and whether no other processor takes part."""
+    plain = not (
+        params.presence_penalty
+        or params.frequency_penalty
+        or params.repetition_penalty != 1.0
+        or params.logit_bias
+        or params.bad_words
+        or params.min_tokens
+        or params.allowed_token_ids
+        or params.structured_outputs is not None
+        or params.seed is not None
+        or getattr(params, "thinking_token_budget", None) is not None
+    )
+    return Sampling(
+        temperature=float(params.temperature),
+        top_k=int(params.top_k),
+        top_p=float(params.top_p),
+        min_p=float(params.min_p),
+        reproducible=plain,
+    )
+
+
 def pit(weights: torch.Tensor, token: int, sampling: Sampling, v: float) -> float:
     """U = Σ_{q_v > q_y} q_v + V · Σ_{q_v = q_y} q_v, uniform on [0, 1] under the right sampler.
 
-    weights: float32 [V] on the host, exp((logit − max) / temperature); v: uniform, by hash of request and position.
-    A token outside the support of q gives 1. Of tokens tied at the edge of top-p only as many count as stay: which
-    ones do is the sampler's to choose.
+    weights: float32 [V] on the host, exp((logit − max) / temperature); v: uniform, by hash of position and
+    of the request's id in the engine. A token outside the support of q gives 1. Of tokens tied at the edge of top-p
+    only as many count as stay: which ones do is the sampler's to choose.
     """
     array: NDArray[np.float32] = weights.numpy()
     own = array[token]

@@ -11,7 +11,7 @@ import numpy as np
 
 from introspan.capture.health import Health
 from introspan.capture.recorder import Recorder
-from introspan.capture.sampler import Sampling
+from introspan.capture.sampler import requested
 from introspan.capture.turn import Turn
 from introspan.observation import Request
 
@@ -113,8 +113,11 @@ class V1Runner:
                 with self._turn:
                     action()
         except Exception as error:  # noqa: BLE001 - the edge of the host
-            self._health.error("capture", error)
-            self._recorder.discard()
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self._health.error("capture", error)
+        self._recorder.discard()
 
     def _stop(self) -> None:
         """Leaves the taps alone once capture was switched off, possibly in the middle of a step."""
@@ -127,11 +130,31 @@ class V1Runner:
 
     def _after_update(self, scheduler_output: Any) -> None:
         for key in scheduler_output.finished_req_ids:
-            self._recorder.finish(key)
+            self._finish(key)
         for new in scheduler_output.scheduled_new_reqs:
+            self._begin(new)
+
+    def _finish(self, key: str) -> None:
+        """Ends a request; an error is counted here, so that those after it end and begin all the same."""
+        try:
+            self._recorder.finish(key)
+        except Exception as error:  # noqa: BLE001 - as in _guarded, of one request
+            self._failed(error)
+
+    def _begin(self, new: Any) -> None:
+        """Follows a new request; what is odd about one costs no other its measurement."""
+        try:
             request = self._identify(new)
-            if request is not None:
-                self._recorder.begin(request, _sampling(new.sampling_params))
+            sampling = requested(new.sampling_params) if request is not None else None
+        except Exception as error:  # noqa: BLE001 - the request's own: nothing of others is touched yet
+            self._health.odd_request(error)
+            return
+        if request is None or sampling is None:
+            return
+        try:
+            self._recorder.begin(request, sampling)
+        except Exception as error:  # noqa: BLE001 - as in _guarded, of one request
+            self._failed(error)
 
     def _after_prepare(self, scheduler_output: Any) -> None:
         batch = self._runner.input_batch
@@ -171,26 +194,3 @@ def foreign_processor(runner: Any) -> str | None:
     loaded = runner.input_batch.logitsprocs
     names = [type(each).__module__ + "." + type(each).__name__ for each in loaded.all]
     return next((name for name in names if not name.startswith("vllm.")), None)
-
-
-def _sampling(params: Any) -> Sampling:
-    """Sampling parameters, and whether no other processor takes part."""
-    plain = not (
-        params.presence_penalty
-        or params.frequency_penalty
-        or params.repetition_penalty != 1.0
-        or params.logit_bias
-        or params.bad_words
-        or params.min_tokens
-        or params.allowed_token_ids
-        or params.structured_outputs is not None
-        or params.seed is not None
-        or getattr(params, "thinking_token_budget", None) is not None
-    )
-    return Sampling(
-        temperature=float(params.temperature),
-        top_k=int(params.top_k),
-        top_p=float(params.top_p),
-        min_p=float(params.min_p),
-        reproducible=plain,
-    )

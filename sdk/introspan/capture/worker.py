@@ -28,6 +28,7 @@ from introspan.capture.identity import Identity
 from introspan.capture.loaded import loaded_fingerprint, unread_fingerprint
 from introspan.capture.output_probe import OutputProbe
 from introspan.capture.recorder import TOGETHER_ROWS, Probes, Recorder, Sinks
+from introspan.capture.reprefill_limit import limit, offer
 from introspan.capture.reprefill_mark import shared_key
 from introspan.capture.reprefill_probe import ReprefillProbe
 from introspan.capture.rows import Table
@@ -85,6 +86,8 @@ def follow(worker: Any, config: Any, settings: Settings, pipeline: Callable[...,
         lambda: health.status(admission.probability),
         lambda: health.refuse(Disabled("capture", "remote_brake", "the collector switched capture off")),
     )
+    if settings.reprefill_rate:
+        offer(worker, lambda: limit(settings.reprefill_rate, settings.request_rate, admission, health))
     if not health.is_on("capture"):
         return
     sinks = Sinks(opened.rows, opened.canaries, opened.finished)
