@@ -55,7 +55,9 @@ class AsSeen:
         still = {"replica": "r0", "age_seconds": 12.5, "compared": True, "ratio": 0.75, "layer": None}
         moved = {"replica": "r1", "age_seconds": 2.5, "compared": True, "ratio": float("inf"), "layer": 7}
         new = {"replica": "r2", "age_seconds": 1.5, "compared": False}
-        return [{"model": "m", "gathered": 3, "needed": 64, "replicas": [still, moved, new]}]
+        return [
+            {"model": "m", "state": "deviating", "gathered": 3, "needed": 64, "replicas": [still, moved, new]}
+        ]
 
     def detection(self):
         levels = [("sampler", "ticket", -2.5), ("all", "ticket", 0.25), ("bank", "page", None)]

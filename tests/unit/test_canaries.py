@@ -239,7 +239,7 @@ def test_rounds_without_states_are_kept_apart_and_forgotten_when_states_come(wat
     watched.hear(Model(), ROUNDS)
     assert watched.canaries.baseline("m").layer_count > 0
     assert watched.canaries.baseline("m").replicas == ("r0",)
-    assert [one.replica for one in watched.canaries.last()] == ["r0"], "nobody goes by the address any more"
+    assert [one.replica for one in watched.canaries.last("m")] == ["r0"], "nobody goes by the address any more"
 
 
 def test_a_round_whose_states_are_lost_is_asked_again_at_once_a_few_times(ready):
@@ -261,9 +261,9 @@ def test_of_several_replicas_at_one_address_it_is_not_known_who_gave_an_answer_w
     ready.hear(other)
     (one,) = ready.lose(Model())
     assert one.replica == ADDRESS
-    assert {one.replica for one in ready.canaries.last()} == {"r0", "r1", ADDRESS}
+    assert {one.replica for one in ready.canaries.last("m")} == {"r0", "r1", ADDRESS}
     ready.hear(Model())
-    assert {one.replica for one in ready.canaries.last()} == {"r0", "r1"}
+    assert {one.replica for one in ready.canaries.last("m")} == {"r0", "r1"}
     ready.later(3_600)
     ready.hear(other)
     (one,) = ready.lose(other)
@@ -391,7 +391,7 @@ def test_replicas_deviate_each_for_itself(ready):
     assert [(one.replica, one.pages) for one in rounds] == [
         ("r1", False), ("r0", False), ("r1", True), ("r0", False),
     ]  # fmt: skip
-    assert {one.replica for one in ready.canaries.last()} == {"r0", "r1"}
+    assert {one.replica for one in ready.canaries.last("m")} == {"r0", "r1"}
 
 
 def test_evidence_has_the_bound_that_its_number_of_rounds_allows(ready):
@@ -434,7 +434,7 @@ def test_a_restart_anywhere_changes_nothing(at):
             restarted.canaries = Canaries(ROUNDS)
             restarted.canaries.restore(saved)
             assert restarted.canaries.snapshot() == saved
-            assert [asdict(one) for one in restarted.canaries.last()] == [asdict(one) for one in got[-1:]]
+            assert [asdict(one) for one in restarted.canaries.last("m")] == [asdict(one) for one in got[-1:]]
         got += restarted.hear(Model(), fault=fault)
     assert [(one.comparison, one.in_a_row) for one in got] == [
         (one.comparison, one.in_a_row) for one in expected

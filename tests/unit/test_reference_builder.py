@@ -42,7 +42,7 @@ def test_limits_can_be_lowered():
     rng = np.random.default_rng(2)
     builder = built(sample(rng, 40, hours=(0, 0.1)), limits=Limits(10, 40, 0.0))
     assert builder.progress().reached is State.FROZEN
-    assert builder.objections(canaries_clean=True) == ()
+    assert builder.objections("") == ()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_limits_that_cannot_be_meant_are_refused(limits, message):
 
 def test_too_little_traffic_and_a_canary_that_deviates_are_objections():
     rng = np.random.default_rng(3)
-    objections = built(sample(rng, 700, hours=(0, 2))).objections(canaries_clean=False)
+    objections = built(sample(rng, 700, hours=(0, 2))).objections("canaries are not clean")
     assert objections[0] == "700 of 2000 clusters"
     assert objections[1].endswith("of 24 hours")
     assert objections[2:] == ("canaries are not clean",)
@@ -72,18 +72,18 @@ def test_healthy_traffic_is_rarely_objected_to_also_when_its_mixture_changes():
         rng = np.random.default_rng([4, i])
         day = sample(rng, 1500, class_id=rng.choice(4, 1500, p=[0.4, 0.3, 0.2, 0.1]), hours=(0, 12))
         night = sample(rng, 1500, class_id=rng.choice(4, 1500, p=[0.2, 0.2, 0.3, 0.3]), hours=(12, 25))
-        objected += bool(built(day, night, seed=i).objections(canaries_clean=True))
+        objected += bool(built(day, night, seed=i).objections(""))
     assert objected <= 2
 
 
 def test_halves_are_compared_again_as_traffic_comes():
     rng = np.random.default_rng(11)
     builder = built(sample(rng, 1500, hours=(0, 12)), limits=Limits(1, 1, 0.0))
-    assert builder.objections(canaries_clean=True) == ()
+    assert builder.objections("") == ()
     second = sample(rng, 1500, hours=(12, 25))
     second.features[:, 5] += 1.0
     builder.add(second)
-    assert len(builder.objections(canaries_clean=True)) == 1
+    assert len(builder.objections("")) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -91,7 +91,7 @@ def test_a_shift_in_the_later_half_is_found_and_named(kind):
     rng = np.random.default_rng(5)
     first, second = sample(rng, 1500, hours=(0, 12), kind=kind), sample(rng, 1500, hours=(12, 25), kind=kind)
     second.features[:, 5] += 1.0
-    (objection,) = built(first, second).objections(canaries_clean=True)
+    (objection,) = built(first, second).objections("")
     assert objection == (
         f"the later half differs from the earlier one in 1 features: {kind} residual.log_rms of layer 5"
     )
@@ -101,7 +101,7 @@ def test_traffic_that_only_the_later_half_has_is_found_although_it_would_be_a_cl
     rng = np.random.default_rng(6)
     first = sample(rng, 1500, hours=(0, 12), class_id=rng.integers(0, 3, 1500))
     second = sample(rng, 1500, hours=(12, 25), class_id=np.full(1500, 3))
-    (objection,) = built(first, second).objections(canaries_clean=True)
+    (objection,) = built(first, second).objections("")
     assert "residual.projection" in objection
 
 

@@ -10,7 +10,7 @@ from introspan_collector.detect.detector import Detector
 from introspan_collector.detect.incident.finding import Subject
 from introspan_collector.detect.incident.incident import alertname
 from introspan_collector.detect.incident.triage import Verdict
-from introspan_collector.detect.live.reprefill import DETECTOR, SIGNAL, Reprefill
+from introspan_collector.detect.live.reprefill import DETECTOR, PAGE_RATIO, SIGNAL, Reprefill
 from introspan_collector.detect.reference.reference import Identity
 from introspan_collector.detect.sequential.tolerance import tail_bound
 from introspan_collector.detect.settings import DetectSettings
@@ -117,6 +117,29 @@ def test_the_share_of_healthy_ones_beyond_the_cut_keeps_to_its_bound():
     assert np.mean(np.array(beyond) <= bound) >= 0.99
 
 
+def test_two_requests_in_a_row_far_beyond_every_healthy_one_page_and_one_does_not(learnt):
+    largest = healthy(FEWEST).max(axis=0)
+    near, far = 0.99 * PAGE_RATIO * largest, 1.01 * PAGE_RATIO * largest * [0, 1]
+    unknown = [np.nan, np.nan]
+
+    def pages(*distances, replica="replica-0"):
+        judged = learnt.see(
+            IDENTITY, replica, table(distances), np.arange(len(distances)), 0, is_healthy=True
+        )
+        return judged.pages
+
+    assert not pages(near, near, near)
+    assert not pages(far, near, far)
+    assert not pages(far, replica="replica-1"), "each replica for itself"
+    assert pages(far), "with the one before"
+    assert not pages(near)
+    assert pages(near, far, unknown, far)
+    assert pages(unknown, far)
+    judged = see(learnt, table([2 * far]))
+    assert (judged.stream.layer, judged.stream.side) == (LAYERS[1], "highest")
+    assert judged.ratio == pytest.approx(2.02 * PAGE_RATIO)
+
+
 def test_rounding_of_another_size_is_no_fault():
     """Where all that was learnt is equal to the last bit, others in the batch may change the last bits."""
     reprefill = Reprefill(FEWEST)
@@ -220,6 +243,19 @@ def test_a_broken_cache_becomes_an_incident_that_says_so_and_healthy_traffic_non
     assert alertname(strongest.stream) == "IntrospanConsistencyFails"
     assert "that replica-0 decoded differ from the same ones prefilled" in strongest.sentence
     assert incident.exemplars[0].feature.startswith(f"{SIGNAL} at layer ")
+
+
+def test_what_is_far_beyond_every_healthy_one_pages_before_the_tick_is_over():
+    watched = Watched()
+    for i in range(20):
+        watched.send(traffic(8), compared(i))
+    batch = Batch(99, 100, int(watched.now * 1e9), bytes(16), 100, ORIGIN, (table([[0.4, 1e-3]] * 2),), None)
+    watched.detector.consume(batch)
+    (incident,) = watched.detector.incidents.open()
+    assert (incident.severity.value, incident.alertname) == ("critical", "IntrospanConsistencyFails")
+    assert "layer 15" in incident.evidence[0].sentence
+    assert incident.guarantee.startswith("No rate of false alarms is stated")
+    assert incident.exemplars[0].request_id == "r0"
 
 
 def test_who_promotes_a_reference_while_requests_differ_from_themselves_says_that_this_is_healthy():

@@ -9,6 +9,8 @@ from introspan_collector.detect.incident.incidents import Change, Event
 from introspan_collector.notice import Notice
 
 _MOST_COUNTS = 1024
+_HEARD_SECONDS = 2.0
+"""So long a canary is wanted at least: whoever asks looks once a second, and one engine may answer sooner than that."""
 
 
 class Announcer:
@@ -39,6 +41,15 @@ class Announcer:
     def ask(self, model: str) -> None:
         """Has the canary of a model asked at once."""
         self.asked[model] = self._clock()
+
+    def answered(self, model: str, began_unix_seconds: float) -> None:
+        """Takes note of a round. One that was under way when it was asked for is not the one that is waited for."""
+        asked, now = self.asked.get(model), self._clock()
+        if asked is None:
+            return
+        is_since = began_unix_seconds >= asked and now - asked >= _HEARD_SECONDS
+        if is_since or asked > now:  # a clock that was set back: no round would ever be late enough
+            del self.asked[model]
 
     def _count(self, event: Event) -> None:
         incident = event.incident

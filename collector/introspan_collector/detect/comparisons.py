@@ -1,4 +1,4 @@
-"""Requests that a server sent itself again in, what they say about its cache added to what is known out."""
+"""Requests that a server sent itself again in, what they say about its cache out, and added to what is known."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from introspan_collector.detect.incident.finding import Subject
 from introspan_collector.detect.knowledge import Knowledge
+from introspan_collector.detect.live.reprefill import Judged
 from introspan_collector.detect.reference.reference import Identity
 from introspan_collector.model import Batch
 from introspan_wire.codec import SegmentTable
@@ -13,8 +14,9 @@ from introspan_wire.codec import SegmentTable
 
 def compare(
     knowledge: Knowledge, batch: Batch, table: SegmentTable, is_healthy: Callable[[Subject], bool]
-) -> None:
-    """Takes a table of comparisons, of models and adapters whose traffic was seen."""
+) -> list[Judged]:
+    """Takes a table of comparisons, of models and adapters whose traffic was seen; returns those that page."""
+    paging = []
     origin, adapters = batch.origin, np.array(table.adapter)
     for adapter in sorted(set(table.adapter)):
         subject = Subject(origin.model, adapter)
@@ -33,3 +35,6 @@ def compare(
         knowledge.add((judged.evidence,))
         if judged.exemplar is not None:
             knowledge.remember(subject, judged.exemplar)
+        if judged.pages:
+            paging.append(judged)
+    return paging

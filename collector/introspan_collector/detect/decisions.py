@@ -15,7 +15,10 @@ from introspan_collector.detect.watch import Watch
 
 
 class Decisions:
-    """Carries out what is decided about references, baselines and incidents. Raises ValueError with a remedy."""
+    """Carries out what is decided about references, baselines and incidents. Raises ValueError with a remedy.
+
+    canaries: what they say against a model's traffic, "" for nothing.
+    """
 
     def __init__(
         self,
@@ -23,13 +26,13 @@ class Decisions:
         announcer: Announcer,
         subject_limit: int,
         clock: Callable[[], float],
-        canaries_clean: Callable[[str], bool],
+        canaries: Callable[[str], str],
     ) -> None:
         self._knowledge = knowledge
         self._announcer = announcer
         self._subject_limit = subject_limit
         self._clock = clock
-        self._canaries_clean = canaries_clean
+        self._canaries = canaries
         self.unsaved = False
         """Whether something was decided, which is in no log, since the state was last saved."""
 
@@ -52,7 +55,7 @@ class Decisions:
         incidents = self._knowledge.pieces.incidents
         found = incidents.find(id_) if acknowledgement.accept_as_class else None
         if found is not None and (watch := self._successor(found.subject)) is not None:
-            watch.doubts(canaries_clean=self._canaries_clean(found.subject.model), force=force)
+            watch.doubts(self._canaries(found.subject.model), force=force)
         self.unsaved = True
         event = incidents.acknowledge(id_, acknowledgement)
         self._announcer.announce([event])
@@ -61,8 +64,7 @@ class Decisions:
     def promote(self, subject: Subject, *, force: bool) -> Reference:
         """Makes what was collected last the frozen reference, if nothing speaks against it or it is forced."""
         watch = self._knowledge.watch(subject)
-        clean = self._canaries_clean(subject.model)
-        reference = watch.promote(self._clock(), canaries_clean=clean, force=force)
+        reference = watch.promote(self._clock(), self._canaries(subject.model), force=force)
         self.take_up(subject, self._clock())
         return reference
 

@@ -26,7 +26,7 @@ from introspan_collector.detect.knowledge import Knowledge, Pieces
 from introspan_collector.detect.live.nulls import impossible
 from introspan_collector.detect.reference.builder import Progress
 from introspan_collector.detect.reference.reference import Identity, Reference
-from introspan_collector.detect.rules import canary_finding, impossible_finding
+from introspan_collector.detect.rules import canary_finding, impossible_finding, reprefill_finding
 from introspan_collector.detect.sample import Sample, samples
 from introspan_collector.detect.sequential.alarm import Alarm
 from introspan_collector.detect.settings import DetectSettings
@@ -77,7 +77,8 @@ class Detector:
             tables = sorted(batch.tables, key=lambda table: table.schema.kind is not Kind.PROMPT)
             for table in tables:
                 if table.schema.kind is Kind.REPREFILL:
-                    compare(self._knowledge, batch, table, self._growth.is_healthy)
+                    for judged in compare(self._knowledge, batch, table, self._growth.is_healthy):
+                        self._take(reprefill_finding(judged, self._clock()))
                     continue
                 for adapter, sample in samples(table, batch.received_unix_nano):
                     self._see(batch.origin, adapter, sample)
@@ -193,12 +194,15 @@ class Detector:
         self._pieces = knowledge.pieces
         self._growth = Growth(knowledge)
         self._announcer = Announcer(self._tell, self._runbook_url, self._clock)
+        for incident in self.incidents.open():
+            if incident.asked_unix_seconds is not None:
+                self._announcer.ask(incident.subject.model)
         self._decisions = Decisions(
             knowledge,
             self._announcer,
             self._settings.subject_limit,
             self._clock,
-            lambda model: self._growth.is_clean(model, self._clock()),
+            lambda model: self._growth.against(model, self._clock()),
         )
         self._requests: dict[Subject, int] = {}
         self._impossible: dict[Subject, float] = {}
@@ -284,7 +288,8 @@ class Detector:
         self._announcer.announce(events)
 
     def _judge(self, finished: Round, now: float) -> None:
-        self._announcer.asked.pop(finished.model, None)
+        at = finished.time_unix_nano / 1e9  # not now: rounds of the log may be read again after a restart
+        self._announcer.answered(finished.model, at)
         found = finished.comparison
         if found is None:
             return
@@ -294,7 +299,6 @@ class Detector:
         moved = found.deviates and not found.equivalent
         clean = self._growth.hear(finished, now, moved=moved)
         state = Canary.MOVED if moved else Canary.STILL
-        at = finished.time_unix_nano / 1e9  # not now: rounds of the log may be read again after a restart
         report = CanaryReport(finished.model, finished.replica, state, at, found.place if moved else "")
         self._announcer.announce(self.incidents.hear(report, now))
         subject = Subject(finished.model, "")

@@ -4,12 +4,12 @@ import math
 from collections import deque
 
 from introspan_collector.detect.canary.round import Round
+from introspan_collector.detect.canary.standing import recent, silence
 from introspan_collector.detect.incident.finding import Subject
 from introspan_collector.detect.knowledge import Knowledge
-from introspan_collector.detect.watch import Watch
+from introspan_collector.detect.watch import NOT_CLEAN, Watch
 
 _LOOK_SECONDS = 10.0
-_CANARY_SECONDS = 3600.0
 # Of log₁₀ of evidence over the ticket's threshold: below the first nothing is made of it; a rise beyond the second
 # within so many looks, ten seconds apart or more, is not chance alone.
 _FAINT = -3.0
@@ -32,9 +32,11 @@ class Growth:
         about = Subject(subject.model, "")
         return subject not in recoveries and about not in recoveries and subject.model not in self._deviating
 
-    def is_clean(self, model: str, now: float) -> bool:
-        """Whether no canary of a model deviates so that it matters."""
-        return all(map(_is_equivalent, self._last_rounds(model, now)))
+    def against(self, model: str, now: float) -> str:
+        """What canaries say against a model's traffic, in words: one deviates so that it matters, or none answers."""
+        if not all(map(_is_equivalent, self._last_rounds(model, now))):
+            return NOT_CLEAN
+        return self._silence(model, now)
 
     def hear(self, finished: Round, now: float, *, moved: bool) -> bool:
         """Takes a round that was compared; moved: it deviates so that it matters. Whether all of the model are clean.
@@ -65,7 +67,7 @@ class Growth:
         is_suspect = subject in self._knowledge.recoveries or self._is_gathering(subject)
         if is_suspect and watches[subject].accepting is None:
             return None
-        return subject if _grown(watches[subject], rounds, now) else None
+        return subject if _grown(watches[subject], rounds, self._silence(subject.model, now), now) else None
 
     def _is_gathering(self, subject: Subject) -> bool:
         """Whether evidence has risen lately: it may become an alarm, and must not be learnt as healthy first."""
@@ -76,20 +78,20 @@ class Growth:
 
     def _last_rounds(self, model: str, now: float) -> list[Round]:
         """The last of each replica that was compared, but for those that are gone."""
-        return [
-            one
-            for one in self._knowledge.pieces.canaries.last()
-            if one.model == model and one.comparison and now - one.time_unix_nano / 1e9 < _CANARY_SECONDS
-        ]
+        return [one for one in recent(self._knowledge.pieces.canaries.last(model), now) if one.comparison]
+
+    def _silence(self, model: str, now: float) -> str:
+        return silence(self._knowledge.pieces.canaries.last(model), now)
 
 
-def _grown(watch: Watch, rounds: list[Round], now: float) -> bool:
+def _grown(watch: Watch, rounds: list[Round], silent: str, now: float) -> bool:
     # Nothing else says that another model is as good as the one before: without a canary, people do.
     fingerprint = "" if watch.served is None else watch.served.fingerprint
     compared = [one for one in rounds if one.origin.fingerprint == fingerprint]
     reference = watch.grow(
         now,
         canaries_clean=not any(map(_deviates, rounds)),
+        silence=silent,
         may_succeed=bool(compared) and all(map(_is_equivalent, compared)),
     )
     return reference is not None

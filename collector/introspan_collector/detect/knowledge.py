@@ -139,6 +139,7 @@ class Knowledge:
                 del self.watches[subject]
         self._unheard = unheard
         self.pieces.roster.sweep()
+        self.pieces.canaries.sweep()
         self.follow()
 
     def remember(self, subject: Subject, exemplar: Exemplar) -> None:

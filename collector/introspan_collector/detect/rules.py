@@ -1,4 +1,4 @@
-"""Impossible values and canaries far off in, findings out: what pages by a rule, and not by the test."""
+"""Impossible values, and canaries or requests sent again far off in, findings out: what pages by a rule."""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from introspan_collector.detect.canary.comparison import PAGE_RATIO, Comparison
 from introspan_collector.detect.canary.round import Round
 from introspan_collector.detect.canary.rounds import DISTANCE
 from introspan_collector.detect.incident.finding import Copy, Exemplar, Finding
+from introspan_collector.detect.live import reprefill
 from introspan_collector.detect.sequential.alarm import Alarm, Carrier
 from introspan_collector.detect.sequential.evidence import Stream
 from introspan_wire.codec import SegmentTable
@@ -47,3 +48,16 @@ def canary_finding(finished: Round, found: Comparison, now: float) -> Finding:
         f"same likeliest token at {found.top1:.1%} of positions."
     )
     return Finding(alarm, Copy.PAGE, sentence, layer=found.place, replicas=(finished.replica,))
+
+
+def reprefill_finding(judged: reprefill.Judged, now: float) -> Finding:
+    """What is told of requests sent again that are far from what was decoded."""
+    stream = judged.stream
+    level = math.log10(max(judged.ratio / reprefill.PAGE_RATIO, 1.0))
+    alarm = Alarm(stream.model, stream.adapter, now, level, math.inf, (Carrier(stream, 1.0),))
+    sentence = (
+        f"States at layer {stream.layer} that {stream.replica} decoded differ from the same ones prefilled by up to "
+        f"{judged.ratio:.3g} times as much as in any of the first requests sent again, in two in a row or more."
+    )
+    exemplars = () if judged.exemplar is None else (judged.exemplar,)
+    return Finding(alarm, Copy.PAGE, sentence, replicas=(stream.replica,), exemplars=exemplars)

@@ -5,6 +5,7 @@ from typing import Any
 
 from introspan_collector.detect.canary.round import Round
 from introspan_collector.detect.canary.rounds import Canaries
+from introspan_collector.detect.canary.standing import standing
 from introspan_collector.detect.incident.finding import Subject
 from introspan_collector.detect.incident.maintenance import Window
 from introspan_collector.detect.reference.builder import Progress
@@ -59,8 +60,8 @@ def _progress(progress: Progress) -> Answer:
     }
 
 
-def as_canary(canaries: Canaries, model: str) -> Answer:
-    """A model's baseline, and how far the next one is."""
+def as_canary(canaries: Canaries, model: str, now: float) -> Answer:
+    """How a model's canary stands, its baseline, and how far the next one is."""
     gathered, needed, problem = canaries.progress(model)
     baseline = canaries.baseline(model)
     known = None
@@ -73,7 +74,15 @@ def as_canary(canaries: Canaries, model: str) -> Answer:
             "rounds": len(baseline.distances),
             "largest_distance": float(baseline.distances[-1]),
         }
-    return {"model": model, "baseline": known, "gathered": gathered, "needed": needed, "problem": problem}
+    state = standing(canaries.last(model), now, has_baseline=baseline is not None)
+    return {
+        "model": model,
+        "state": state.value,
+        "baseline": known,
+        "gathered": gathered,
+        "needed": needed,
+        "problem": problem,
+    }
 
 
 def as_round(one: Round, now: float) -> Answer:

@@ -29,6 +29,7 @@ While a deploy rolls, both are served: taking one reference and then the other w
 _ANOTHER = (
     "it is of another model than the reference, which no canary has found equivalent: ask one, or promote it"
 )
+NOT_CLEAN = "canaries are not clean"
 _REFIT = 2.0
 """A provisional reference is fitted anew when so many times its clusters have come."""
 
@@ -156,11 +157,13 @@ class Watch:
             at = datetime.fromtimestamp(now_unix_seconds, UTC)
             self._begun_anew = f"collected anew since {at:%Y-%m-%d %H:%M} UTC, when a canary deviated"
 
-    def grow(self, now_unix_seconds: float, *, canaries_clean: bool, may_succeed: bool) -> Reference | None:
+    def grow(
+        self, now_unix_seconds: float, *, canaries_clean: bool, silence: str = "", may_succeed: bool
+    ) -> Reference | None:
         """A reference that has become possible, taken up; None where there is none. May take a second.
 
-        may_succeed: a reference of another identity may take the place of the present one, because the canary found
-        the two equivalent.
+        silence: that no canary answers any more, in words; then none is frozen. may_succeed: a reference of another
+        identity may take the place of the present one, because the canary found the two equivalent.
         """
         is_gone = self._is_gone(now_unix_seconds)
         may_succeed = self._due_clusters is not None or (is_gone and may_succeed)
@@ -174,32 +177,32 @@ class Watch:
                 continue
             state = progress.reached
             if state is State.FROZEN:
-                self._objections[identity] = builder.objections(canaries_clean=canaries_clean)
+                self._objections[identity] = builder.objections(silence if canaries_clean else NOT_CLEAN)
                 if self._objections[identity]:
                     state = State.PROVISIONAL
             if canaries_clean and self._is_better(identity, state, progress.counts.clusters):
                 return self._take(builder.reference(state, int(now_unix_seconds)))
         return None
 
-    def promote(self, now_unix_seconds: float, *, canaries_clean: bool, force: bool) -> Reference:
+    def promote(self, now_unix_seconds: float, canaries: str, *, force: bool) -> Reference:
         """Makes what was collected last the frozen reference, before there is as much of it as it should have.
 
-        Raises ValueError where there is too little; and, unless it is forced, where canaries are not clean or the
-        halves differ. What it was forced against stands in the reference.
+        canaries: what they say against it, "" for nothing. Raises ValueError where there is too little; and, unless it
+        is forced, where they say anything or the halves differ. What it was forced against stands in the reference.
         """
         newest, fewest = self._newest, self._limits.provisional_clusters
         if newest is None or newest.progress().reached is None:
             raise ValueError(
                 f"a reference needs >= {fewest} clusters of healthy requests: let more come first"
             )
-        despite = self.doubts(canaries_clean=canaries_clean, force=force)
+        despite = self.doubts(canaries, force=force)
         reference = newest.reference(State.FROZEN, int(now_unix_seconds))
         return self._take(replace(reference, despite=despite))
 
-    def doubts(self, *, canaries_clean: bool, force: bool) -> tuple[str, ...]:
+    def doubts(self, canaries: str, *, force: bool) -> tuple[str, ...]:
         """What speaks against what was collected last. Raises ValueError where something does, unless it is forced."""
         newest = self._newest
-        return () if newest is None else newest.despite(canaries_clean=canaries_clean, force=force)
+        return () if newest is None else newest.despite(canaries, force=force)
 
     def adopt(self, reference: Reference) -> None:
         """Compares with this reference from now on."""

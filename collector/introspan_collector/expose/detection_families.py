@@ -16,6 +16,7 @@ NO_EVIDENCE = -9.0
 
 _SEVERITIES = ("critical", "warning")
 _STATES = ("none", "provisional", "frozen")
+_STANDINGS = ("none", "gathering", "still", "deviating", "silent")
 _HOUR_SECONDS = 3600.0
 _REPLICAS = 1_000
 _WHO = ("model", "adapter")
@@ -141,9 +142,17 @@ def _canaries(canaries: list[Answer], endpoints: list[Answer]) -> Iterator[Metri
         who = [model, replica["replica"]]
         age.add_metric(who, replica["age_seconds"])
         if replica["compared"]:
+    state = GaugeMetricFamily(
+        "introspan_canary_state",
+        "1 for how the canary stands: none was ever asked, gathering a baseline, still, deviating, or silent for an "
+        "hour.",
+        labels=("model", "state"),
+    )
             distance.add_metric(who, replica["ratio"])
             layer.add_metric(who, -1 if replica["layer"] is None else replica["layer"])
-    yield from (distance, layer, age, rounds)
+        for name in _STANDINGS:
+            state.add_metric([one["model"], name], int(name == one["state"]))
+    yield from (distance, layer, age, rounds, state)
     for key, name, text in (
         ("answered", "rounds", "Rounds that an endpoint answered in full."),
         ("failed", "failures", "Rounds that an endpoint did not answer in full."),

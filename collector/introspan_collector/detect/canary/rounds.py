@@ -1,7 +1,6 @@
 """Canary answers of all models in; rounds that were compared, and evidence from them, out."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,6 +37,7 @@ _OPEN_ROUNDS = 1024
 _CHANCE = 0.01
 _AGAIN_NANO = 60_000_000_000
 _MOST_LOST = 3
+_DAY_NANO = 86_400_000_000_000
 
 
 @dataclass(slots=True)
@@ -106,10 +106,18 @@ class Canaries:
         """Models that were heard of."""
         return tuple(self._models)
 
-    def last(self) -> Iterator[Round]:
-        """The last round of every replica."""
+    def last(self, model: str) -> list[Round]:
+        """The last round of every replica of a model."""
+        found = self._models.get(model)
+        return [] if found is None else list(found.last.values())
+
+    def sweep(self) -> None:
+        """Forgets replicas that have answered nothing in the day before the model's last round: they are gone."""
         for model in self._models.values():
-            yield from model.last.values()
+            newest = max((one.time_unix_nano for one in model.last.values()), default=0)
+            for replica, one in list(model.last.items()):
+                if newest - one.time_unix_nano > _DAY_NANO:
+                    model.forget(replica)
 
     def baseline(self, model: str) -> Baseline | None:
         """What the model's rounds are compared with."""

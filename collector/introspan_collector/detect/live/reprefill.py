@@ -2,7 +2,8 @@
 
 No reference has to be built for it: the first N₀ comparisons of a model, one of each caller in ten seconds, taken while
 nothing is the matter, say how large rounding is. X = 1{distance > twice the k-th largest of the N₀, and a few
-roundings}, for k = ⌈.05 N₀⌉ (side "high") and k = 1 ("highest", which finds what happens to few requests). Given the
+roundings}, for k = ⌈.05 N₀⌉ (side "high") and k = 1 ("highest", which finds what happens to few requests). Beyond
+PAGE_RATIO times the largest, twice in a row at one replica, people are told at once, as of a canary. Given the
 N₀, the chance that a healthy one exceeds the k-th largest is Beta(k, N₀ + 1 − k), which bounds m as for the bank and
 extremes (adr/0009); a cut beyond it only lowers the chance. It is beyond because rounding depends on what else is in
 the batch. Measured on SmolLM2 with one block of the cache wrong: 0.05 where 1e-6 is healthy in float32, 0.04 to 0.06
@@ -30,6 +31,9 @@ DETECTOR = "reprefill"
 
 _WHAT = "comparisons with requests sent again"
 _VERSION = 1
+PAGE_RATIO = 8.0
+"""A distance of so many times the largest healthy one is no chance: two such requests in a row page."""
+
 _MOST_MODELS = 64
 _SIDES = ("high", "highest")
 _TAIL = 0.05
@@ -45,10 +49,12 @@ _LEAST_SPREAD = 0.1  # of ln distance
 class _Cut:
     """What distances are compared with. cut: float64 [sides, layers], bound: m, float64 [sides · layers].
 
-    centre and spread: of the logarithm of a distance, float64 [layers].
+    largest: float64 [layers], healthy one, or a few roundings; centre and spread: of the logarithm of a distance,
+    float64 [layers].
     """
 
     cut: NDArray[np.float64]
+    largest: NDArray[np.float64]
     bound: NDArray[np.float64]
     centre: NDArray[np.float64]
     spread: NDArray[np.float64]
@@ -65,6 +71,7 @@ class _Healthy:
         self._epsilon = epsilon
         self._cut: _Cut | None = None
         self._streams: dict[str, tuple[Stream, ...]] = {}
+        self._far_before: set[str] = set()
 
     def add(self, distances: NDArray[np.float64], clusters: list[int], window: int) -> None:
         """Takes healthy ones until there are enough."""
@@ -87,11 +94,19 @@ class _Healthy:
             spread = _GAUSSIAN_MAD * np.median(np.abs(log - centre), axis=0)
             self._cut = _Cut(
                 _BEYOND * ordered[[-rank for rank in ranks]],
+                ordered[-1],
                 np.repeat(bounds, count),
                 centre,
                 np.maximum(spread, _LEAST_SPREAD),
             )
         return self._cut
+
+    def is_far_again(self, replica: str, ratio: NDArray[np.float64]) -> bool:
+        """Whether two requests in a row of a replica are beyond PAGE_RATIO. ratio: largest of each, float64 [n]."""
+        known = ratio[~np.isnan(ratio)]
+        far = np.concatenate([[replica in self._far_before], known > PAGE_RATIO])
+        (self._far_before.add if far[-1] else self._far_before.discard)(replica)
+        return bool((far[1:] & far[:-1]).any())
 
     def streams(self, identity: Identity, replica: str) -> tuple[Stream, ...]:
         """One for each side and layer of a replica."""
@@ -108,10 +123,16 @@ class _Healthy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """Evidence of the requests of a table, and the one that is furthest off, if any is too far."""
+    """Evidence of the requests of a table, and the one that is furthest off, if any is too far.
+
+    ratio: how many times the largest healthy distance it is at the layer where it is most, which pages if it pages.
+    """
 
     evidence: Evidence
     exemplar: Exemplar | None
+    stream: Stream
+    ratio: float
+    pages: bool
 
 
 class Reprefill:
@@ -146,7 +167,16 @@ class Reprefill:
         both = distances[:, None, :]
         x = np.where(np.isnan(both), np.nan, both > cut.cut).reshape(len(rows), -1)
         evidence = Evidence(healthy.streams(identity, replica), cut.bound, x, table.cluster_key[rows])
-        return Judged(evidence, _exemplar(table, rows, replica, healthy.layers, distances, cut))
+        ratio = distances / cut.largest
+        each = np.where(np.isnan(ratio).all(axis=1), np.nan, np.nan_to_num(ratio).max(axis=1))
+        layer = int(np.nan_to_num(ratio).max(axis=0).argmax())
+        return Judged(
+            evidence,
+            _exemplar(table, rows, replica, healthy.layers, distances, cut),
+            evidence.streams[layer - len(healthy.layers)],
+            float(np.nan_to_num(each).max()),
+            healthy.is_far_again(replica, each),
+        )
 
     def forget(self, model: str, adapter: str) -> None:
         """Begins anew: what is served is healthy, people say."""

@@ -113,18 +113,17 @@ class Builder:
             found.append(f"{counts.hours:.1f} of {limits.frozen_hours:g} hours")
         return tuple(found)
 
-    def objections(self, *, canaries_clean: bool) -> tuple[str, ...]:
-        """Why what was collected must not be frozen, in words; empty if it may be."""
-        return (*self.lacking(), *self.doubts(canaries_clean=canaries_clean))
+    def objections(self, canaries: str) -> tuple[str, ...]:
+        """Why what was collected must not be frozen, in words; empty if it may be. canaries: see `doubts`."""
+        return (*self.lacking(), *self.doubts(canaries))
 
-    def doubts(self, *, canaries_clean: bool) -> tuple[str, ...]:
+    def doubts(self, canaries: str) -> tuple[str, ...]:
         """What speaks against what was collected, however much it is, in words.
 
-        The halves are compared, in 0.1 s or more, when a twentieth more requests have come than at the last time.
+        canaries: what they say against it, "" for nothing. The halves are compared, in 0.1 s or more, when a twentieth
+        more requests have come than at the last time.
         """
-        found = []
-        if not canaries_clean:
-            found.append("canaries are not clean")
+        found = [canaries] if canaries else []
         if sum(self._requests.values()) >= _COMPARED_AGAIN * self._compared_requests:
             self._compared_requests = sum(self._requests.values())
             self._differing = differing_halves(self._gathered().values(), MOST_ROWS, self._seed)
@@ -137,9 +136,9 @@ class Builder:
             found.append(f"the later half differs from the earlier one in {len(differing)} features: {named}")
         return tuple(found)
 
-    def despite(self, *, canaries_clean: bool, force: bool) -> tuple[str, ...]:
+    def despite(self, canaries: str, *, force: bool) -> tuple[str, ...]:
         """What speaks against it, where it is frozen all the same. Raises ValueError with it, unless it is forced."""
-        found = self.doubts(canaries_clean=canaries_clean)
+        found = self.doubts(canaries)
         if found and not force:
             raise ValueError(
                 f"{'; '.join(found)}: find out why first, or force it (--force), which the reference then says"
