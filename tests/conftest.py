@@ -55,6 +55,11 @@ def alertmanager_program() -> Path:
     )
 
 
+@pytest.fixture(scope="session")
+def amtool_program() -> Path:
+    return _program("amtool", "run make test as root, or apt-get install prometheus-alertmanager")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread_for_small_tensors(request: pytest.FixtureRequest) -> Iterator[None]:
     """Unit and property tests compute with tensors so small that a second thread only waits."""
