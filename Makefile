@@ -35,7 +35,7 @@ BEGAN := $(shell date +%s)
 TOOK = echo "make $@ took $$(( $$(date +%s) - $(BEGAN) )) s"
 # Holds gaps between tokens against seconds: another test's server that starts beside it would be measured too.
 ALONE := tests/e2e/test_server_outages.py
-CHECKED := sdk collector protos demo bench docs tests
+CHECKED := sdk collector protos demo bench deploy docs tests
 
 .PHONY: help
 help: ## Lists the targets.
@@ -79,6 +79,7 @@ lint: install ## Style, types, import contracts, protocol, generated files.
 	$(BIN)/buf lint protos
 	$(MAKE) --no-print-directory check-proto
 	$(BIN)/python -m docs.generate --check
+	$(BIN)/python -m deploy.helm.chart --check
 
 .PHONY: check-proto
 check-proto: install
@@ -92,6 +93,7 @@ check-proto: install
 test: install components ## Every test but the slow ones; real vLLM and Prometheus included.
 	$(BIN)/python -m pytest -m 'not slow' -n 2 tests/unit tests/property
 	$(BIN)/python -m pytest -m 'not slow' tests/integration
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile tests/deploy
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadgroup tests/e2e --ignore=$(ALONE)
 	$(BIN)/python -m pytest -m 'not slow' $(ALONE)
 	@$(TOOK)
@@ -121,6 +123,10 @@ proto: install ## Regenerates the code of protos/.
 .PHONY: docs
 docs: install ## Regenerates docs/signals.md and docs/settings.md.
 	$(BIN)/python -m docs.generate
+
+.PHONY: chart
+chart: install ## Copies rules, dashboards and the schema of the settings into the Helm chart.
+	$(BIN)/python -m deploy.helm.chart
 
 # torch is a build of its own on every machine, and triton goes with it.
 .PHONY: lock
