@@ -26,6 +26,8 @@ export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
 export PATH := $(abspath $(BIN)):$(PATH)
 export VIRTUAL_ENV := $(abspath $(VENV))
+# Where Python is told to write no bytecode it compiles vLLM anew in every process, which doubles what its start takes.
+export PYTHONDONTWRITEBYTECODE :=
 
 # Old enough that its code runs with protobuf 5.29 and newer; it imports pkg_resources, which setuptools 81 dropped.
 PROTOC := $(UV) run --quiet --isolated --no-project --python $(BIN)/python \
