@@ -34,6 +34,7 @@ MEANINGS = {
     "archive.max_age_seconds": "Age at which observations go.",
     "archive.max_bytes": "Size of all of them; the oldest go first.",
     "archive.rollup_max_age_seconds": "Age at which the one-minute rollups go.",
+    "archive.rollup_max_bytes": "Size of all rollups; the oldest go first.",
     "detect.enabled": "Whether anything is watched; see detection.md.",
     "detect.tick_seconds": "Length of a tick, the step of the sequential test.",
     "detect.ticket_days": "Mean time between false tickets, at least, over everything this collector watches.",

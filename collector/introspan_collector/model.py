@@ -44,6 +44,7 @@ class ProducerStatus:
     measured_rows: int
     capture_seconds: float
     drops: tuple[tuple[str, int], ...]
+    """Segments that were not delivered, by reason."""
     disabled: tuple[DisabledSignal, ...]
     probe_errors: int
     sampler_rows_skipped: int
@@ -55,6 +56,10 @@ class ProducerStatus:
     sampler_high: int = 0
     sampler_sum: float = 0.0
     """Of their U."""
+    dropped_requests: tuple[tuple[str, int], ...] = ()
+    """Requests that were not measured, or not compared, by reason."""
+    dropped_rows: tuple[tuple[str, int], ...] = ()
+    """Rows that were chosen or measured and entered no segment, by reason."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,13 +134,15 @@ class Stats:
     refused_batches: Mapping[str, int]
     """Batches answered with an error, by reason."""
     dropped: Mapping[str, int]
-    """Batches acknowledged and then not processed, by reason."""
+    """Batches acknowledged and then not processed, or not by one consumer, by reason."""
     failures: Mapping[str, int]
     """What failed behind the log and is tried again, by operation; nothing is lost by it."""
     skewed_segments: int
     """Segments whose time was more than a day off the collector's clock; received time was used."""
     unknown_columns: int
     """Columns left out because the catalogue does not know their signal."""
+    rejected_segments: int
+    """Segments of accepted batches that were not taken, because this version does not know their kind."""
     producers: int
     evicted_producers: int
     """Producers whose last sequence was forgotten to stay within the bound."""

@@ -5,21 +5,24 @@ from collections.abc import Iterable, Mapping
 
 from introspan_collector.model import ProducerStatus
 
+DROPS = ("drops", "dropped_requests", "dropped_rows")
+"""Fields of a status that count what was given up: segments, requests and rows, each by reason."""
+
 OTHER = "other"
 """Stands for every reason beyond the limit."""
 
 REASONS = 16
-"""So many reasons of drops, and pairs of signal and reason of what is disabled, does one worker show by name."""
+"""So many reasons of drops of each kind, and pairs of what is disabled and why, does one worker show by name."""
 
-_ALWAYS = 1  # when it was last seen
+_ALWAYS = 2  # when it was last seen, and what it serves
 _WITH_STATUS = 7  # six counters and the sampling probability
 
 
-def drops_by_reason(status: ProducerStatus) -> Mapping[str, int]:
-    """Segments dropped by reason, each reason once, in the order of their names."""
+def by_reason(counts: Iterable[tuple[str, int]]) -> Mapping[str, int]:
+    """What was dropped by reason, each reason once, in the order of their names."""
     drops: Counter[str] = Counter()
-    for reason, segments in status.drops:
-        drops[reason] += segments
+    for reason, count in counts:
+        drops[reason] += count
     named = dict(sorted(drops.items())[:REASONS])
     rest = drops.total() - sum(named.values())
     if len(drops) > REASONS:
@@ -37,5 +40,6 @@ def series_of(status: ProducerStatus | None, kinds: Iterable[str]) -> int:
     """Time series that one worker is exposed as."""
     count = _ALWAYS + len(list(kinds))
     if status is not None:
-        count += _WITH_STATUS + len(drops_by_reason(status)) + len(disabled_by_reason(status))
+        count += _WITH_STATUS + len(disabled_by_reason(status))
+        count += sum(len(by_reason(getattr(status, name))) for name in DROPS)
     return count

@@ -121,6 +121,11 @@ def encode_table(table: SegmentTable) -> pb.SegmentTable:
     return message
 
 
+def is_of_unknown_kind(message: pb.SegmentTable) -> bool:
+    """Whether only a newer version can know what the table's segments are."""
+    return message.kind not in _KIND_FROM_PB and message.kind != pb.SEGMENT_KIND_UNSPECIFIED
+
+
 def decode_table(message: pb.SegmentTable) -> SegmentTable:
     """The table for a message; `values` is a read-only view of it. Raises FrameError naming the field."""
     kind = _KIND_FROM_PB.get(message.kind)
@@ -203,12 +208,12 @@ def _decode_columns(data: bytes) -> tuple[Column, ...]:
         raise FrameError(
             "tables.columns.signal_index", f"must be below the {len(message.signals)} signals named"
         )
-    if any(number not in _STATISTIC_FROM_PB for number in message.statistic):
-        raise FrameError("tables.columns.statistic", f"must be one of {sorted(_STATISTIC_FROM_PB)}")
+    if any(number == pb.STATISTIC_UNSPECIFIED for number in message.statistic):
+        raise FrameError("tables.columns.statistic", f"must be one of {sorted(_STATISTIC_FROM_PB)}, got 0")
     if any(axis < NO_AXIS for name in ("layer", "head", "component") for axis in getattr(message, name)):
         raise FrameError("tables.columns", "must have axes of -1 or more")
     return tuple(
-        Column(message.signals[signal], _STATISTIC_FROM_PB[statistic], layer, head, component)
+        _column(message.signals[signal], statistic, (layer, head, component))
         for signal, statistic, layer, head, component in zip(
             message.signal_index,
             message.statistic,
@@ -218,3 +223,11 @@ def _decode_columns(data: bytes) -> tuple[Column, ...]:
             strict=True,
         )
     )
+
+
+def _column(signal: str, statistic: pb.Statistic, axes: tuple[int, int, int]) -> Column:
+    known = _STATISTIC_FROM_PB.get(statistic)
+    if known is None:
+        # Of a newer version: a column that nothing here can use, like one of a signal that is not in the catalogue.
+        return Column(f"{signal} of statistic {statistic}", Statistic.LAST, *axes)
+    return Column(signal, known, *axes)

@@ -104,8 +104,10 @@ class CaptureStatus:
     sampler_rows_skipped: int = 0
     attention_rows_skipped: int = 0
     sampling_probability: float = 1.0
-    drops: dict[str, int] = field(default_factory=dict)
-    """Segments dropped before export, by reason."""
+    dropped_requests: dict[str, int] = field(default_factory=dict)
+    """Requests that are not measured, or not compared, by reason."""
+    dropped_rows: dict[str, int] = field(default_factory=dict)
+    """Rows that were chosen or measured and enter no segment, by reason."""
     drawn: Drawn = field(default_factory=Drawn)
 
 

@@ -171,7 +171,7 @@ def seen(collector, name):
 
 
 def refused(collector, reason):
-    return collector.metric("introspan_sdk_dropped_segments_total", reason=reason)
+    return collector.metric("introspan_sdk_dropped_requests_total", reason=reason)
 
 
 @pytest.mark.usefixtures("with_baseline")

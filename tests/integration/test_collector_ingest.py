@@ -120,7 +120,7 @@ def test_bad_batches_get_an_answer_that_names_the_field_and_good_ones_go_on(make
     assert collector.metric(ENTROPY_COUNT) == 4
 
 
-def test_a_message_of_100_mb_is_refused_unread_and_costs_no_memory(make_collector):
+def test_a_message_of_100_mb_is_refused_unread_and_counted_and_costs_no_memory(make_collector):
     collector = make_collector()
     export(collector, a_request())
     before = collector.resident_bytes()
@@ -128,6 +128,7 @@ def test_a_message_of_100_mb_is_refused_unread_and_costs_no_memory(make_collecto
     assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "larger than max" in details
     assert collector.resident_bytes() < before + 50 * 2**20
+    assert refused(collector, "unread") == 1
     export(collector, a_request(2))
 
 

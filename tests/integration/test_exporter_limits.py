@@ -128,14 +128,14 @@ def test_names_of_any_text_are_taken_and_two_of_them_stay_two(field, kind):
 def test_a_status_of_any_text_is_taken_with_its_batch(text):
     disabled = (Disabled(text, text, text),)
     with accepting() as (journal, port):
-        status = CaptureStatus(disabled=disabled, drops={text + "1": 2, text + "2": 3})
+        status = CaptureStatus(disabled=disabled, dropped_rows={text + "1": 2, text + "2": 3})
         with exporting(port, status=lambda: status) as exporter:
             exporter.offer(observation())
             until(lambda: journal.segments == 1)
         assert exporter.drops == {}
         told = journal.batches[0].status
         assert told is not None
-        assert sum(segments for _, segments in told.drops) == 5
+        assert sum(rows for _, rows in told.dropped_rows) == 5
         assert len(told.disabled) == 1
 
 

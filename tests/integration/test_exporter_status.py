@@ -10,7 +10,7 @@ from tests.integration.scripted_collector import ScriptedCollector, reply
 
 
 def test_the_next_message_says_what_was_dropped():
-    before = CaptureStatus(drops={"row_budget": 7, "rejected": 1})
+    before = CaptureStatus(dropped_requests={"table_full": 7}, dropped_rows={"discarded": 1})
     partial = service_pb.ExportObservationsPartialSuccess(rejected_segments=2)
     with (
         ScriptedCollector(reply(partial_success=partial)) as collector,
@@ -20,8 +20,28 @@ def test_the_next_message_says_what_was_dropped():
         until(lambda: len(collector.received) == 1)
         offer(exporter, 1, first=5)
         until(lambda: len(collector.received) == 2)
-        drops = {drop.reason: drop.segments for drop in collector.requests[1].status.drops}
-        assert drops == {"row_budget": 7, "rejected": 3}
+        told = collector.requests[1].status.drops
+        assert {drop.reason: (drop.segments, drop.requests, drop.rows) for drop in told} == {
+            "rejected": (2, 0, 0),
+            "table_full": (0, 7, 0),
+            "discarded": (0, 0, 1),
+        }
+
+
+def test_what_begins_is_sent_at_once_and_with_it_what_waited():
+    with (
+        ScriptedCollector() as collector,
+        exporting(collector.port, tick_seconds=600.0) as exporter,
+    ):
+        exporter.start()
+        exporter.hurry()
+        until(lambda: len(collector.received) == 1)
+        offer(exporter, 3)
+        time.sleep(0.3)
+        assert len(collector.received) == 1
+        exporter.hurry()
+        until(lambda: len(collector.received) == 2)
+        assert sum(table.segment_count for table in collector.requests[1].tables) == 3
 
 
 def test_a_status_alone_is_sent_at_the_start_and_every_ten_seconds_and_no_oftener():

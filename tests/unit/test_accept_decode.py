@@ -73,9 +73,11 @@ def test_texts_of_the_status_are_cut_and_the_batch_is_taken():
     reasons = ["r" * 600, "r" * 700]
     request.status.ClearField("drops")
     request.status.drops.extend(pb.DropCount(reason=reason, segments=3) for reason in reasons)
+    request.status.drops.add(reason="row", rows=2)
     request.status.disabled.add(signal="s" * 2000, reason="r" * 2000, detail="d" * 2000)
     status = decode(request.SerializeToString(), NOW).status
     assert status.drops == (("r" * 64, 6),)
+    assert status.dropped_rows == (("row", 2),)
     assert status.disabled == (DisabledSignal("s" * 512, "r" * 64, "d" * 512),)
 
 
@@ -113,6 +115,31 @@ def test_columns_of_unknown_signals_are_left_out_with_their_values():
     assert decoded.unknown_columns == 2
     assert decoded.tables[0].schema.columns == (known,)
     assert decoded.tables[0].values.shape == (1, 1)
+
+
+def test_segments_of_a_kind_that_is_not_known_are_rejected_and_the_others_taken():
+    request = a_request()
+    request.tables.add().CopyFrom(request.tables[0])
+    request.tables[0].kind = 77
+    decoded = decode(request.SerializeToString(), NOW)
+    assert (decoded.unknown_kinds, decoded.rejected_segments, decoded.segments) == ((77,), 2, 2)
+    request.tables[1].kind = pb.SEGMENT_KIND_UNSPECIFIED
+    with pytest.raises(FrameError, match=r"tables.kind must be one of .*PROMPT.*, got 0"):
+        decode(request.SerializeToString(), NOW)
+
+
+def test_columns_of_statistics_that_are_not_known_are_left_out_like_those_of_unknown_signals():
+    request = a_request()
+    columns = request.tables[0].columns
+    count = len(columns.statistic)
+    columns.statistic[0] = 99
+    name = columns.signals[columns.signal_index[0]]
+    decoded = decode(request.SerializeToString(), NOW)
+    assert decoded.unknown_signals == (f"{name} of statistic 99",)
+    assert decoded.tables[0].values.shape == (2, count - 1)
+    columns.statistic[0] = pb.STATISTIC_UNSPECIFIED
+    with pytest.raises(FrameError, match=r"tables\.columns\.statistic must be one of .*, got 0"):
+        decode(request.SerializeToString(), NOW)
 
 
 @pytest.mark.parametrize("offset", [-DAY_NANO - 10**9, DAY_NANO + 10**9, -NOW])

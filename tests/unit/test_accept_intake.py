@@ -10,6 +10,7 @@ from introspan_collector.accept.intake import Intake
 from introspan_collector.accept.limits import ProducerLimits
 from introspan_collector.accept.pressure import Pressure
 from introspan_collector.accept.refusal import RefusalError
+from introspan_wire.v1.observation_service_pb2 import ExportObservationsResponse
 from tests.requests import NOW, a_request
 
 
@@ -141,3 +142,30 @@ def test_answers_of_a_group_arrive_with_one_wake_up():
     started = time.monotonic()
     asyncio.run(scenario())
     assert time.monotonic() - started < 5
+
+
+def test_a_batch_that_was_not_taken_as_it_came_is_answered_with_every_remark_and_counted_once():
+    request = a_request(rows=3)
+    request.tables.add().CopyFrom(request.tables[0])
+    request.tables[0].kind = 77
+    request.tables[1].columns.signals[0] = "a.new.one"
+    request.tables[1].time_unix_nano[0] = 1
+    raw = request.SerializeToString()
+
+    async def scenario():
+        journal = Journal()
+        intake, _ = an_intake(journal)
+        task = asyncio.create_task(intake.accept(raw))
+        await settled()
+        journal.answer()
+        first, again = await task, await intake.accept(raw)
+        assert first == again
+        assert (intake.accepted_segments, intake.rejected_segments) == (3, 3)
+        return ExportObservationsResponse.FromString(first).partial_success
+
+    told = asyncio.run(scenario())
+    assert told.rejected_segments == 3
+    kinds, signals, times = told.error_message.split("; ", 4)[::2]
+    assert kinds.startswith("tables.kind: 3 segments of kinds this collector does not know (77)")
+    assert signals.startswith("tables.columns.signals: 1 not in this collector's catalogue")
+    assert times.startswith("tables.time_unix_nano: 1 segments are more than a day off")

@@ -9,7 +9,7 @@ from bench.fleet import SECOND_NANO, batch, origin, table
 from introspan_collector.aggregate.aggregator import AggregateSettings, Aggregator
 from introspan_collector.model import ProducerStatus, SeriesKey
 from introspan_collector.view import NO_LAYER, OVERFLOW
-from introspan_wire.codec import Column, Schema
+from introspan_wire.codec import SCHEMAS_KEPT, Column, Schema
 from introspan_wire.signals import Kind, Statistic
 from tests.aggregates import NOW, Clock, histogram, random_table, shown, with_column
 
@@ -135,9 +135,22 @@ def test_a_schema_without_anything_to_aggregate_is_taken():
     assert aggregator.view().series == ()
 
 
-def test_many_schemas_do_not_pile_up():
+def test_schemas_are_bounded_what_waits_of_those_that_go_is_kept_and_it_is_counted():
     aggregator = Aggregator(clock_unix_nano=lambda: NOW)
     for layer in range(200):
         of = Schema(Kind.DECODED, (Column("residual.turn", Statistic.MEAN, layer),))
         aggregator.consume(batch(table(of, 1, np.random.default_rng(1)), received_unix_nano=NOW))
-    assert len(aggregator.view().series) == 200
+        assert aggregator.view().schemas <= SCHEMAS_KEPT
+    view = aggregator.view()
+    assert (view.schemas, view.evicted_schemas) == (SCHEMAS_KEPT, 200 - SCHEMAS_KEPT)
+    assert view.window.count.tolist() == [1] * 200
+
+
+def test_a_schema_in_use_is_not_evicted_by_others_that_come_once():
+    aggregator = Aggregator(clock_unix_nano=lambda: NOW)
+    in_use = random_table()
+    for layer in range(3 * SCHEMAS_KEPT):
+        of = Schema(Kind.DECODED, (Column("residual.turn", Statistic.MEAN, layer),))
+        aggregator.consume(batch((in_use, table(of, 1, np.random.default_rng(1))), received_unix_nano=NOW))
+    assert aggregator.view().evicted_schemas == 2 * SCHEMAS_KEPT + 1
+    assert histogram(aggregator, "output.entropy").counts.sum() == 2 * 3 * SCHEMAS_KEPT

@@ -1,6 +1,7 @@
 """`introspan observations`: what it prints, and what it says to a question it cannot answer."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,6 +87,23 @@ def test_the_table_names_every_request(data):
         for line in run("--data", data, "--format", "jsonl").stdout.splitlines()
     ]
     assert all(name in done.stdout for name in names)
+
+
+def test_a_table_is_of_the_newest_observations_and_says_that_there_are_more(tmp_path):
+    archive = Archive(tmp_path / "archive", clock_unix_nano=lambda: NOW)
+    for number in range(3):
+        of = table(schema(SHAPE), 400, np.random.default_rng(number), time_unix_nano=NOW)
+        names = [f"request-{number}-{row}" for row in range(400)]
+        archive.consume(batch(replace(of, request_id=names), number=number, received_unix_nano=NOW))
+    archive.flush()
+    done = run("--data", tmp_path)
+    lines = [line for line in done.stdout.splitlines() if "request-" in line]
+    assert len(lines) == 1_000
+    assert not any("request-0-1 " in line for line in lines)
+    assert "request-2-" in lines[-1]
+    assert "the newest 1,000 are shown" in done.stderr
+    one = run("--data", tmp_path, "--request-id", "request-1-7")
+    assert ("request-1-7" in one.stdout, one.stderr) == (True, "")
 
 
 def test_nothing_found_is_no_error(data):

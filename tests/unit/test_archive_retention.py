@@ -1,12 +1,16 @@
 """What is deleted, and a disk that refuses."""
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench.fleet import SECOND_NANO
+from bench.fleet import SECOND_NANO, batch, table
 from introspan_collector.archive.observations import Question
 from introspan_collector.archive.settings import ArchiveSettings
+from introspan_wire.codec import Column, Schema
+from introspan_wire.signals import Kind, Statistic
 from tests.archives import NOW, Clock, consume, counted, files, opened, some_batches, stored
 
 
@@ -44,6 +48,59 @@ def test_the_oldest_parts_are_deleted_beyond_a_size(tmp_path):
         clock.forward(61)
     assert [name[-12:] for name in files(tmp_path)] == ["3000.parquet"]
     assert archive.stats().bytes_deleted > 0
+
+
+def test_the_oldest_rollups_are_deleted_beyond_a_size(tmp_path):
+    clock = Clock()
+    archive = opened(tmp_path, clock, rollup_max_bytes=1)
+    for hour in range(3):
+        consume(archive, some_batches(1, first=hour, received=clock.now))
+        archive.flush()
+        clock.forward(3_600)
+    assert files(tmp_path, "rollups") == []
+    assert len(files(tmp_path)) == 3
+
+
+def of_layer(layer, number, received):
+    columns = (Column("residual.turn", Statistic.MEAN, layer), Column("output.entropy", Statistic.MEAN))
+    of = table(Schema(Kind.DECODED, columns), 2, np.random.default_rng(number), time_unix_nano=received)
+    return batch(of, number=number, received_unix_nano=received)
+
+
+def test_schemas_that_no_part_refers_to_any_more_are_deleted_and_the_others_still_read(tmp_path):
+    clock = Clock()
+    archive = opened(tmp_path, clock, max_age_seconds=7_200)
+    for hour in range(6):
+        for number, layer in enumerate((hour, 99)):  # one of this hour alone, and one of every hour
+            archive.consume(of_layer(layer, 2 * hour + number, clock.now))
+        archive.flush()
+        clock.forward(3_600)
+    assert len(files(tmp_path)) == 3
+    assert len(files(tmp_path, "schemas")) == 4
+    found = stored(tmp_path)
+    assert sorted({value["layer"] for one in found for value in one["values"] if value["layer"]}) == [
+        3,
+        4,
+        5,
+        99,
+    ]
+    assert len(found) == 12
+    on_disk = sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
+    assert archive.stats().bytes_kept == on_disk
+
+
+def test_schemas_of_an_archive_from_before_they_were_dated_are_kept_while_parts_refer_to_them(tmp_path):
+    clock = Clock()
+    archive = opened(tmp_path, clock, max_age_seconds=7_200)
+    archive.consume(of_layer(3, 0, clock.now))
+    archive.flush()
+    for path in (tmp_path / "schemas").iterdir():
+        os.utime(path, ns=(0, 0))
+    archive = opened(tmp_path, clock, max_age_seconds=7_200)
+    clock.forward(61)
+    archive.consume(of_layer(4, 1, clock.now))
+    archive.flush()
+    assert len(stored(tmp_path)) == 4
 
 
 def test_a_disk_that_refuses_is_counted_retried_and_lives(tmp_path, capsys):

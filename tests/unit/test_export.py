@@ -114,11 +114,12 @@ def test_every_field_of_resource_and_status_reaches_the_message():
     assert len(resource.ListFields()) == len(resource.DESCRIPTOR.fields)
     disabled = (Disabled("attention", "self_check_failed", "layer 3"),)
     status = CaptureStatus(
-        1, 2, 0.5, disabled, 3, 4, 5, 0.25, {"row_budget": 6, "queue_full": 1}, Drawn(9, 2, 1, 4.5)
+        1, 2, 0.5, disabled, 3, 4, 5, 0.25, {"table_full": 6}, {"discarded": 8}, Drawn(9, 2, 1, 4.5)
     )
     message = encode_status(status, {"queue_full": 7})
     assert len(message.ListFields()) == len(message.DESCRIPTOR.fields)
-    assert [(drop.reason, drop.segments) for drop in message.drops] == [("queue_full", 8), ("row_budget", 6)]
+    counted = [(drop.reason, drop.segments, drop.requests, drop.rows) for drop in message.drops]
+    assert counted == [("discarded", 0, 0, 8), ("queue_full", 7, 0, 0), ("table_full", 0, 6, 0)]
     drawn = message.sampler_tokens, message.sampler_low, message.sampler_high, message.sampler_sum
     assert drawn == (9, 2, 1, 4.5)
 

@@ -28,14 +28,27 @@ GOLDEN = Path(__file__).parent / "golden"
 NOW = 1_800_000_000 * 10**9
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 OFF = DisabledSignal("attention", "self_check", "x")
-STATUS = ProducerStatus(7, 21, 0.5, (("queue_full", 3),), (OFF,), 1, 2, 4, 0.25)
+STATUS = ProducerStatus(
+    7,
+    21,
+    0.5,
+    (("queue_full", 3),),
+    (OFF,),
+    1,
+    2,
+    4,
+    0.25,
+    dropped_requests=(("table_full", 5),),
+    dropped_rows=(("discarded", 6),),
+)
 
 
 ENDPOINTS = [
     {"url": "http://user:secret@vllm:8000", "model": "m", "answered": 5, "failed": 2, "error": "timeout"}
 ]
 HOOK = "https://hooks.example/secret"
-TOLD = NotifyStats({HOOK: 1}, {HOOK: 4}, {(HOOK, "timeout"): 2}, {"too_old": 3}, {})
+PEER = "http://alertmanager:9093"
+TOLD = NotifyStats({HOOK: 1, PEER: 0}, {HOOK: 4}, {(HOOK, "timeout"): 2}, {"too_old": 3}, {}, (PEER,))
 
 
 class Archive:
@@ -209,14 +222,14 @@ def test_free_text_reasons_of_a_worker_are_bounded_and_nothing_is_lost():
 
 def test_series_of_workers_count_towards_the_limit_and_come_back_when_there_is_room():
     clock = [NOW]
-    settings = AggregateSettings(series_limit=25, idle_seconds=300)
+    settings = AggregateSettings(series_limit=27, idle_seconds=300)
     aggregator = Aggregator(settings, clock_unix_nano=lambda: clock[0])
     for number in range(5):
         who = origin("model", f"replica-{number}")
         aggregator.consume(batch((), who=who, number=number, received_unix_nano=clock[0], status=STATUS))
     lines = lines_about_workers(aggregator)
     assert {line.split('replica="')[1].split('"')[0] for line in lines} == {"replica-0", "replica-1"}
-    assert len(lines) == aggregator.view().series_used <= 25
+    assert len(lines) == aggregator.view().series_used <= 27
     text = render(sources(aggregator), "text/plain")[0].decode()
     assert "\nintrospan_collector_hidden_workers 3.0\n" in text
     clock[0] += 600 * 10**9

@@ -1,6 +1,7 @@
 """When rows that wait are computed and handed on."""
 
 import math
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ D, V, LAYERS, ROWS_MAX = 64, 100, 3, 64
 class Model:
     """Three layers that each add something to the stream, tapped before each and after the last."""
 
-    def __init__(self, token_stride: int = 1) -> None:
+    def __init__(self, token_stride: int = 1, probe=StreamProbe, sink=None) -> None:
         self.handed_on = []
         self.layers = [nn.Identity() for _ in range(LAYERS + 1)]
         points = [StreamPoint(i, layer, Form.LAYER_INPUT) for i, layer in enumerate(self.layers)]
@@ -34,13 +35,13 @@ class Model:
         self.layout = lay_out((0, 1, 2), (1,), (), range(0))
         output = OutputProbe(self.layout, 8, ROWS_MAX, health)
         sinks = Sinks(
-            rows=self.handed_on.append,
+            rows=sink or self.handed_on.append,
             **{name: lambda *_: None for name in Sinks.__dataclass_fields__ if name != "rows"},
         )
         self.recorder = Recorder(
             self.layout,
             Table(8, token_stride),
-            Probes(StreamProbe(self.layout, taps, 8, D), None, output),
+            Probes(probe(self.layout, taps, 8, D), None, output),
             health,
             sinks,
             ROWS_MAX,
@@ -141,3 +142,72 @@ def test_every_measured_token_is_counted_once_and_with_all_rows_drawn_before_it(
     )
     assert model.health.drawn == Drawn().plus(u)
     assert model.health.drawn.tokens == 10
+
+
+class FailsOnce(StreamProbe):
+    """A probe that raises in the middle of the flush that ends at a position, after it has looked for predecessors."""
+
+    at = 4
+
+    def _write_steps(self, bank, last, before_last, run, values):
+        if FailsOnce.at in self.positions:
+            raise RuntimeError("broken on purpose")
+        super()._write_steps(bank, last, before_last, run, values)
+
+    def measure(self, selection, values):
+        self.positions = selection.position.tolist()
+        super().measure(selection, values)
+
+
+def test_after_an_error_a_step_is_not_taken_from_a_vector_that_was_not_kept():
+    model = Model(probe=FailsOnce)
+    model.begin("a")
+    for position in range(8):
+        model.steps(["a"], position, 1)
+        model.recorder.flush()
+    assert model.health.errors == {"residual": 1}
+    velocity, curvature = (
+        np.concatenate([rows.values[:, model.layout.blocks[name]] for rows in model.handed_on])
+        for name in ("residual.velocity", "residual.curvature")
+    )
+    # Position 4 failed, so 5 has no predecessor; 6 has one, 7 two.
+    assert np.isnan(velocity).all(axis=1).tolist() == [True, True, False, False, True, True, False, False]
+    assert np.isnan(curvature).all(axis=1).tolist() == [True, True, True, False, True, True, True, False]
+
+
+def test_rows_that_are_dropped_are_counted_those_of_the_step_at_hand_too():
+    model = Model()
+    model.begin("a", "b")
+    model.steps(["a", "b"], 0, 3)
+    assert model.positions() == [[0, 0]], "four rows wait"
+    model.recorder.begin_step(["a", "b"], np.array([3, 3]), np.array([1, 1]))
+    model.recorder.discard()
+    assert model.health.dropped_rows == {"discarded": 6}
+    model.recorder.discard()
+    assert model.health.dropped_rows == {"discarded": 6}
+
+
+def test_rows_of_a_step_that_was_cut_short_are_counted():
+    model = Model()
+    model.begin("a", "b")
+    model.recorder.begin_step(["a", "b"], np.array([0, 0]), np.array([1, 1]))
+    model.steps(["a", "b"], 1, 1)
+    assert model.health.dropped_rows == {"step_cut_short": 2}
+
+
+def refuse(_rows):
+    raise RuntimeError("broken on purpose")
+
+
+def test_rows_that_are_not_taken_are_counted_and_their_request_ends_all_the_same():
+    model = Model(sink=refuse)
+    for number in range(20):
+        key = f"request {number}"
+        model.begin(key)
+        with suppress(RuntimeError):  # the first step is checked at once
+            model.steps([key], 0, 1)
+        with pytest.raises(RuntimeError, match="broken on purpose"):
+            model.recorder.finish(key)
+        model.recorder.discard()
+    assert model.health.dropped_rows == {"discarded": 20}
+    assert not model.health.dropped_requests, "no slot is lost"

@@ -44,7 +44,7 @@ class Model:
         self.health = Health()
         taps = Taps(points, ROWS_MAX, D, torch.float32, torch.device("cpu"), self.health)
         layout = lay_out((0, 1, 2), PROJECTED, (), range(0))
-        self.probe = ReprefillProbe(layout, RATE, self.health.drops, lambda: 7) if with_probe else None
+        self.probe = ReprefillProbe(layout, RATE, self.health.dropped_requests, lambda: 7) if with_probe else None
         self.recorder = Recorder(
             layout,
             Table(SLOTS, STRIDE),
@@ -173,7 +173,7 @@ def test_what_there_is_nothing_to_compare_with_is_not_measured_and_counted(numbe
     model.answer("a", "n")
     model.send_again(number, position or last_measured(), stream(1))
     assert model.compared == []
-    assert model.health.drops == Counter(reprefill_unmatched=1)
+    assert model.health.dropped_requests == Counter(reprefill_unmatched=1)
 
 
 def test_a_request_is_compared_once():
@@ -182,7 +182,7 @@ def test_a_request_is_compared_once():
     for _ in range(2):
         model.send_again("n", last_measured(), streams[last_measured()])
     assert len(model.compared) == 1
-    assert model.health.drops["reprefill_unmatched"] == 1
+    assert model.health.dropped_requests["reprefill_unmatched"] == 1
     assert len(model.probe) == 0
 
 
@@ -191,7 +191,7 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first():
     for i in range(MOST_HELD + 5):
         model.answer("a", f"n{i}")
     assert len(model.probe) == MOST_HELD
-    assert model.health.drops["reprefill_forgotten"] == 5
+    assert model.health.dropped_requests["reprefill_forgotten"] == 5
     model.send_again("n4", last_measured(), stream(1))
     model.send_again("n5", last_measured(), stream(1))
     assert len(model.compared) == 1
@@ -216,7 +216,7 @@ def test_the_worker_counts_what_the_api_process_says_it_did_not_send():
     model = Model()
     streams = model.answer("a", "n")
     model.send_again("n", last_measured(), streams[last_measured()], not_sent=4)
-    assert model.health.drops["reprefill_not_sent"] == 4
+    assert model.health.dropped_requests["reprefill_not_sent"] == 4
     assert len(model.compared) == 1
 
 

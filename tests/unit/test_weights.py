@@ -91,7 +91,7 @@ def test_while_an_update_is_under_way_nothing_is_measured_and_it_is_counted():
     assert served.worker.update_weights({"path": 1}) == {"path": 1}
     assert served.worker.update_weights([2]) == [2]
     assert not served.measures
-    assert served.health.drops["weights_changing"] == 2
+    assert served.health.dropped_requests["weights_changing"] == 2
     assert served.worker.finish_weight_update() == "finished"
     assert served.measures
     assert served.told == ["leave", "memory"]
@@ -108,7 +108,7 @@ def test_weights_that_somebody_writes_into_the_model_are_another_model_at_the_ne
     load(["a"])
     assert served.measures
     assert served.told == ["leave", "unannounced"] * 2
-    assert not served.health.drops
+    assert not served.health.dropped_requests
 
 
 def test_a_reload_after_an_unannounced_change_is_announced_again():

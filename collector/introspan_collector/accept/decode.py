@@ -5,9 +5,9 @@ missing, too long or of the wrong length, or a column contradicts the catalogue 
 such a thing is broken, and no part of what it says can be trusted. Texts of the status alone are cut instead:
 they come from errors of any length, and repeat with every batch.
 
-What is accepted with a remark (partial success with nothing rejected): columns of signals this collector's
-catalogue does not know, as a newer SDK would send, which are left out, and times more than a day off the
-collector's clock, which are replaced by the time of receipt.
+What a newer SDK may send is accepted with a remark (partial success): segments of a kind this collector does not
+know are rejected, columns of signals and statistics it does not know are left out. And times more than a day off
+the collector's clock are replaced by the time of receipt.
 """
 
 from collections import Counter
@@ -17,7 +17,8 @@ from functools import lru_cache
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from introspan_collector.model import DisabledSignal, Origin, ProducerStatus
+from introspan_collector.accept.status import checked_status
+from introspan_collector.model import Origin, ProducerStatus
 from introspan_wire.codec import (
     NO_AXIS,
     SCHEMAS_KEPT,
@@ -26,14 +27,12 @@ from introspan_wire.codec import (
     Schema,
     SegmentTable,
     decode_table,
+    is_of_unknown_kind,
 )
 from introspan_wire.limits import (
     ATTRIBUTES,
     COLUMNS,
-    DETAIL_CHARACTERS,
     NAME_CHARACTERS,
-    REASON_CHARACTERS,
-    STATUS_ENTRIES,
     TABLES,
 )
 from introspan_wire.signals import KNOWN, PROJECTION_COMPONENTS, Axis
@@ -48,7 +47,8 @@ _PRODUCER_BYTES = 16
 class Decoded:
     """A checked request.
 
-    unknown_signals are names the catalogue lacks; skewed_segments counts the times that were replaced.
+    unknown_signals are names the catalogue lacks; skewed_segments counts the times that were replaced;
+    rejected_segments those of unknown_kinds, numbers in the .proto.
     """
 
     producer: bytes
@@ -59,6 +59,8 @@ class Decoded:
     unknown_signals: tuple[str, ...]
     unknown_columns: int
     skewed_segments: int
+    unknown_kinds: tuple[int, ...]
+    rejected_segments: int
 
     @property
     def segments(self) -> int:
@@ -69,18 +71,16 @@ class Decoded:
 def decode(raw: bytes, received_unix_nano: int) -> Decoded:
     """The request in raw. Raises FrameError naming field, value and remedy if it is malformed."""
     request = _parse(raw)
-    if len(request.producer_id) != _PRODUCER_BYTES:
-        raise FrameError("producer_id", f"must have {_PRODUCER_BYTES} bytes, got {len(request.producer_id)}")
-    if request.sequence == 0:
-        raise FrameError("sequence", "must count from 1, got 0")
-    if len(request.tables) > TABLES:
-        raise FrameError("tables", f"must be at most {TABLES}, got {len(request.tables)}; split the batch")
     origin = _origin(request.resource.SerializeToString(deterministic=True))
     tables: list[SegmentTable] = []
     unknown_names: set[str] = set()
     unknown_columns = skewed_segments = 0
+    rejected: Counter[int] = Counter()
     for message in request.tables:
         _check_width(message)
+        if is_of_unknown_kind(message):
+            rejected[message.kind] += len(message.request_id)
+            continue
         table = _checked_texts(decode_table(message))
         known, unknown = _known_columns(table.schema, origin.layer_count, origin.head_count)
         if unknown:
@@ -95,21 +95,30 @@ def decode(raw: bytes, received_unix_nano: int) -> Decoded:
         sequence=request.sequence,
         origin=origin,
         tables=tuple(tables),
-        status=_status(request.status) if request.HasField("status") else None,
+        status=checked_status(request.status) if request.HasField("status") else None,
         unknown_signals=tuple(sorted(unknown_names)),
         unknown_columns=unknown_columns,
         skewed_segments=skewed_segments,
+        unknown_kinds=tuple(sorted(rejected)),
+        rejected_segments=rejected.total(),
     )
 
 
 def _parse(raw: bytes) -> service_pb.ExportObservationsRequest:
     try:
-        return service_pb.ExportObservationsRequest.FromString(raw)
+        request = service_pb.ExportObservationsRequest.FromString(raw)
     except DecodeError as error:
         raise FrameError(
             "ExportObservationsRequest",
             f"does not parse ({len(raw)} bytes, truncated or not this message): {error}",
         ) from error
+    if len(request.producer_id) != _PRODUCER_BYTES:
+        raise FrameError("producer_id", f"must have {_PRODUCER_BYTES} bytes, got {len(request.producer_id)}")
+    if request.sequence == 0:
+        raise FrameError("sequence", "must count from 1, got 0")
+    if len(request.tables) > TABLES:
+        raise FrameError("tables", f"must be at most {TABLES}, got {len(request.tables)}; split the batch")
+    return request
 
 
 @lru_cache(maxsize=4096)
@@ -212,49 +221,3 @@ def _without_skew(table: SegmentTable, received_unix_nano: int) -> tuple[Segment
     if not skewed:
         return table, 0
     return replace(table, time_unix_nano=np.where(off, np.uint64(received_unix_nano), times)), skewed
-
-
-def _status(message: pb.ProducerStatus) -> ProducerStatus:
-    for name in ("drops", "disabled"):
-        if len(getattr(message, name)) > STATUS_ENTRIES:
-            raise FrameError(
-                f"status.{name}", f"must be at most {STATUS_ENTRIES}, got {len(getattr(message, name))}"
-            )
-    tokens = message.sampler_tokens
-    if message.sampler_low + message.sampler_high > tokens:
-        raise FrameError(
-            "status.sampler_low",
-            f"must be at most sampler_tokens = {tokens} together with sampler_high, "
-            f"got {message.sampler_low} and {message.sampler_high}",
-        )
-    if not 0 <= message.sampler_sum <= tokens:
-        raise FrameError(
-            "status.sampler_sum",
-            f"must be between 0 and sampler_tokens = {tokens}, got {message.sampler_sum}",
-        )
-    # Reasons may be the same once cut; a metric needs each once.
-    drops: Counter[str] = Counter()
-    for drop in message.drops:
-        drops[drop.reason[:REASON_CHARACTERS]] += drop.segments
-    return ProducerStatus(
-        measured_steps=message.measured_steps,
-        measured_rows=message.measured_rows,
-        capture_seconds=message.capture_seconds,
-        drops=tuple(drops.items()),
-        disabled=tuple(
-            DisabledSignal(
-                disabled.signal[:NAME_CHARACTERS],
-                disabled.reason[:REASON_CHARACTERS],
-                disabled.detail[:DETAIL_CHARACTERS],
-            )
-            for disabled in message.disabled
-        ),
-        probe_errors=message.probe_errors,
-        sampler_rows_skipped=message.sampler_rows_skipped,
-        attention_rows_skipped=message.attention_rows_skipped,
-        sampling_probability=message.sampling_probability,
-        sampler_tokens=tokens,
-        sampler_low=message.sampler_low,
-        sampler_high=message.sampler_high,
-        sampler_sum=message.sampler_sum,
-    )

@@ -15,6 +15,7 @@ from introspan_wire.codec import FrameError
 from introspan_wire.v1 import observation_service_pb2 as pb
 
 _PRESSURE_RETRY_SECONDS = 1.0
+_NAMED = 8
 
 
 class Journal(Protocol):
@@ -69,6 +70,7 @@ class Intake:
         self.duplicate_batches = 0
         self.skewed_segments = 0
         self.unknown_columns = 0
+        self.rejected_segments = 0
         self.refused_batches: Counter[str] = Counter()
 
     async def accept(self, raw: bytes) -> bytes:
@@ -145,21 +147,37 @@ class Intake:
         self.accepted_bytes += size_bytes
         self.skewed_segments += decoded.skewed_segments
         self.unknown_columns += decoded.unknown_columns
+        self.rejected_segments += decoded.rejected_segments
         future.set_result(None)
 
     def _answer(self, decoded: Decoded) -> bytes:
-        if not (decoded.unknown_signals or decoded.skewed_segments):
+        remarks = _remarks(decoded)
+        if not remarks:
             return self._answer_without_remark
         answer = pb.ExportObservationsResponse(directives=self._directives)
-        if decoded.unknown_signals:
-            names = ", ".join(decoded.unknown_signals[:8])
-            answer.partial_success.error_message = (
-                f"tables.columns.signals: {len(decoded.unknown_signals)} not in this collector's catalogue "
-                f"were ignored ({names}); upgrade the collector"
-            )
-        else:
-            answer.partial_success.error_message = (
-                f"tables.time_unix_nano: {decoded.skewed_segments} segments are more than a day off the "
-                "collector's clock, the time of receipt was used; set the producer's clock"
-            )
+        answer.partial_success.rejected_segments = decoded.rejected_segments
+        answer.partial_success.error_message = "; ".join(remarks)
         return answer.SerializeToString()
+
+
+def _remarks(decoded: Decoded) -> list[str]:
+    """What of a batch that was accepted was not taken as it came: sentences that name field, value and remedy."""
+    remarks = []
+    if decoded.rejected_segments:
+        numbers = ", ".join(map(str, decoded.unknown_kinds[:_NAMED]))
+        remarks.append(
+            f"tables.kind: {decoded.rejected_segments} segments of kinds this collector does not know ({numbers}) "
+            "were rejected; upgrade the collector"
+        )
+    if decoded.unknown_signals:
+        names = ", ".join(decoded.unknown_signals[:_NAMED])
+        remarks.append(
+            f"tables.columns.signals: {len(decoded.unknown_signals)} not in this collector's catalogue "
+            f"were ignored ({names}); upgrade the collector"
+        )
+    if decoded.skewed_segments:
+        remarks.append(
+            f"tables.time_unix_nano: {decoded.skewed_segments} segments are more than a day off the "
+            "collector's clock, the time of receipt was used; set the producer's clock"
+        )
+    return remarks

@@ -1,7 +1,7 @@
 """gRPC calls in, the intake's answers out: addresses, TLS, tokens, health."""
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import grpc
 import structlog
@@ -17,8 +17,10 @@ SERVICE = "introspan_wire.v1.ObservationService"
 
 _UNFORESEEN = "internal_error"
 
-# Room above the intake's own limit: what is too large is told so by name and counted, up to here. gRPC itself
-# refuses what is larger still, unread, and tells nobody in this process.
+_UNREAD = "unread"
+
+# Room above the intake's own limit: what is too large is told so by name, up to here. gRPC itself refuses what is
+# larger still by its length, before it takes any memory, with a status of its own.
 _RECEIVE_FACTOR = 4
 
 
@@ -41,7 +43,8 @@ class AcceptServer:
             )
         )
         self._health = health.aio.HealthServicer()
-        export: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+        # The handler of a stream is called before the message has come: so it sees that one never does.
+        export: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_unary_rpc_method_handler(
             _Export(intake, bearer_token).__call__
         )
         self._server.add_generic_rpc_handlers(
@@ -83,17 +86,28 @@ class _Export:
         self._intake = intake
         self._authorization = None if bearer_token is None else f"Bearer {bearer_token}".encode()
 
-    async def __call__(self, raw: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+    async def __call__(
+        self, _requests: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]"
+    ) -> bytes:
         try:
             if self._authorization is not None:
                 self._authenticate(self._authorization, dict(context.invocation_metadata() or ()))
-            return await self._intake.accept(raw)
+            return await self._intake.accept(await self._read(context))
         except RefusalError as refusal:
             found = refusal
         except Exception as error:  # noqa: BLE001 the edge of the server: gRPC would answer, and count nothing
             found = self._unforeseen(error)
         self._intake.refused_batches[found.reason] += 1
         return await context.abort(found.code, found.message, found.metadata())
+
+    async def _read(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        # EOF is an object of grpc's own, which its types do not tell of.
+        raw: object = await context.read()
+        if not isinstance(raw, bytes):
+            raise RefusalError(
+                grpc.StatusCode.INVALID_ARGUMENT, _UNREAD, "the call ended without a request; send one"
+            )
+        return raw
 
     def _unforeseen(self, error: Exception) -> RefusalError:
         if not self._intake.refused_batches[_UNFORESEEN]:

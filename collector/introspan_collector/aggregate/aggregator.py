@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,31 +11,22 @@ from introspan_collector.aggregate import checkpoint
 from introspan_collector.aggregate.block import Block, RowGroup
 from introspan_collector.aggregate.histograms import HistogramKey, Histograms
 from introspan_collector.aggregate.index import Allowance, Index
-from introspan_collector.aggregate.pending import Pending
+from introspan_collector.aggregate.pending import Pending, Rows
+from introspan_collector.aggregate.schemas import Schemas
 from introspan_collector.aggregate.settings import AggregateSettings
 from introspan_collector.aggregate.window import Window
 from introspan_collector.aggregate.workers import Workers
-from introspan_collector.layout import Layout, is_counted, layout
+from introspan_collector.layout import Layout, is_counted
 from introspan_collector.model import Batch, SeriesKey
 from introspan_collector.moments import Moments
 from introspan_collector.sums import Sums, merge_rows, sum_columns
 from introspan_collector.view import NO_LAYER, OVERFLOW, Track, View
-from introspan_wire.codec import Schema
 
 REPETITION_TOKENS = 64
 """A periodic tail of that many tokens counts as an event of `output.repetition`."""
 
 _PENDING_BYTES = 2 << 20  # of one schema: some 1,000 default rows
 _PENDING_BYTES_TOTAL = 16 << 20
-_CACHED_ROW_MAPS = 10_000
-_SCHEMAS = 64
-
-
-class _Rows(NamedTuple):
-    """Rows of the window for each (signal, layer) of a schema, and of the histograms for each signal."""
-
-    series: NDArray[np.intp]
-    histograms: NDArray[np.intp]
 
 
 class Aggregator:
@@ -64,21 +54,18 @@ class Aggregator:
             for table in batch.tables:
                 if not len(table):
                     continue
-                pending = self._pending.get(table.schema)
-                if pending is None:
-                    pending = self._pending[table.schema] = Pending(layout(table.schema))
+                pending = self._schemas.pending(table.schema)
                 pending.add(table, batch.origin.model, batch.origin.replica, slot)
                 if pending.bytes >= _PENDING_BYTES:
-                    self._reduce(table.schema)
-            waiting = sum(pending.bytes for pending in self._pending.values())
-            if waiting >= _PENDING_BYTES_TOTAL or len(self._pending) > _SCHEMAS:
-                self._reduce_all()
+                    self._reduce(pending)
+            if self._schemas.waiting_bytes >= _PENDING_BYTES_TOTAL:
+                self._schemas.reduce_all()
             self._sweep()
 
     def view(self) -> View:
         """Everything at this moment."""
         with self._lock:
-            self._reduce_all()
+            self._schemas.reduce_all()
             now = self._clock()
             last = now // self._slot_nano
             self._sweep()
@@ -100,12 +87,14 @@ class Aggregator:
                 series_used=self._allowance.used,
                 overflow_values=self._overflow_values,
                 infinite_values=self._infinite_values,
+                schemas=len(self._schemas),
+                evicted_schemas=self._schemas.evicted,
             )
 
     def tracks(self, wanted: Callable[[SeriesKey], bool], limit: int) -> list[Track]:
         """The kept slots of every series that is wanted, at most limit of them."""
         with self._lock:
-            self._reduce_all()
+            self._schemas.reduce_all()
             last = self._clock() // self._slot_nano
             found = [(key, row) for key, row in self._index.items() if wanted(key)][:limit]
             tracks = []
@@ -119,7 +108,7 @@ class Aggregator:
     def snapshot(self) -> bytes:
         """The cumulative state, for a checkpoint. Window slots are left out: they would be old by then."""
         with self._lock:
-            self._reduce_all()
+            self._schemas.reduce_all()
             keys, rows = self._series()
             counted = [i for i, key in enumerate(keys) if is_counted(key.signal)]
             return checkpoint.dump(
@@ -156,8 +145,7 @@ class Aggregator:
         self._window = Window(self._settings.kept_slots + 1)
         self._histograms = Histograms(self._allowance)
         self._workers = Workers(self._settings.worker_limit, self._allowance)
-        self._pending: dict[Schema, Pending] = {}
-        self._row_maps: dict[tuple[Schema, str, str, str], _Rows] = {}
+        self._schemas = Schemas(self._reduce)
         self._swept_slot = 0
         self._overflow_values = 0
         self._infinite_values = 0
@@ -166,21 +154,14 @@ class Aggregator:
         items = list(self._index.items())
         return tuple(key for key, _ in items), np.array([row for _, row in items], np.intp)
 
-    def _reduce_all(self) -> None:
-        for schema in [schema for schema, pending in self._pending.items() if len(pending)]:
-            self._reduce(schema)
-        if len(self._pending) > _SCHEMAS:
-            self._pending.clear()
-
-    def _reduce(self, schema: Schema) -> None:
-        pending = self._pending[schema]
+    def _reduce(self, pending: Pending) -> None:
         block = pending.take()
         if not len(pending.layout.order):
             return
         sums = sum_columns(block.values, pending.layout.column_starts)
         if not sums.complete:
             self._infinite_values += int(np.isinf(block.values).sum())
-        found = [self._rows(schema, group) for group in block.groups]
+        found = [self._rows(pending, group) for group in block.groups]
         series = np.stack([rows.series for rows in found])
         histograms = np.stack([rows.histograms for rows in found])
         now = self._clock() // self._slot_nano
@@ -216,23 +197,20 @@ class Aggregator:
             spilled = np.isin(distinct, np.array(self._index.overflow_rows(), np.intp))
             self._overflow_values += int(flat.count[spilled[group]].sum())
 
-    def _rows(self, schema: Schema, group: RowGroup) -> _Rows:
+    def _rows(self, pending: Pending, group: RowGroup) -> Rows:
         """Where one group of rows is added to."""
-        at = (schema, group.model, group.replica, group.adapter)
-        rows = self._row_maps.get(at)
+        at = (group.model, group.replica, group.adapter)
+        rows = pending.rows.get(at)
         if rows is None:
-            plan = layout(schema)
             series = [
-                self._index.row(SeriesKey(group.model, group.replica, group.adapter, signal, layer))
-                for signal, layer in plan.groups
+                self._index.row(SeriesKey(*at, signal, layer)) for signal, layer in pending.layout.groups
             ]
             histograms = [
                 self._histograms.index.row(HistogramKey(group.model, group.replica, span.signal))
-                for span in plan.spans
+                for span in pending.layout.spans
             ]
-            if len(self._row_maps) >= _CACHED_ROW_MAPS:
-                self._row_maps.clear()
-            rows = self._row_maps[at] = _Rows(np.array(series, np.intp), np.array(histograms, np.intp))
+            self._schemas.make_room()
+            rows = pending.rows[at] = Rows(np.array(series, np.intp), np.array(histograms, np.intp))
         return rows
 
     def _sweep(self) -> None:
@@ -244,14 +222,14 @@ class Aggregator:
         if (slot - self._swept_slot) * self._settings.slot_seconds < 60:
             return
         self._swept_slot = slot
-        self._reduce_all()
+        self._schemas.reduce_all()
         oldest = slot - int(self._settings.idle_seconds / self._settings.slot_seconds)
         idle = [key for key, row in self._index.items() if self._window.last_slot[row] < oldest]
         self._window.clear(self._index.evict(idle))
         self._histograms.evict_before(oldest)
         self._workers.forget_before(oldest * self._slot_nano)
         # Rows may now belong to others, and what overflowed may now have room.
-        self._row_maps.clear()
+        self._schemas.forget_rows()
 
 
 def _series_of(key: SeriesKey) -> int:

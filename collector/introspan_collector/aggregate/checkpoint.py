@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from introspan_collector.model import DisabledSignal, Origin, ProducerStatus, SeriesKey
+from introspan_collector.reasons import DROPS
 from introspan_collector.view import Histogram, Worker
 from introspan_wire.signals import CATALOGUE
 
@@ -93,7 +94,9 @@ def _worker(saved: dict[str, Any]) -> Worker:
 
 def _status(saved: dict[str, Any]) -> ProducerStatus:
     disabled = tuple(DisabledSignal(**one) for one in saved["disabled"])
-    return ProducerStatus(**saved | {"drops": _pairs(saved["drops"]), "disabled": disabled})
+    # Not every checkpoint has all of them: some were added later.
+    drops = {name: _pairs(saved[name]) for name in DROPS if name in saved}
+    return ProducerStatus(**saved | drops | {"disabled": disabled})
 
 
 def _pairs(saved: list[list[Any]]) -> tuple[tuple[Any, Any], ...]:

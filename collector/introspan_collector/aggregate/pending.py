@@ -22,12 +22,21 @@ class _Piece(NamedTuple):
     time_unix_nano: NDArray[np.uint64]
 
 
+class Rows(NamedTuple):
+    """Rows of the window for each (signal, layer) of a schema, and of the histograms for each signal."""
+
+    series: NDArray[np.intp]
+    histograms: NDArray[np.intp]
+
+
 class Pending:
     """Tables of one schema that wait to be reduced together."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.bytes = 0
+        self.rows: dict[tuple[str, str, str], Rows] = {}
+        """Where rows of a model, replica and adapter are added to, as far as it is known."""
         self._pieces: list[_Piece] = []
         self._groups: dict[RowGroup, int] = {}
 

@@ -24,6 +24,12 @@ def hour_of(unix_nano: int) -> str:
     return datetime.fromtimestamp(unix_nano // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H")
 
 
+def hour_start(part: Part) -> int:
+    """When the hour of a part began, in Unix nanoseconds; hour_of() of it is the hour."""
+    began = datetime.strptime(f"{part.path.parent.name}+0000", "hour=%Y-%m-%dT%H%z")
+    return int(began.timestamp()) * 1_000_000_000
+
+
 def part_path(root: Path, hour: str, first: int, end: int) -> Path:
     """Where the part with a range of the log lies."""
     return root / f"hour={hour}" / f"{first:020d}-{end:020d}.parquet"

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 
 import duckdb
 import numpy as np
 
-from introspan_collector.archive.files import write_whole
+from introspan_collector.archive.files import hour_of, write_whole
 from introspan_wire.codec import SCHEMAS_KEPT, Schema
 
 _FIELDS = ("signal", "statistic", "layer", "head", "component")
@@ -22,17 +23,24 @@ def schema_id(schema: Schema) -> str:
 
 
 class Schemas:
-    """The folder `schemas/`: <id>.parquet has a row a column. `position` counts from 1; -1 is no such axis."""
+    """The folder `schemas/`: <id>.parquet has a row a column. `position` counts from 1; -1 is no such axis.
+
+    A file's time of modification is in or after the hour of the newest part that refers to it.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._known: set[str] = set()
 
-    def store(self, connection: duckdb.DuckDBPyConnection, schema: Schema) -> str:
-        """The id of a schema, whose file is on the disk when this returns. Raises OSError, duckdb.Error."""
+    def store(
+        self, connection: duckdb.DuckDBPyConnection, schema: Schema, received_unix_nano: int = 0
+    ) -> str:
+        """The id of a schema, whose file is on the disk when this returns. Raises OSError, duckdb.Error.
+
+        received_unix_nano: a time in the hour of the part that will refer to it.
+        """
         name = schema_id(schema)
         path = self._root / f"{name}.parquet"
-        if name not in self._known and not path.exists():
+        if not path.exists():
             count = len(schema.columns)
             table: dict[str, np.ndarray[tuple[int], np.dtype[np.object_]]] = {
                 "schema_id": np.full(count, name, object),
@@ -47,8 +55,32 @@ class Schemas:
                 lambda to: _copy(connection, "SELECT * FROM schema_columns", to),
             )
             connection.unregister("schema_columns")
-        self._known.add(name)
+        _used(path, received_unix_nano)
         return name
+
+    def all_used(self, unix_nano: int) -> None:
+        """Takes every schema for used at a time: which of them are, only reading all parts would tell."""
+        for path in self._root.glob("*.parquet"):
+            _used(path, unix_nano)
+
+    def delete_before(self, hour: str) -> int:
+        """Deletes schemas that no part of this hour or a later one refers to; returns the bytes deleted."""
+        deleted = 0
+        for path in self._root.glob("*.parquet"):
+            found = path.stat()
+            if hour_of(found.st_mtime_ns) < hour:
+                path.unlink()
+                deleted += found.st_size
+        return deleted
+
+    def size_bytes(self) -> int:
+        """Size of all files."""
+        return sum(path.stat().st_size for path in self._root.glob("*.parquet"))
+
+
+def _used(path: Path, unix_nano: int) -> None:
+    if path.stat().st_mtime_ns < unix_nano:
+        os.utime(path, ns=(unix_nano, unix_nano))
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, select: str, to: Path) -> None:

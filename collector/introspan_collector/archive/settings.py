@@ -12,6 +12,7 @@ class ArchiveSettings:
     max_age_seconds: float = 7 * 86_400.0
     max_bytes: int = 16 << 30
     rollup_max_age_seconds: float = 90 * 86_400.0
+    rollup_max_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:

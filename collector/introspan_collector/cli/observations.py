@@ -15,10 +15,15 @@ import structlog
 import typer
 
 from introspan_collector.duration import seconds
+from introspan_wire.signals import CATALOGUE
 
 if TYPE_CHECKING:
     from introspan_collector.archive.observations import Observations, Question
     from introspan_collector.archive.part import Segments
+
+
+_TABLE_ROWS = 1_000
+"""Most observations that a table shows: it is in memory as a whole, and nobody reads more."""
 
 
 class Format(StrEnum):
@@ -46,7 +51,9 @@ def observations(
         str | None, typer.Option(help="Only what was received since then: 90s, 10m, 2h, 7d.")
     ] = None,
     signal: Annotated[str | None, typer.Option(help="Only the values of this signal.")] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to write them.")] = Format.TABLE,
+    form: Annotated[
+        Format, typer.Option("--format", help=f"How to write them; a table shows the newest {_TABLE_ROWS:,}.")
+    ] = Format.TABLE,
     output: Annotated[Path | None, typer.Option(help="File to write; standard output if not given.")] = None,
 ) -> None:
     """Shows observations, also while the collector runs: from the archive and from the end of the log."""
@@ -54,16 +61,10 @@ def observations(
     import duckdb  # noqa: PLC0415 as above
 
     from introspan_collector.archive.observations import Observations, Question  # noqa: PLC0415 as above
-    from introspan_wire.signals import CATALOGUE  # noqa: PLC0415 as above
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    archive = data / "archive"
-    if not (data / "log").is_dir() and not archive.is_dir():
-        _refuse(f"--data {data} is not a collector's folder: it has neither log/ nor archive/")
-    if signal is not None and signal not in CATALOGUE:
-        _refuse(f"--signal {signal} is not known; known are {', '.join(CATALOGUE)}")
-    if form is Format.PARQUET and output is None and sys.stdout.isatty():
-        _refuse("--format parquet is not text: give --output FILE")
+    archive = _archive(data)
+    _check(signal, form, output)
     since_unix_nano = 0 if since is None else time.time_ns() - round(_duration_seconds(since) * 1e9)
     question = Question(request_id, since_unix_nano, signal)
     tail = partial(_log_tail, data / "log", since_unix_nano)
@@ -75,6 +76,20 @@ def observations(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, duckdb.Error) as error:
         _refuse(f"cannot read --data {data} or write --output {output}: {error}")
+
+
+def _check(signal: str | None, form: Format, output: Path | None) -> None:
+    if signal is not None and signal not in CATALOGUE:
+        _refuse(f"--signal {signal} is not known; known are {', '.join(CATALOGUE)}")
+    if form is Format.PARQUET and output is None and sys.stdout.isatty():
+        _refuse("--format parquet is not text: give --output FILE")
+
+
+def _archive(data: Path) -> Path:
+    archive = data / "archive"
+    if not (data / "log").is_dir() and not archive.is_dir():
+        _refuse(f"--data {data} is not a collector's folder: it has neither log/ nor archive/")
+    return archive
 
 
 def _write(found: "Observations", question: "Question", form: Format, output: Path | None) -> None:
@@ -101,10 +116,10 @@ def _write_table(found: "Observations", question: "Question", output: Path | Non
     table = Table(
         "time", "model", "replica", "request", "segment", "tokens", "cached", "trace", "values", "mean"
     )
-    for row in found.rows(question):
-        values = [item["value"] for item in row["values"]]
+    rows = found.newest(question, _TABLE_ROWS + 1)
+    for row in rows[-_TABLE_ROWS:]:
         # A mean over different signals says nothing.
-        mean = f"{sum(values) / len(values):.4g}" if question.signal and values else ""
+        mean = f"{row['mean']:.4g}" if question.signal and row["measured"] else ""
         first, count = row["token_start"], row["token_count"]
         table.add_row(
             row["time"],
@@ -115,7 +130,7 @@ def _write_table(found: "Observations", question: "Question", output: Path | Non
             f"{first}–{first + count - 1}",
             f"{row['cached_tokens']}/{row['prompt_tokens']}",
             row["trace_id"] or "",
-            str(len(values)),
+            str(row["measured"]),
             mean,
         )
     if output is None:
@@ -124,6 +139,12 @@ def _write_table(found: "Observations", question: "Question", output: Path | Non
     else:
         with output.open("w") as file:
             Console(file=file, width=200).print(table)
+    if len(rows) > _TABLE_ROWS:
+        typer.echo(
+            f"introspan observations: there are more; the newest {_TABLE_ROWS:,} are shown: narrow them down by "
+            "--request-id, --since or --signal, or take all by --format jsonl",
+            err=True,
+        )
 
 
 def _log_tail(directory: Path, since_unix_nano: int, offset: int) -> Iterator["Segments"]:

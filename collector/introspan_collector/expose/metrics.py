@@ -4,7 +4,8 @@ from prometheus_client.exposition import choose_encoder
 
 from introspan_collector.expose.detection_families import detection_families
 from introspan_collector.expose.families import signal_families
-from introspan_collector.expose.self_families import collector_families, sdk_families
+from introspan_collector.expose.sdk_families import sdk_families
+from introspan_collector.expose.self_families import collector_families
 from introspan_collector.expose.sources import Sources
 from introspan_collector.expose.text import encode, finished
 

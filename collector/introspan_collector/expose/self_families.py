@@ -1,4 +1,4 @@
-"""What the collector and the SDKs say of themselves in, Prometheus metric families out."""
+"""What the collector says of itself in, Prometheus metric families out."""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,8 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from introspan_collector.model import Stats
-from introspan_collector.reasons import disabled_by_reason, drops_by_reason
-from introspan_collector.view import ArchiveStats, View, Worker
+from introspan_collector.view import ArchiveStats, View
 
 _COUNTERS = {
     "accepted_batches": ("accepted_batches", "Batches acknowledged."),
@@ -22,6 +21,7 @@ _COUNTERS = {
         "Segments whose clock was more than a day off; received time was used.",
     ),
     "unknown_columns": ("unknown_columns", "Columns left out because their signal is not in the catalogue."),
+    "rejected_segments": ("rejected_segments", "Segments not taken because their kind is not known."),
     "evicted_producers": ("evicted_producers", "Producers whose last sequence was forgotten."),
     "processed_batches": ("processed_batches", "Batches read from the log and handed to the consumers."),
     "syncs": ("log_syncs", "Times the log was forced to the disk."),
@@ -69,7 +69,10 @@ def collector_families(stats: Stats, archive: ArchiveStats, view: View) -> Itera
     yield from _plain(archive, _ARCHIVE_GAUGES, GaugeMetricFamily)
     yield _labelled("refused_batches", "reason", "Batches answered with an error.", stats.refused_batches)
     yield _labelled(
-        "dropped_batches", "reason", "Batches acknowledged and then not processed.", stats.dropped
+        "dropped_batches",
+        "reason",
+        "Batches acknowledged and then not processed, or not by one consumer.",
+        stats.dropped,
     )
     text = "Work behind the log that failed and is tried again, without loss: reading it, saving, upkeep of a stage."
     yield _labelled("failures", "operation", text, stats.failures)
@@ -78,6 +81,7 @@ def collector_families(stats: Stats, archive: ArchiveStats, view: View) -> Itera
     for name, text, value in (
         ("series", "Time series of signals and workers that are exposed.", view.series_used),
         ("series_limit", "Most time series of signals and workers that will be exposed.", view.series_limit),
+        ("schemas", "Sets of columns that are kept decoded.", view.schemas),
         (
             "hidden_workers",
             "Workers whose own series are left out to keep to the limit.",
@@ -88,73 +92,13 @@ def collector_families(stats: Stats, archive: ArchiveStats, view: View) -> Itera
     for name, text, value in (
         ("overflow_values", "Values counted in an overflow series.", view.overflow_values),
         ("infinite_values", "Infinite values, which are in no statistic.", view.infinite_values),
+        (
+            "evicted_schemas",
+            "Sets of columns that were forgotten to make room for others; decoded again where they come again.",
+            view.evicted_schemas,
+        ),
     ):
         yield CounterMetricFamily(f"introspan_collector_{name}", text, value)
-
-
-def sdk_families(view: View) -> Iterator[Metric]:
-    """Metrics about capture, as each worker last reported it."""
-    labels = ("model", "replica", "worker")
-    segments = CounterMetricFamily(
-        "introspan_segments", "Segments received from a worker.", labels=(*labels, "kind")
-    )
-    seen = GaugeMetricFamily(
-        "introspan_sdk_last_seen_timestamp_seconds", "When a worker last sent something.", labels=labels
-    )
-    disabled = GaugeMetricFamily(
-        "introspan_capture_disabled",
-        "1 for a signal that capture switched off.",
-        labels=(*labels, "signal", "reason"),
-    )
-    dropped = CounterMetricFamily(
-        "introspan_sdk_dropped_segments",
-        "Segments the SDK dropped before export.",
-        labels=(*labels, "reason"),
-    )
-    counters = {
-        "measured_steps": CounterMetricFamily(
-            "introspan_sdk_measured_steps", "Steps measured.", labels=labels
-        ),
-        "measured_rows": CounterMetricFamily(
-            "introspan_sdk_measured_rows", "Rows (tokens) measured.", labels=labels
-        ),
-        "capture_seconds": CounterMetricFamily(
-            "introspan_capture_seconds", "Time the model's own thread spent in capture.", labels=labels
-        ),
-        "probe_errors": CounterMetricFamily(
-            "introspan_sdk_probe_errors", "Errors caught at the edge of a probe.", labels=labels
-        ),
-        "sampler_rows_skipped": CounterMetricFamily(
-            "introspan_sdk_sampler_skipped_rows", "Rows whose sampler is not reproduced.", labels=labels
-        ),
-        "attention_rows_skipped": CounterMetricFamily(
-            "introspan_sdk_attention_skipped_rows", "Rows over the attention byte budget.", labels=labels
-        ),
-    }
-    probability = GaugeMetricFamily(
-        "introspan_sdk_sampling_probability_ratio", "Share of requests that is measured.", labels=labels
-    )
-    for worker in (worker for worker in view.workers if worker.exposed):
-        of = [worker.origin.model, worker.origin.replica, worker_name(worker)]
-        seen.add_metric(of, worker.last_seen_unix_nano / 1e9)
-        for kind, count in worker.segments:
-            segments.add_metric([*of, kind], count)
-        if worker.status is None:
-            continue
-        for name, family in counters.items():
-            family.add_metric(of, getattr(worker.status, name))
-        probability.add_metric(of, worker.status.sampling_probability)
-        for signal, reason in disabled_by_reason(worker.status):
-            disabled.add_metric([*of, signal, reason], 1)
-        for reason, count in drops_by_reason(worker.status).items():
-            dropped.add_metric([*of, reason], count)
-    yield from (segments, seen, disabled, dropped, *counters.values(), probability)
-
-
-def worker_name(worker: Worker) -> str:
-    """Which worker of a replica: its tensor, pipeline and data-parallel ranks."""
-    origin = worker.origin
-    return f"tp{origin.tensor_parallel_rank}-pp{origin.pipeline_parallel_rank}-dp{origin.data_parallel_rank}"
 
 
 def _plain(

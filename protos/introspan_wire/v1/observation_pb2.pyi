@@ -132,12 +132,16 @@ class SegmentTable(_message.Message):
     def __init__(self, kind: _Optional[_Union[SegmentKind, str]] = ..., columns: _Optional[_Union[Columns, _Mapping]] = ..., segment_count: _Optional[int] = ..., request_id: _Optional[_Iterable[str]] = ..., trace_id: _Optional[bytes] = ..., span_id: _Optional[bytes] = ..., cluster_key: _Optional[bytes] = ..., adapters: _Optional[_Iterable[str]] = ..., adapter_index: _Optional[_Iterable[int]] = ..., segment_index: _Optional[_Iterable[int]] = ..., token_start: _Optional[_Iterable[int]] = ..., token_count: _Optional[_Iterable[int]] = ..., measured_count: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[_Iterable[int]] = ..., cached_tokens: _Optional[_Iterable[int]] = ..., time_unix_nano: _Optional[_Iterable[int]] = ..., sampling_probability: _Optional[_Iterable[float]] = ..., values: _Optional[bytes] = ...) -> None: ...
 
 class DropCount(_message.Message):
-    __slots__ = ("reason", "segments")
+    __slots__ = ("reason", "segments", "requests", "rows")
     REASON_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
     reason: str
     segments: int
-    def __init__(self, reason: _Optional[str] = ..., segments: _Optional[int] = ...) -> None: ...
+    requests: int
+    rows: int
+    def __init__(self, reason: _Optional[str] = ..., segments: _Optional[int] = ..., requests: _Optional[int] = ..., rows: _Optional[int] = ...) -> None: ...
 
 class DisabledSignal(_message.Message):
     __slots__ = ("signal", "reason", "detail")

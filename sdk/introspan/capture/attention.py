@@ -133,11 +133,14 @@ def paged_statistics(
         if start > 0:
             part[_SINK] = 0.0
             _merge(total[:, :, some], part)
-    # From requests back to rows, and from groups of heads to heads.
-    place = np.empty_like(lengths)
-    place[by.rows.flatten().numpy()] = np.arange(by.rows.numel())
-    total = total.transpose(3, 4).flatten(4).flatten(2, 3).index_select(2, torch.from_numpy(place))
-    return _finish(total, torch.from_numpy(lengths), scoring)
+    return _finish(_by_row(total, by.rows, lengths.size), torch.from_numpy(lengths), scoring)
+
+
+def _by_row(total: Tensor, rows: Tensor, count: int) -> Tensor:
+    """From requests back to rows, and from groups of heads to heads; rows: those of each request, some twice."""
+    place = np.empty(count, np.int64)
+    place[rows.flatten().numpy()] = np.arange(rows.numel())
+    return total.transpose(3, 4).flatten(4).flatten(2, 3).index_select(2, torch.from_numpy(place))
 
 
 def recompute_output(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scoring: Scoring) -> Tensor:

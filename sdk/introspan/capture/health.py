@@ -18,7 +18,10 @@ class Health:
 
     disabled: dict[str, Disabled] = field(default_factory=dict)
     errors: Counter[str] = field(default_factory=Counter)
-    drops: Counter[str] = field(default_factory=Counter)
+    dropped_requests: Counter[str] = field(default_factory=Counter)
+    """Requests that are not measured, or not compared, by reason."""
+    dropped_rows: Counter[str] = field(default_factory=Counter)
+    """Rows that were chosen or measured and enter no segment, by reason."""
     measured_steps: int = 0
     measured_rows: int = 0
     capture_ns: int = 0
@@ -47,6 +50,16 @@ class Health:
             detail = f"raised {self.errors[probe]} times, last {type(error).__name__}: {error}"
             self.refuse(Disabled(probe, "probe_error", detail))
 
+    def odd_request(self, error: BaseException) -> None:
+        """Counts a request that is not measured because looking at it raised; the first one is logged.
+
+        Nothing is switched off: what a client sends must not end the measurement of others.
+        """
+        self.errors["request"] += 1
+        self.dropped_requests["request_error"] += 1
+        if self.errors["request"] == 1:
+            _log.warning("introspan: a request cannot be looked at and is not measured", exc_info=error)
+
     def status(self, sampling_probability: float) -> CaptureStatus:
         """The counters as they are now."""
         return CaptureStatus(
@@ -58,6 +71,7 @@ class Health:
             sampler_rows_skipped=self.sampler_rows_skipped,
             attention_rows_skipped=self.attention_rows_skipped,
             sampling_probability=sampling_probability,
-            drops=dict(self.drops),
+            dropped_requests=dict(self.dropped_requests),
+            dropped_rows=dict(self.dropped_rows),
             drawn=self.drawn,
         )

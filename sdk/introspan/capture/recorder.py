@@ -19,6 +19,7 @@ from introspan.capture.attention_probe import AttentionProbe
 from introspan.capture.canary_probe import CanaryProbe
 from introspan.capture.columns import Layout
 from introspan.capture.health import Health
+from introspan.capture.onset import Onsets
 from introspan.capture.output_probe import OutputProbe
 from introspan.capture.repetition import longest_period_tail
 from introspan.capture.reprefill_probe import ReprefillProbe
@@ -84,10 +85,8 @@ class Recorder:
         self._waiting = Waiting(rows_max, len(layout.columns))
         self._streams_checked = False
         self._streams_lost = False
-        self._alarmed: set[str] = set()
+        self._onsets = Onsets(layout)
         self._apart: set[str] = set()  # requests that are no traffic: canaries, and those sent again
-        names = ("residual.nonfinite", "output.nonfinite", "output.repetition")
-        self._counting = [layout.blocks[name] for name in names]
         self._drawn = layout.blocks["sampler.pit"]
 
     def begin(self, request: Request, sampling: Sampling) -> None:
@@ -98,7 +97,7 @@ class Recorder:
             return
         slot = self._table.begin(request)
         if slot is None:
-            self._health.drops["table_full"] += 1
+            self._health.dropped_requests["table_full"] += 1
             return
         if not request.is_traffic:
             self._apart.add(request.key)
@@ -107,14 +106,15 @@ class Recorder:
             self._probes.stream.forget(slot)
 
     def finish(self, key: str) -> None:
-        """Ends a request, whether it finished or was aborted."""
-        if self._waiting.holds(key):
-            self.flush()
-        ended = self._table.end(key)
-        if ended is not None:
-            self._alarmed.discard(key)
+        """Ends a request, whether it finished or was aborted. It has ended even where this raises."""
+        try:
+            if self._waiting.holds(key):
+                self.flush()
+        finally:
+            ended = self._table.end(key)
+            self._onsets.forget(key)
             self._apart.discard(key)
-            if ended[0].is_traffic:
+            if ended is not None and ended[0].is_traffic:
                 self._sinks.finished(*ended)
 
     def must_flush(self, scheduled: AbstractSet[str]) -> bool:
@@ -133,7 +133,7 @@ class Recorder:
 
     def begin_step(self, ids: list[str], start: NDArray[np.int64], scheduled: NDArray[np.int64]) -> None:
         """Chooses the rows of the coming forward. ids in batch order; start, scheduled: tokens [requests]."""
-        self._abandon_step()
+        self._drop_step("step_cut_short")
         if self._waiting.age_seconds(self._clock()) > LONGEST_WAIT_SECONDS:
             self.flush()
         if not len(self._table):
@@ -189,9 +189,10 @@ class Recorder:
             repetition = [longest_period_tail(generated(i)) for i in selection.batch.tolist()]
             values[:, self._layout.blocks["output.repetition"].start] = repetition
         self._waiting.add(selection, self._clock())
+        self._selection = None
         self._health.measured_steps += 1
         self._health.measured_rows += len(selection)
-        is_urgent = not self._streams_checked or self._begins_to_repeat(selection, values)
+        is_urgent = not self._streams_checked or self._onsets.repeats(selection, values)
         is_urgent |= attention is not None and not attention.can_wait
         is_urgent |= self._is_not_finite(selection, before)
         is_urgent |= self._has_apart(selection)
@@ -211,22 +212,30 @@ class Recorder:
             self._guard("attention", lambda: attention.measure(values))
         if self._health.is_on("output"):
             self._guard("output", lambda: output.measure(selection, values))
-        rows = Rows(selection.requests, selection.position, values.copy(), self._closes(selection, values))
-        rows = self._of_traffic(rows, selection)
-        self._forget_waiting()
+        closes = self._onsets.of(selection, values)
+        rows = self._of_traffic(
+            Rows(selection.requests, selection.position, values.copy(), closes), selection
+        )
         # Here, where rows are in the order of their steps: segments reach the collector in the order in which they
         # end, and which of them end sooner is a matter of what was drawn.
         self._health.drawn = self._health.drawn.plus(rows.values[:, self._drawn].ravel())
         if len(rows.requests):
             self._sinks.rows(rows)
+        self._forget_waiting()  # last: what raises above is discarded, and counted
 
     def discard(self) -> None:
         """Drops the step at hand and every row that waits, and counts them; and what is kept to be compared."""
-        self._health.drops["rows_discarded"] += self._waiting.count
-        self._abandon_step()
+        self._health.dropped_rows["discarded"] += self._waiting.count
+        self._drop_step("discarded")
         self._forget_waiting()
         if self._probes.reprefill is not None:
             self._probes.reprefill.forget()
+
+    def _drop_step(self, reason: str) -> None:
+        """Counts the rows of a step that has begun and is not taken in, if there is one."""
+        if self._selection is not None:
+            self._health.dropped_rows[reason] += len(self._selection)
+        self._abandon_step()
 
     def _abandon_step(self) -> None:
         """Asks for no rows: between steps, a step that was cut short, a dummy run."""
@@ -272,28 +281,13 @@ class Recorder:
         requests = [rows.requests[row] for row in kept]
         return Rows(requests, rows.position[kept], rows.values[kept], rows.closes[kept])
 
-    def _begins_to_repeat(self, selection: Selection, values: NDArray[np.float32]) -> bool:
-        repeating = np.flatnonzero(values[:, self._layout.blocks["output.repetition"].start] > 0)
-        return any(selection.requests[row].key not in self._alarmed for row in repeating.tolist())
-
     def _is_not_finite(self, selection: Selection, before: int) -> bool:
         """Whether a request shows a value that is not finite for the first time: nobody should wait to be told."""
         stream, output = self._probes.stream, self._probes.output
         found = set(output.not_finite()) if self._health.is_on("output") else set()
         if stream is not None and self._health.is_on("residual"):
             found.update(stream.taps.not_finite(before, len(selection)))
-        return any(selection.requests[row].key not in self._alarmed for row in found)
-
-    def _closes(self, selection: Selection, values: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Rows at which something countable begins; going on about it every row would say nothing new."""
-        found = np.zeros(len(selection), np.bool_)
-        for block in self._counting:
-            found |= (values[:, block] > 0).any(axis=1)
-        for row in np.flatnonzero(found).tolist():
-            key = selection.requests[row].key
-            found[row] = key not in self._alarmed
-            self._alarmed.add(key)
-        return found
+        return self._onsets.is_any_new(selection, found)
 
     def _guard(self, probe: str, action: Callable[[], None]) -> None:
         """Runs a probe so that an error costs its own signals only."""

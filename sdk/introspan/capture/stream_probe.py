@@ -69,15 +69,15 @@ class StreamProbe:
         for row, (slot, position, burst) in enumerate(zip(slots, positions, bursts, strict=True)):
             if burst < 0:
                 continue
-            if burst > 0 and position == self._last_position[slot] + 1:
-                run[row] = self._run[slot] + 1
-                earlier = newest.get(slot)
+            earlier = newest.get(slot)
+            before = self._last_position[slot] if earlier is None else positions[earlier]
+            if burst > 0 and position == before + 1:
                 if earlier is None:
+                    run[row] = self._run[slot] + 1
                     last[row], before_last[row] = n + 2 * len(going_on), n + 2 * len(going_on) + 1
                     going_on.append(slot)
                 else:
-                    last[row], before_last[row] = earlier, last[earlier]
-            self._run[slot], self._last_position[slot] = run[row], position
+                    run[row], last[row], before_last[row] = run[earlier] + 1, earlier, last[earlier]
             newest[slot] = row
         if not newest:
             return
@@ -87,6 +87,9 @@ class StreamProbe:
             bank = torch.cat([unit, kept.flatten(0, 1)])
         self._write_steps(bank, last, before_last, run, values)
         self._keep(bank, newest, last)
+        # Only now: of a step that failed above, what is kept belongs to the positions before it.
+        for slot, row in newest.items():
+            self._run[slot], self._last_position[slot] = run[row], positions[row]
 
     def _write_steps(
         self,
@@ -112,6 +115,8 @@ class StreamProbe:
 
     def _keep(self, bank: torch.Tensor, newest: dict[int, int], last: list[int]) -> None:
         """Remembers the last two vectors of each request for the rows to come."""
+        for slot in newest:
+            self.forget(slot)  # until both are written
         slots, rows = torch.tensor(list(newest)), list(newest.values())
         self._before_last.index_copy_(0, slots, _pick(bank, [last[row] for row in rows]))
         self._last.index_copy_(0, slots, _pick(bank, rows))

@@ -73,7 +73,7 @@ class Weights:
             if request is not None and not self._is_announced:
                 self._settle(Source.UNANNOUNCED)
             if request is not None and not self._settled:
-                self._health.drops["weights_changing"] += 1
+                self._health.dropped_requests["weights_changing"] += 1
                 return None
             return request
 

@@ -97,19 +97,23 @@ def follow(worker: Any, config: Any, settings: Settings, pipeline: Callable[...,
             health, lambda: _leave(runner, recorder), lambda source: _rename(runner, config, opened, source)
         )
         weights.follow(worker, runner)
-        identity = Identity(
-            settings.salt or os.urandom(16),
-            admission,
-            settings.canary_key,
-            reprefill_key=shared_key() if settings.reprefill_rate else b"",
-            drops=health.drops,
-        )
+        identity = _identity(settings, admission, health)
         V1Runner(runner, recorder, health, weights.measured(identity.of))
         # Before the exporter's own, whose priority is 100: what waits here becomes observations there.
         Finalize(None, _close, (recorder, opened), exitpriority=110)
     for line in describe(anatomy):
         _log.info("introspan: %s", line)
     _log.info("introspan: exporting %d values a row to %s", len(layout.columns), settings.endpoint)
+
+
+def _identity(settings: Settings, admission: Admission, health: Health) -> Identity:
+    return Identity(
+        settings.salt or os.urandom(16),
+        admission,
+        settings.canary_key,
+        reprefill_key=shared_key() if settings.reprefill_rate else b"",
+        drops=health.dropped_requests,
+    )
 
 
 def _look(runner: Any, config: Any, settings: Settings, health: Health) -> tuple[Anatomy, Depths]:
@@ -225,7 +229,7 @@ def _reprefill(settings: Settings, layout: Layout, health: Health) -> ReprefillP
         why = "the model's residual stream cannot be read where it would be compared"
         health.refuse(Disabled("consistency", "no_projections", why))
         return None
-    return ReprefillProbe(layout, settings.reprefill_rate, health.drops)
+    return ReprefillProbe(layout, settings.reprefill_rate, health.dropped_requests)
 
 
 def _heads(model: Any, parallel: Any) -> tuple[int, range]:

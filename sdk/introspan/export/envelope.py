@@ -1,6 +1,5 @@
 """Who measures and how capture is doing in, their messages out, within the limits of the protocol."""
 
-from collections import Counter
 from collections.abc import Mapping
 
 from introspan.export import texts
@@ -30,17 +29,14 @@ def encode_resource(resource: Resource) -> pb.Resource:
 
 
 def encode_status(status: CaptureStatus, export_drops: Mapping[str, int]) -> pb.ProducerStatus:
-    """The message for a status; segments dropped before and during export are counted together by reason."""
-    drops: Counter[str] = Counter()
-    for reason, segments in (*status.drops.items(), *export_drops.items()):
-        drops[texts.reason(reason)] += segments
+    """The message for a status. export_drops: segments that export dropped, by reason."""
     return pb.ProducerStatus(
         measured_steps=status.measured_steps,
         measured_rows=status.measured_rows,
         capture_seconds=status.capture_seconds,
-        drops=[
-            pb.DropCount(reason=reason, segments=n) for reason, n in sorted(drops.items())[:STATUS_ENTRIES]
-        ],
+        drops=_drops(
+            {"segments": export_drops, "requests": status.dropped_requests, "rows": status.dropped_rows}
+        ),
         disabled=[
             pb.DisabledSignal(
                 signal=texts.name(one.signal),
@@ -58,3 +54,14 @@ def encode_status(status: CaptureStatus, export_drops: Mapping[str, int]) -> pb.
         sampler_high=status.drawn.high,
         sampler_sum=status.drawn.total,
     )
+
+
+def _drops(by_unit: Mapping[str, Mapping[str, int]]) -> list[pb.DropCount]:
+    found: dict[str, pb.DropCount] = {}
+    for unit, by_reason in by_unit.items():
+        for reason, count in by_reason.items():
+            name = texts.reason(reason)
+            drop = found.setdefault(name, pb.DropCount(reason=name))
+            # Reasons may be the same once cut.
+            setattr(drop, unit, getattr(drop, unit) + count)
+    return [found[name] for name in sorted(found)[:STATUS_ENTRIES]]

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class Exporter:
-    """Sends what one worker measured. offer, start and close are for one thread: the model's.
+    """Sends what one worker measured. offer, hurry, start and close are for one thread: the model's.
 
     status is asked for each message. on_directives gets the collector's (upper bound of the sampling
     probability or None, capture off) when it changes, on the exporter's thread; it can only ever get lower.
@@ -108,6 +108,10 @@ class Exporter:
             self.start()
         if self._backlog.put(observation) >= FRAME_BYTES and not self._wake.is_set():
             self._wake.set()
+
+    def hurry(self) -> None:
+        """Sends what waits now, rather than within a second."""
+        self._wake.set()
 
     def model_changed(self, fingerprint: str) -> None:
         """The weights have changed: a status without observations is of the new model. For the model's thread."""
@@ -212,7 +216,8 @@ class Exporter:
             return
         if outcome.rejected_segments:
             self._drop("rejected", min(outcome.rejected_segments, frame.segments))
-            self._log_once("rejected", outcome.message)
+        if outcome.message or outcome.rejected_segments:
+            self._log_once("rejected" if outcome.rejected_segments else "remark", outcome.message)
         self._obey(outcome)
 
     def _obey(self, reply: Reply) -> None:
