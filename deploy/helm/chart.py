@@ -16,9 +16,16 @@ from introspan_collector.config import Settings
 _DEPLOY = Path(__file__).parents[1]
 _CHART = _DEPLOY / "helm" / "introspan"
 _SCHEMA = _CHART / "values.schema.json"
-_COPIED = (("prometheus/rules", "*.yml", "files/rules"), ("grafana/provisioning/dashboards/json", "*.json", "files/dashboards"))
+_COPIED = (
+    ("prometheus/rules", "*.yml", "files/rules"),
+    ("grafana/provisioning/dashboards/json", "*.json", "files/dashboards"),
+)
 # What the chart sets by itself; another value would contradict a mount, a port or a limit of the pod.
-_OWN = {"Settings": ("data", "grpc", "http"), "AcceptSettings": ("max_resident_bytes",)}
+_OWN = {
+    "Settings": ("data", "grpc", "http"),
+    "AcceptSettings": ("max_resident_bytes",),
+    "NotifySettings": ("runbook_url",),
+}
 
 # Any: JSON Schema.
 Schema = dict[str, Any]

@@ -31,6 +31,9 @@ webhookCa: [notify, webhook_ca_file]
 {{- fail "tls.clientCertificates needs tls.secretName: a Secret with tls.crt, tls.key and ca.crt" -}}
 {{- end -}}
 {{- $_ := set $config "accept" $accept -}}
+{{- $notify := default dict $config.notify -}}
+{{- $_ := set $notify "runbook_url" .Values.runbookUrl -}}
+{{- $_ := set $config "notify" $notify -}}
 {{- range $name, $path := include "introspan.secretKeys" . | fromYaml -}}
 {{- if (get $.Values.secrets $name).name -}}
 {{- $file := printf "%s/%s" (include "introspan.secretFolder" $) $name -}}
@@ -48,11 +51,12 @@ webhookCa: [notify, webhook_ca_file]
 
 {{/* A volume that is too small fills up, and a full volume takes no batches. */}}
 {{- define "introspan.checkSize" -}}
-{{- $log := int64 (dig "log" "max_bytes" 4294967296 .Values.config) -}}
-{{- $archive := int64 (dig "archive" "max_bytes" 17179869184 .Values.config) -}}
-{{- $volume := mul (int64 .Values.persistence.sizeGiB) 1073741824 -}}
-{{- if gt (mul (add $log $archive) 6) (mul $volume 5) -}}
-{{- fail (printf "persistence.sizeGiB must hold config.log.max_bytes + config.archive.max_bytes with a fifth to spare: %d bytes and a fifth, got %d GiB" (add $log $archive) (int64 .Values.persistence.sizeGiB)) -}}
+{{- $archive := .Values.config.archive -}}
+{{- $kept := add (int64 .Values.config.log.max_bytes) (int64 $archive.max_bytes) (int64 $archive.rollup_max_bytes) -}}
+{{- $gib := 1073741824 -}}
+{{- $needed := div (add (div (mul $kept 6) 5) (sub $gib 1)) $gib -}}
+{{- if lt (int64 .Values.persistence.sizeGiB) $needed -}}
+{{- fail (printf "persistence.sizeGiB must be >= %d, got %d: it holds config.log.max_bytes, config.archive.max_bytes and config.archive.rollup_max_bytes with a fifth to spare" $needed (int64 .Values.persistence.sizeGiB)) -}}
 {{- end -}}
 {{- end -}}
 
