@@ -28,13 +28,14 @@ class Pipeline:
         status: Callable[[], CaptureStatus],
         switch_off: Callable[[], None],
         wall_clock: Callable[[], int] = time.time_ns,
+        exporter: Callable[..., Exporter] = Exporter,
     ) -> None:
         self._segments = Segments(columns, capacity)
         self._admission = admission
         self._switch_off = switch_off
         self._wall_clock = wall_clock
         self._fingerprint = resource.model_fingerprint
-        self._exporter = Exporter(settings, resource, status, self._obey)
+        self._exporter = exporter(settings, resource, status, self._obey)
         # The collector learns of this worker, and of what it cannot measure, before the first request.
         self._exporter.start()
 

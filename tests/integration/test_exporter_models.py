@@ -1,11 +1,13 @@
 """Claims on whose weights a batch says it was measured on, once weights change under the exporter."""
 
 import time
+from functools import partial
 
 import numpy as np
 
 from introspan.admission import Admission
 from introspan.config import load
+from introspan.export.exporter import Exporter
 from introspan.observation import CaptureStatus, Request, RowColumn, Rows
 from introspan.pipeline import Pipeline
 from introspan_wire.codec import decode_table
@@ -54,6 +56,33 @@ def test_observations_keep_the_name_of_their_weights_however_long_they_wait():
         assert sent(collector) == [(OLD, ["a"]), (OLD, ["a"]), (NEW, ["b"]), (OLD, ["c"])]
         sequences = [one.sequence for one in collector.requests]
         assert sequences == sorted(set(sequences))
+
+
+def test_a_row_at_which_something_begins_is_sent_at_once_with_all_that_waits():
+    with ScriptedCollector() as collector:
+        settings = load({"INTROSPAN_ENDPOINT": f"127.0.0.1:{collector.port}"})
+        columns = (RowColumn("residual.nonfinite", 0),)
+        unhurried = partial(Exporter, tick_seconds=600.0)
+        pipeline = Pipeline(
+            settings,
+            RESOURCE,
+            columns,
+            4,
+            Admission(1.0, 1e9),
+            CaptureStatus,
+            lambda: None,
+            exporter=unhurried,
+        )
+        try:
+            pipeline.rows(row("a", 3))
+            pipeline.rows(row("a", 4))
+            time.sleep(0.3)
+            assert sent(collector) == []
+            begins = row("b", 4)
+            pipeline.rows(Rows(begins.requests, begins.position, begins.values, np.ones(1, np.bool_)))
+            until(lambda: sum(len(ids) for _, ids in sent(collector)) == 2)
+        finally:
+            pipeline.close()
 
 
 def test_a_status_alone_is_of_the_weights_that_are_there_now():

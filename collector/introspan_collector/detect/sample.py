@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from introspan_collector.layout import is_counted, layout
-from introspan_wire.codec import Schema, SegmentTable
+from introspan_wire.codec import SCHEMAS_KEPT, Schema, SegmentTable
 from introspan_wire.signals import Kind
 
 _PROJECTION = "residual.projection"
@@ -115,7 +115,7 @@ class _Plan(NamedTuple):
     projection_layers: tuple[int, ...]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=SCHEMAS_KEPT)
 def _plan(schema: Schema) -> _Plan:
     plan = layout(schema)
     names = tuple(Feature(*group) for group in plan.groups)

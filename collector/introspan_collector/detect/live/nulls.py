@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from introspan_collector.detect.sequential.evidence import Stream
-from introspan_wire.codec import Schema, SegmentTable
+from introspan_wire.codec import SCHEMAS_KEPT, Schema, SegmentTable
 
 IMPOSSIBLE = {
     "sampler.greedy_mismatch": "sampler",
@@ -37,7 +37,7 @@ def impossible(
     return found
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=SCHEMAS_KEPT)
 def _zero_columns(schema: Schema) -> NDArray[np.intp]:
     """Places of the signals that should be zero."""
     places = [i for i, column in enumerate(schema.columns) if column.signal in IMPOSSIBLE]
