@@ -33,7 +33,8 @@ class AsSeen:
     """A detector of which always the same is to be seen: one page, two references, a canary that deviates."""
 
     def active(self):
-        return [{"model": "m", "adapter": "", "severity": "critical"}]
+        page = {"model": "m", "adapter": "", "severity": "critical", "alertname": "IntrospanSamplerDeviates"}
+        return [{**page, "notified": True}, {**page, "adapter": "poet", "notified": False}]
 
     def opened(self):
         return [{"model": "m", "adapter": "", "alertname": "IntrospanSamplerDeviates", "count": 2}]
@@ -50,6 +51,9 @@ class AsSeen:
                 "building": [_BUILDING],
             },
         ]
+
+    def windows(self):
+        return [{"id": "w", "model": "", "start": 0.0, "end": 4e9, "reason": "new weights"}]
 
     def canaries(self):
         still = {"replica": "r0", "age_seconds": 12.5, "compared": True, "ratio": 0.75, "layer": None}

@@ -69,8 +69,15 @@ def _alarms(detection: Detection, references: list[Answer]) -> Iterator[Metric]:
     active = dict.fromkeys(
         ((one["model"], one["adapter"], severity) for one in references for severity in _SEVERITIES), 0
     )
+    told = GaugeMetricFamily(
+        "introspan_incident_notified",
+        "1 while an incident lasts of which people are told, which they are not in an announced deploy.",
+        labels=(*_WHO, "severity", "alarm"),
+    )
     for alarm in detection.active():
         active[alarm["model"], alarm["adapter"], alarm["severity"]] = 1
+        if alarm["notified"]:
+            told.add_metric([alarm[label] for label in (*_WHO, "severity", "alertname")], 1)
     gauge = GaugeMetricFamily(
         "introspan_alarm_active", "1 while an incident is open or acknowledged.", labels=(*_WHO, "severity")
     )
@@ -81,7 +88,7 @@ def _alarms(detection: Detection, references: list[Answer]) -> Iterator[Metric]:
     )
     for one in detection.opened():
         opened.add_metric([one["model"], one["adapter"], one["alertname"]], one["count"])
-    yield from (gauge, opened)
+    yield from (gauge, told, opened)
 
 
 def _references(references: list[Answer]) -> Iterator[Metric]:
@@ -135,23 +142,23 @@ def _canaries(canaries: list[Answer], endpoints: list[Answer]) -> Iterator[Metri
     rounds = GaugeMetricFamily(
         "introspan_canary_gathered_rounds", "Rounds gathered for the next baseline.", labels=("model",)
     )
-    for one in canaries:
-        rounds.add_metric([one["model"]], one["gathered"])
-    every = [(one["model"], replica) for one in canaries for replica in one["replicas"]]
-    for model, replica in every[:_REPLICAS]:
-        who = [model, replica["replica"]]
-        age.add_metric(who, replica["age_seconds"])
-        if replica["compared"]:
     state = GaugeMetricFamily(
         "introspan_canary_state",
         "1 for how the canary stands: none was ever asked, gathering a baseline, still, deviating, or silent for an "
         "hour.",
         labels=("model", "state"),
     )
-            distance.add_metric(who, replica["ratio"])
-            layer.add_metric(who, -1 if replica["layer"] is None else replica["layer"])
+    for one in canaries:
+        rounds.add_metric([one["model"]], one["gathered"])
         for name in _STANDINGS:
             state.add_metric([one["model"], name], int(name == one["state"]))
+    every = [(one["model"], replica) for one in canaries for replica in one["replicas"]]
+    for model, replica in every[:_REPLICAS]:
+        who = [model, replica["replica"]]
+        age.add_metric(who, replica["age_seconds"])
+        if replica["compared"]:
+            distance.add_metric(who, replica["ratio"])
+            layer.add_metric(who, -1 if replica["layer"] is None else replica["layer"])
     yield from (distance, layer, age, rounds, state)
     for key, name, text in (
         ("answered", "rounds", "Rounds that an endpoint answered in full."),
@@ -170,6 +177,13 @@ def _deliveries(deliveries: Deliveries) -> Iterator[Metric]:
     for (target,), count in _by_host({(url,): n for url, n in deliveries.waiting.items()}).items():
         waiting.add_metric([target], count)
     yield waiting
+    informed = GaugeMetricFamily(
+        "introspan_notify_alertmanager_informed",
+        "1 while at least one Alertmanager knows the newest of every alert; absent where the collector tells none.",
+    )
+    if deliveries.alertmanagers:
+        informed.add_metric([], int(not all(deliveries.waiting.get(url) for url in deliveries.alertmanagers)))
+    yield informed
     text = "Notices that a target took."
     delivered = _by_host({(url,): n for url, n in deliveries.delivered.items()})
     yield _counted("introspan_notify_delivered", text, ("target",), delivered)

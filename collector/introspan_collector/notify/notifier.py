@@ -36,6 +36,8 @@ class NotifyStats:
     dropped: Mapping[str, int]
     """Notices given up."""
     storage_errors: Mapping[str, int]
+    alertmanagers: Collection[str] = ()
+    """Those of the targets that are Alertmanagers."""
 
 
 class Notifier:
@@ -119,6 +121,7 @@ class Notifier:
             dict(self._failed),
             dict(self._outbox.dropped),
             dict(self._storage.errors),
+            self._settings.alertmanagers,
         )
 
     def _rouse(self) -> None:
