@@ -2,6 +2,7 @@
 
 from prometheus_client.exposition import choose_encoder
 
+from introspan_collector.expose.deploy_families import deploy_families
 from introspan_collector.expose.detection_families import detection_families
 from introspan_collector.expose.families import signal_families
 from introspan_collector.expose.sdk_families import sdk_families
@@ -18,6 +19,7 @@ def render(sources: Sources, accept_header: str) -> tuple[bytes, str]:
     about_us = (
         *collector_families(sources.stats(), sources.archive.stats(), view),
         *sdk_families(view),
+        *deploy_families(view, sources.detection),
         *detection_families(sources.detection, sources.endpoints(), sources.deliveries()),
     )
     families = (*map(finished, about_us), *signal_families(view, openmetrics=openmetrics))
