@@ -72,7 +72,11 @@ def _status(status: ProducerStatus) -> pb.ProducerStatus:
         measured_steps=status.measured_steps,
         measured_rows=status.measured_rows,
         capture_seconds=status.capture_seconds,
-        drops=[pb.DropCount(reason=reason, segments=segments) for reason, segments in status.drops],
+        drops=[
+            *(pb.DropCount(reason=reason, segments=segments) for reason, segments in status.drops),
+            *(pb.DropCount(reason=reason, requests=requests) for reason, requests in status.dropped_requests),
+            *(pb.DropCount(reason=reason, rows=rows) for reason, rows in status.dropped_rows),
+        ],
         disabled=[
             pb.DisabledSignal(signal=item.signal, reason=item.reason, detail=item.detail)
             for item in status.disabled

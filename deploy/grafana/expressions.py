@@ -6,6 +6,15 @@ from deploy.grafana.queries import most, of
 INCIDENT = words({0: ("quiet", FINE), 1: ("ticket", NOTE), 2: ("page", BAD), 3: ("page and ticket", BAD)})
 NO_LAYER = words({-1: ("none", FINE)})
 REFERENCE = words({0: ("collecting", UNKNOWN), 1: ("provisional", NOTE), 2: ("frozen", FINE)})
+CANARY = words(
+    {
+        0: ("not asked", UNKNOWN),
+        1: ("gathering", UNKNOWN),
+        2: ("still", FINE),
+        3: ("deviating", BAD),
+        4: ("silent", NOTE),
+    }
+)
 SWITCHED_OFF = words({1: ("switched off", NOTE)})
 
 
@@ -41,3 +50,10 @@ def warm_up(what: str, *who: str) -> str:
     """Share of the clusters or of the seconds that the next state of a reference takes."""
     needed = of(f"introspan_reference_needed_{what}", *who)
     return f"min by (model, adapter) ({of(f'introspan_reference_{what}', *who)} / ({needed} > 0))"
+
+
+def canary(*who: str) -> str:
+    """The number of a state in CANARY, by model."""
+    states = ("gathering", "still", "deviating", "silent")
+    ones = (most("model", of("introspan_canary_state", *who, f'state="{state}"')) for state in states)
+    return " + ".join(f"{number} * {one}" for number, one in enumerate(ones, 1))

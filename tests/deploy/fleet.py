@@ -1,6 +1,6 @@
 """A made-up fleet in, sent to a real collector over gRPC, healthy and then faulty, its /metrics scraped, out.
 
-Two models with replicas and an adapter, one that is only asked canaries, and one of everything that can go wrong:
+A model with replicas, an adapter and canaries, a second one, and one of everything that can go wrong:
 an alarm, a deviating canary, values that are not numbers, signals switched off, drops, refusals, notices that nobody
 takes, a log with a record that cannot be read, a state that cannot be saved.
 """
@@ -31,7 +31,8 @@ from tests.served import serve
 SHAPE = Shape(
     residual_layers=(0, 4, 8, 12, 16), attention_layers=(0, 8, 16), projection_layers=(8, 16), heads=4
 )
-CHAT, SUMMARY = "chat-8b", "summary-1b"
+CHAT, SUMMARY = "smollm2", "summary-1b"
+"""The first is also the one that the recorded answers of canaries are of."""
 REPLICAS, ADAPTER = ("chat-0", "chat-1"), "legal"
 FAULTY_LAYER = 8
 
@@ -56,7 +57,6 @@ webhooks = ["{receiver}"]
 timeout_seconds = 0.5
 retry_seconds = 0.2
 retry_limit_seconds = 0.5
-max_age_seconds = 2.0
 [canary]
 endpoints = ["{served}"]
 interval_seconds = 0.5
@@ -186,17 +186,27 @@ class Fleet:
         self.chat[1].status = replace(
             self.chat[1].status,
             drops=(("queue_full", 40), ("too_large", 2)),
+            dropped_requests=(("table_full", 5),),
+            dropped_rows=(("discarded", 6),),
             disabled=(DisabledSignal("attention", "self_check_failed", "heads disagree"),),
             probe_errors=3,
             sampler_rows_skipped=5,
             attention_rows_skipped=6,
             sampling_probability=0.25,
         )
-        (self.collector.data / "cursors" / "aggregate.partial").mkdir()
+        eventually(self._unsaved, poll_seconds=0.01)
         self._refused()
         url = f"http://{self.collector.http}/api/v1/maintenance"
         window = {"model": SUMMARY, "end": time.time() + 3600, "reason": "new weights"}
         httpx.post(url, json=window, timeout=10).raise_for_status()
+
+    def _unsaved(self) -> bool:
+        """Where the collector writes its state there is a folder now, unless it was just about to."""
+        try:
+            (self.collector.data / "cursors" / "aggregate.partial").mkdir()
+        except FileExistsError:
+            return False
+        return True
 
     def _refused(self) -> None:
         with grpc.insecure_channel(self.collector.grpc) as channel:
@@ -209,7 +219,9 @@ class Fleet:
                 raise AssertionError("a malformed batch was accepted")
 
     def _is_seen(self) -> bool:
-        return all(self.samples(query) for query in _SEEN)
+        unseen = [query for query in _SEEN if not self.samples(query)]
+        assert not unseen
+        return True
 
 
 _DRIFT = "introspan_latent_drift_distance"
@@ -232,6 +244,7 @@ def running(folder: Path, free_port, prometheus_program: Path) -> Iterator[Fleet
     with ExitStack() as open_:
         served = open_.enter_context(serve())
         receiver = open_.enter_context(receiving())
+        receiver.answers.append((400, {}, 0.0))
         nobody = f"127.0.0.1:{free_port()}"
         config = _CONFIG.format(nobody=nobody, receiver=receiver.url, served=served.url)
         (folder / "data" / "log").mkdir(parents=True)

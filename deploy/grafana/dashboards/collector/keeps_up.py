@@ -12,8 +12,8 @@ SECTION = Section(
         lines(
             Face(
                 "Age of what is processed over time",
-                "How old the batch is that consumers are at. Bad: a slope: more comes than is processed. A tooth after "
-                "a restart is the replay.",
+                "How old the batch is that consumers are at. Bad: a slope: more comes than is processed. A tooth "
+                "after a restart is the replay.",
                 "s",
                 width=8,
             ),

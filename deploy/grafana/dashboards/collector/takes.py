@@ -166,12 +166,13 @@ SECTION = Section(
         lines(
             Face(
                 "Odd batches",
-                "Sent twice and counted once; clocks a day off; signals that are not in the catalogue. Bad: unknown "
-                "columns: the SDK is newer than the collector. Some repeats after a restart are fine.",
+                "Sent twice and counted once; clocks a day off; signals and kinds of segments that are not known. Bad: "
+                "unknown columns: the SDK is newer than the collector. Some repeats after a restart are fine.",
                 "ops",
                 width=8,
             ),
             Query(total("", rate("introspan_collector_duplicate_batches_total", INSTANCES)), "sent twice"),
+            Query(total("", rate("introspan_collector_rejected_segments_total", INSTANCES)), "unknown kind"),
             Query(total("", rate("introspan_collector_skewed_segments_total", INSTANCES)), "clock off"),
             Query(total("", rate("introspan_collector_unknown_columns_total", INSTANCES)), "unknown columns"),
             Query(

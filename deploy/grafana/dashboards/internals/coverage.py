@@ -1,6 +1,6 @@
 """Coverage: is enough measured to believe the rest? Warm-up, rows, and what is left out."""
 
-from deploy.grafana.expressions import REFERENCE, SWITCHED_OFF, reference, warm_up
+from deploy.grafana.expressions import CANARY, REFERENCE, SWITCHED_OFF, canary, reference, warm_up
 from deploy.grafana.layout import Section
 from deploy.grafana.look import BLUE, NOTE
 from deploy.grafana.panels import Face, bars, lines, states
@@ -17,7 +17,7 @@ _WARM_UP = (
             "fingerprint is served.",
             "none",
             none="not watched yet",
-            width=8,
+            width=6,
         ),
         Query(reference("model, adapter", MODEL, ADAPTERS), "{{model}} {{adapter}}"),
         mappings=REFERENCE,
@@ -29,11 +29,23 @@ _WARM_UP = (
             "traffic: an incident or a deviating canary holds it up.",
             "percentunit",
             none="the reference is frozen, nothing is collected",
-            width=8,
+            width=6,
         ),
         Query(warm_up("clusters", MODEL, ADAPTERS), "requests {{adapter}}"),
         Query(warm_up("seconds", MODEL, ADAPTERS), "time {{adapter}}"),
     ).min(0),
+    states(
+        Face(
+            "Canary",
+            "Not asked, gathering its baseline, still, deviating, or silent: asked before and no more. Bad: "
+            "deviating; silent: a fault of the model is then seen late.",
+            "none",
+            none="no canary is asked",
+            width=6,
+        ),
+        Query(canary(MODEL), "{{model}}"),
+        mappings=CANARY,
+    ),
     lines(
         Face(
             "Canary rounds towards a baseline",
@@ -41,7 +53,7 @@ _WARM_UP = (
             "stands still: nobody asks, or rounds fail.",
             "none",
             none="no canary is asked",
-            width=8,
+            width=6,
         ),
         Query(f"max({of('introspan_canary_gathered_rounds', MODEL)})", "gathered"),
         colours={"gathered": BLUE},
@@ -99,12 +111,14 @@ _LEFT_OUT = (
     bars(
         Face(
             "Left out by the workers",
-            "A second: segments dropped before they were sent, rows whose sampler is not reproduced, rows over the "
-            "budget of attention, errors caught. Bad: probe errors, or drops that last.",
+            "A second: segments that did not arrive, requests and rows that were not measured, rows whose sampler is "
+            "not reproduced or whose attention is over the budget, errors caught. Bad: errors, or drops that last.",
             "ops",
             none="nothing",
         ),
-        Query(total("reason", rate("introspan_sdk_dropped_segments_total", *_WHO)), "dropped: {{reason}}"),
+        Query(total("reason", rate("introspan_sdk_dropped_segments_total", *_WHO)), "segments: {{reason}}"),
+        Query(total("reason", rate("introspan_sdk_dropped_requests_total", *_WHO)), "requests: {{reason}}"),
+        Query(total("reason", rate("introspan_sdk_dropped_rows_total", *_WHO)), "rows: {{reason}}"),
         Query(total("", rate("introspan_sdk_sampler_skipped_rows_total", *_WHO)), "sampler not reproduced"),
         Query(total("", rate("introspan_sdk_attention_skipped_rows_total", *_WHO)), "attention over budget"),
         Query(total("", rate("introspan_sdk_probe_errors_total", *_WHO)), "errors"),

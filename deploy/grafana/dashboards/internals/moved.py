@@ -57,8 +57,8 @@ SECTION = Section(
             Face(
                 "Drift of the residual stream: distance",
                 "How far the last minute's requests are, where the stream is, from the reference, from 0 to 2. It "
-                "has no threshold of its own: with few requests chance alone makes it large. The test on it is beside "
-                "it. Bad: a step that stays. Prompts see input and weights; decoded rows also what was sampled.",
+                "has no threshold of its own: with few requests chance alone makes it large. The test on it is "
+                "beside it. Bad: a step that stays. Prompts see input and weights; decoded rows also what was sampled.",
                 "none",
                 none="no reference yet: still collecting",
             ),

@@ -1,9 +1,11 @@
 """Which incidents are there, and was anybody told? Both over time."""
 
+from grafana_foundation_sdk.models import dashboard
+
 from deploy.grafana.expressions import INCIDENT, incident
 from deploy.grafana.layout import Section
 from deploy.grafana.links import INTERNALS, of_series
-from deploy.grafana.look import BAD, NOTE
+from deploy.grafana.look import BAD, NOTE, fixed
 from deploy.grafana.panels import Face, bars, lines, states, stepped
 from deploy.grafana.queries import Query, of, rate, total
 from deploy.grafana.variables import ADAPTERS, MODELS
@@ -77,7 +79,6 @@ TOLD = Section(
             Query(total("target, reason", rate("introspan_notify_failed_total")), "{{target}}: {{reason}}"),
             Query(total("reason", rate("introspan_notify_dropped_total")), "given up: {{reason}}"),
             colour=NOTE,
-            colours={"given up: expired": BAD},
-        ),
+        ).override_by_regexp("/^given up/", [dashboard.DynamicConfigValue("color", fixed(BAD).build())]),
     ),
 )
