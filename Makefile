@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NODE := $(VENV)/node
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
 TORCH := torch==2.13.0
@@ -81,6 +82,7 @@ lint: install ## Style, types, import contracts, protocol, generated files.
 	$(BIN)/buf lint protos
 	$(MAKE) --no-print-directory check-proto
 	$(BIN)/python -m docs.generate --check
+	$(MAKE) --no-print-directory check-dashboards
 	$(BIN)/python -m deploy.helm.chart --check
 
 .PHONY: check-proto
@@ -105,8 +107,15 @@ test-all: install components ## Every test.
 	$(BIN)/python -m pytest tests
 	@$(TOOK)
 
+# Grafana's types of a dashboard and the compiler that holds ours against them. No lock file: it would name a registry.
+$(NODE)/.installed: tests/deploy/package.json | install
+	requirements/debian.sh $(VENV) npm
+	mkdir -p $(NODE) && cp $< $(NODE)/
+	npm install --prefix $(NODE) --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error
+	touch $@
+
 .PHONY: components
-components: install
+components: install $(NODE)/.installed
 	requirements/debian.sh $(VENV) libnuma1 g++ openssl python3-dev prometheus prometheus-alertmanager chromium
 
 .PHONY: bench
@@ -125,6 +134,15 @@ proto: install ## Regenerates the code of protos/.
 .PHONY: docs
 docs: install ## Regenerates docs/signals.md and docs/settings.md.
 	$(BIN)/python -m docs.generate
+
+.PHONY: dashboards
+dashboards: install ## Writes the JSON of Grafana's dashboards, and its copy in the Helm chart.
+	$(BIN)/python -m deploy.grafana.build
+	$(BIN)/python -m deploy.helm.chart
+
+.PHONY: check-dashboards
+check-dashboards: install
+	$(BIN)/python -m deploy.grafana.build --check
 
 .PHONY: chart
 chart: install ## Copies rules, dashboards and the schema of the settings into the Helm chart.
