@@ -14,6 +14,7 @@ DEMO_SECONDS ?=
 DEMO_FAULT ?=
 DEMO_FLAGS ?=
 ONLY ?=
+STACK_DATA ?=
 
 empty :=
 space := $(empty) $(empty)
@@ -67,6 +68,11 @@ demo: install ## Serves a small real model, shows what happens inside it, and wh
 demo-reference: install ## Collects a reference that later demonstrations compare with, in 10 minutes.
 	requirements/debian.sh $(VENV) libnuma1
 	$(BIN)/python -m demo.run --build-reference --seconds $(or $(DEMO_SECONDS),600) $(DEMO_FLAGS)
+
+.PHONY: stack
+stack: install ## Starts collector, Prometheus and Alertmanager with the files of deploy/ on loopback. STACK_DATA=folder keeps data.
+	requirements/debian.sh $(VENV) prometheus prometheus-alertmanager
+	$(BIN)/python -m deploy.stack.run $(if $(STACK_DATA),--data $(STACK_DATA))
 
 .PHONY: check
 check: lint ## What lint checks, and the unit and property tests.

@@ -149,7 +149,7 @@ _VALUES = (
         "IntrospanAnswersRepeat",
         "not where it was always so",
         {_REPEATED: "0+6x400", **_TRAFFIC, **_NO_INCIDENT},
-        quiet=["50m", "100m", "390m"],
+        quiet=["50m", "100m", "150m"],
     ),
     Case(
         "IntrospanAnswersRepeat",
@@ -189,8 +189,8 @@ _REFERENCES = (
         "IntrospanReferenceMissing",
         "traffic, and none for long",
         {_NONE: "1+0x720 0+0x240", _PROMPTS: "0+20x960"},
-        {"40h": [{**_WARNING, **_OF_MODEL}]},
-        ["12h", "65h"],
+        {"30h": [{**_WARNING, **_OF_MODEL}]},
+        ["12h", "62h"],
         "5m",
     ),
     Case(
@@ -214,7 +214,7 @@ _REFERENCES = (
             f"introspan_reference_clusters{{{_MODEL},{_POET}}}": "40+0x720",
             f"introspan_reference_needed_clusters{{{_MODEL},{_POET}}}": "500+0x720",
         },
-        quiet=["40h", "59h"],
+        quiet=["30h"],
         interval="5m",
     ),
     Case(
