@@ -9,7 +9,8 @@ from docs.collector_settings import MEANINGS
 from tests.deploy.rendered import CHART, template
 
 WRONG = {
-    "a misspelt value": ({"replica": 2}, "replica"),
+    "a misspelt value": ({"runbookUrls": "a"}, "runbookUrls"),
+    "several collectors behind one Service": ({"replicas": 2}, "replicas"),
     "a misspelt setting": ({"config": {"log": {"max_bytez": 1}}}, "max_bytez"),
     "a section that is none": ({"config": {"logs": {}}}, "logs"),
     "a number as text": ({"config": {"log": {"max_age_seconds": "soon"}}}, "max_age_seconds"),
@@ -23,8 +24,7 @@ WRONG = {
         "max_resident_bytes",
     ),
     "no size to hold the volume against": ({"config": {"log": None}}, "log"),
-    "no collectors": ({"replicas": 0}, "replicas"),
-    "half a collector": ({"replicas": 1.5}, "replicas"),
+    "half a gibibyte": ({"persistence": {"sizeGiB": 29.5}}, "sizeGiB"),
     "less memory than was measured": ({"memoryMiB": 256}, "memoryMiB"),
     "a size with a unit": ({"persistence": {"sizeGiB": "30Gi"}}, "sizeGiB"),
     "a policy that is none": ({"persistence": {"whenDeleted": "Keep"}}, "whenDeleted"),

@@ -6,7 +6,6 @@ from typing import Any
 VALUE_SETS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "everything on": {
-        "replicas": 2,
         "image": {"repository": "registry.example.com/introspan-collector", "digest": f"sha256:{'0' * 64}"},
         "imagePullSecrets": [{"name": "pull"}],
         "config": {
@@ -37,6 +36,7 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
         "tls": {"secretName": "introspan-tls", "clientCertificates": True},
         "persistence": {"storageClass": "fast", "whenDeleted": "Delete"},
         "cpuLimit": "2",
+        "podDisruptionBudget": {"enabled": True},
         "service": {"annotations": {"example.com/team": "ml"}},
         "serviceAccount": {"annotations": {"example.com/role": "none"}},
         "networkPolicy": {
@@ -59,14 +59,6 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
         "tolerations": [{"key": "dedicated", "operator": "Exists"}],
         "affinity": {"nodeAffinity": {}},
         "priorityClassName": "high",
-        "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": "kubernetes.io/hostname",
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": {"app.kubernetes.io/instance": "introspan"}},
-            }
-        ],
     },
     "small": {
         "memoryMiB": 512,
@@ -78,7 +70,6 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
     },
     "nothing extra": {
         "serviceAccount": {"create": False},
-        "podDisruptionBudget": {"enabled": False},
         "networkPolicy": {"enabled": False},
         "config": {"detect": {"enabled": False}},
     },
