@@ -31,10 +31,14 @@ def scraping(target: str, folder: Path, program: Path, port: int) -> Iterator[Ca
     )
 
     def ask(path: str, **parameters: str | float) -> Any:
-        answer = httpx.get(f"http://{address}/api/v1/{path}", params=parameters, timeout=10).json()
+        answer = client.get(f"http://{address}/api/v1/{path}", params=parameters).json()
         assert answer["status"] == "success", answer
         return answer["data"]
 
-    with start("prometheus", command, {}, folder, _STOP_SECONDS) as started:
+    with (
+        # One for all calls: making one takes longer than an answer.
+        httpx.Client(timeout=10) as client,
+        start("prometheus", command, {}, folder, _STOP_SECONDS) as started,
+    ):
         until_answering(started, f"http://{address}/-/ready")
         yield ask

@@ -41,6 +41,10 @@ class Page:
         made.time("now-6h", "now").refresh("30s").timezone("browser").link(menu())
         made.tooltip(dashboard.DashboardCursorSync.CROSSHAIR)
         made.variables(list(self.variables)).annotations(list(marks(self.marked)))
+        for variable in self.variables:
+            # Of variables that are intervals alone: others have no such fields.
+            built = variable.build()
+            built.auto = built.auto_min = built.auto_count = None
         for section in self.sections:
             self._add(made, section)
         return made.build()

@@ -151,10 +151,10 @@ class Fleet:
     def run(self) -> None:
         """Healthy until everything has a reference and a baseline, then faulty until everything has been seen."""
         eventually(lambda: self._traffic() and self._is_warm(), 40, poll_seconds=0.2)
-        self.chat[0].send(20, ADAPTER)
         self.broke = time.time()
         self._break()
         eventually(lambda: self._traffic(BROKEN) and self._is_seen(), 40, poll_seconds=0.3)
+        self._announce()
         # Rates take two scrapes of what came last.
         last = self._count()
         eventually(lambda: self._traffic(BROKEN) and self._count() >= last + 3, 10, poll_seconds=0.3)
@@ -169,8 +169,9 @@ class Fleet:
 
     def _traffic(self, fault: Fault = HEALTHY) -> bool:
         for worker in self.chat:
-            worker.send(fault=HEALTHY if worker is self.chat[0] else fault)
-            worker.send(4, ADAPTER)
+            of = HEALTHY if worker is self.chat[0] else fault
+            worker.send(fault=of)
+            worker.send(4, ADAPTER, of)
         self.summary.send(2)
         return True
 
@@ -196,8 +197,11 @@ class Fleet:
         )
         eventually(self._unsaved, poll_seconds=0.01)
         self._refused()
+
+    def _announce(self) -> None:
+        """A deploy of the model whose incidents people know of already."""
         url = f"http://{self.collector.http}/api/v1/maintenance"
-        window = {"model": SUMMARY, "end": time.time() + 3600, "reason": "new weights"}
+        window = {"model": CHAT, "end": time.time() + 3600, "reason": "new weights"}
         httpx.post(url, json=window, timeout=10).raise_for_status()
 
     def _unsaved(self) -> bool:
@@ -234,7 +238,7 @@ _SEEN = (
     "introspan_notify_dropped_total",
     "introspan_notify_failed_total",
     "introspan_notify_delivered_total > 0",
-    "introspan_maintenance_active == 1",
+    f'introspan_incidents_total{{adapter="{ADAPTER}"}}',
 )
 
 

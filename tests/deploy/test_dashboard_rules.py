@@ -41,7 +41,7 @@ def test_ids_and_titles_of_panels_are_unique_and_follow_from_the_title():
         assert max(Counter(panel["id"] for panel in everything).values()) == 1, uid
         assert max(Counter(panel["title"] for panel in everything).values()) == 1, uid
     first = {panel["title"]: panel["id"] for _, panel in PANELS}
-    assert first["Canary by replica"] == 0
+    assert first["Canary by replica"] == 204353285
 
 
 def test_nothing_can_be_edited_where_it_would_be_lost():

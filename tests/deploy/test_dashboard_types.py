@@ -40,7 +40,8 @@ def compiled(folder, boards):
     }
     (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "include": ["*.ts"]}))
     done = subprocess.run(
-        ["node", compiler, "--project", folder, "--pretty", "false"],
+        ["node", compiler, "--pretty", "false"],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,

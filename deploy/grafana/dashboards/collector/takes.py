@@ -68,8 +68,8 @@ NUMBERS = Section(
         number(
             Face(
                 "Log, share of its limit",
-                "How full the log is. Near 1 the oldest files go, as they should; bad only if consumers have not "
-                "read them, see Expired unread.",
+                "How full the log is. Near 1 the oldest files go, as they should. Bad: near 1 while consumers are "
+                "behind; see Damage and loss.",
                 "percentunit",
                 width=4,
                 height=4,

@@ -92,7 +92,7 @@ SECTION = Section(
         .axis_soft_max(10),
         lines(
             Face(
-                "Incident",
+                "Incident over time",
                 "When an incident was open: the time to compare the heatmaps below with. Bad: 1.",
                 "none",
                 none="not watched yet",
