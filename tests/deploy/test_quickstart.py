@@ -113,11 +113,24 @@ def helm_(arguments):
     command, release, chart = given[""]
     assert command in {"install", "upgrade"}
     assert (ROOT / chart).resolve() == CHART
-    settings = [word for value in given["--set"] for word in ("--set", value)]
+    settings = [word for value in given.get("--set", ()) for word in ("--set", value)]
     done = helm("template", release, CHART, "--namespace", *given["--namespace"], *settings)
     assert done.returncode == 0, done.stderr
     text = helm(command, "--help").stdout
     assert all(option in text for option in given if option)
+
+
+def kubectl(arguments):
+    given = options(arguments)
+    *command, name = given["--namespace"][1:]
+    assert command == ["create", "secret", "generic"]
+    secret = chart_values()["secrets"]["canaryKey"]
+    assert secret == {"name": name, "key": given["--from-file"][0]}
+
+
+def chart_values():
+    (text,) = (block.text for block in blocks(_QUICKSTART) if block.text.startswith("# values.yaml"))
+    return yaml.safe_load(text)
 
 
 _PROGRAMS = {
@@ -128,6 +141,7 @@ _PROGRAMS = {
     "curl": curl,
     "docker": docker,
     "helm": helm_,
+    "kubectl": kubectl,
 }
 
 
@@ -160,7 +174,7 @@ def test_the_configuration_in_the_quickstart_is_one_that_the_collector_takes(tmp
 
 
 def test_the_configuration_of_prometheus_is_one_that_it_takes_with_the_rules(promtool_program, tmp_path):
-    (text,) = (block.text for block in blocks(_QUICKSTART) if block.language == "yaml")
+    (text,) = (block.text for block in blocks(_QUICKSTART) if block.text.startswith("rule_files"))
     file = tmp_path / "prometheus.yml"
     file.write_text(text.replace("deploy/", f"{ROOT}/deploy/"))
     done = subprocess.run(
@@ -168,6 +182,16 @@ def test_the_configuration_of_prometheus_is_one_that_it_takes_with_the_rules(pro
     )
     assert done.returncode == 0, done.stderr
     assert list(ROOT.glob("deploy/grafana/provisioning/dashboards/json/*.json"))
+
+
+def test_the_values_in_the_quickstart_are_ones_that_the_chart_takes(tmp_path):
+    release = rendered(chart_values())
+    file = tmp_path / "collector.toml"
+    file.write_text(release.one("ConfigMap")["data"]["collector.toml"])
+    settings = load_settings(file, {})
+    assert settings.canary.endpoints == ("http://vllm.default:8000",)
+    assert settings.canary.key_file
+    assert settings.notify.alertmanagers
 
 
 @pytest.mark.parametrize(
