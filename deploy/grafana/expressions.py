@@ -15,6 +15,7 @@ CANARY = words(
         4: ("silent", NOTE),
     }
 )
+TOLD_OF = words({1: ("told", BAD)})
 SWITCHED_OFF = words({1: ("switched off", NOTE)})
 
 

@@ -143,6 +143,16 @@ def test_links_lead_to_dashboards_and_variables_that_there_are():
         assert names <= variables[uid] | {"datasource"}, url
 
 
+def test_an_alert_of_prometheus_leads_to_a_dashboard_about_its_model():
+    variables = {uid: {one["name"] for one in board["templating"]["list"]} for uid, board in BOARDS.items()}
+    rules = "\n".join(path.read_text() for path in (GRAFANA.parent / "prometheus" / "rules").glob("*.yml"))
+    ways = re.findall(r"dashboard_url: \S+?/d/([\w-]+)(?:\?(\S*))?", rules)
+    assert len(ways) > 20
+    for uid, query in ways:
+        assert uid in UIDS
+        assert set(re.findall(r"var-(\w+)=", query)) <= variables[uid], uid
+
+
 @pytest.mark.parametrize("uid", BOARDS)
 def test_rows_of_panels_are_full_and_of_one_height(uid):
     board = BOARDS[uid]

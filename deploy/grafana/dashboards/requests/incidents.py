@@ -2,12 +2,12 @@
 
 from grafana_foundation_sdk.models import dashboard
 
-from deploy.grafana.expressions import INCIDENT, incident
+from deploy.grafana.expressions import INCIDENT, TOLD_OF, incident
 from deploy.grafana.layout import Section
 from deploy.grafana.links import INTERNALS, of_series
 from deploy.grafana.look import BAD, NOTE, fixed
 from deploy.grafana.panels import Face, bars, lines, states, stepped
-from deploy.grafana.queries import Query, of, rate, total
+from deploy.grafana.queries import Query, most, of, rate, total
 from deploy.grafana.variables import ADAPTERS, MODELS
 
 INCIDENTS = Section(
@@ -20,9 +20,26 @@ INCIDENTS = Section(
                 "traces; the collector's page and `introspan alarms show` say why.",
                 "none",
                 none="nothing watched yet",
+                width=8,
             ),
             Query(incident("model, adapter", MODELS, ADAPTERS), "{{model}} {{adapter}}"),
             mappings=INCIDENT,
+            links=(of_series(INTERNALS, "Inside ${__field.labels.model}", "model"),),
+        ),
+        states(
+            Face(
+                "What people are told of",
+                "Incidents that last and of which people are told, by the name of their alert; in an announced deploy "
+                "they are not, unless it is outlasted. Bad: a bar; docs/runbook.md has a heading for its name.",
+                "none",
+                none="nothing: all is quiet, or a deploy is announced",
+                width=8,
+            ),
+            Query(
+                most("model, adapter, alarm", of("introspan_incident_notified", MODELS, ADAPTERS)),
+                "{{model}} {{adapter}}: {{alarm}}",
+            ),
+            mappings=TOLD_OF,
             links=(of_series(INTERNALS, "Inside ${__field.labels.model}", "model"),),
         ),
         stepped(
@@ -32,6 +49,7 @@ INCIDENTS = Section(
                 "heading for each. Bad: a step.",
                 "none",
                 none="none yet",
+                width=8,
             ),
             Query(
                 total("model, alertname", of("introspan_incidents_total", MODELS, ADAPTERS)),
