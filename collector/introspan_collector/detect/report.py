@@ -105,7 +105,7 @@ class Report:
                 **one.feature._asdict(),
                 "mean": one.mean,
                 "stddev": one.stddev,
-                "count": one.count,
+                "requests": one.requests,
             }
             for one in self._typicals.of(name, reference)
         ]

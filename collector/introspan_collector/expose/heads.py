@@ -1,6 +1,7 @@
 """A signal that heads have in, its mean by layer and head over the newest segments out."""
 
 import numpy as np
+from numpy.typing import NDArray
 from starlette.routing import Route
 
 from introspan_collector.expose.heatmap import required_model, shortened
@@ -59,12 +60,12 @@ def _signal(asked: Parameters) -> str:
 def _means(found: list[Stored], signal: str) -> tuple[list[tuple[int, int]], list[float]]:
     """Layer and head of each column, and the mean of what is finite in it over all segments."""
     places: dict[tuple[int, int], int] = {}
-    parts = []
+    parts: list[tuple[NDArray[np.intp], NDArray[np.float64]]] = []
     for stored in found:
         columns = stored.table.schema.columns
         mine = [i for i, column in enumerate(columns) if column.signal == signal]
-        at = [places.setdefault((columns[i].layer, columns[i].head), len(places)) for i in mine]
-        parts.append((np.array(at, np.intp), stored.table.values[:, mine].astype(np.float64)))
+        numbers = [places.setdefault((columns[i].layer, columns[i].head), len(places)) for i in mine]
+        parts.append((np.array(numbers, np.intp), stored.table.values[:, mine].astype(np.float64)))
     total, count = np.zeros((2, len(places)))
     for at, values in parts:
         known = np.isfinite(values)

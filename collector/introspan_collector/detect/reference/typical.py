@@ -14,13 +14,13 @@ _REMEMBERED = 128
 
 
 class Typical(NamedTuple):
-    """What one feature of one kind of row is in healthy requests: of `count` of them."""
+    """What one feature of one kind of row is in so many healthy requests."""
 
     kind: Kind
     feature: Feature
     mean: float
     stddev: float
-    count: int
+    requests: int
 
 
 class Typicals:
@@ -54,5 +54,5 @@ def _typical(kind: Kind, population: Population) -> list[Typical]:
 
 
 def _over(values: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.float64]:
-    total: NDArray[np.float64] = values.sum(axis=0)
-    return total / np.maximum(count, 1)
+    mean: NDArray[np.float64] = values.sum(axis=0) / np.maximum(count, 1)
+    return mean

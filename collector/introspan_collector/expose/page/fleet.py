@@ -93,4 +93,4 @@ def _workers(workers: list[Worker], now: float) -> Answer:
 # Any: JSON.
 def _rank(row: dict[str, Any]) -> int:
     known = (*_SEVERITIES, "")
-    return 2 * known.index(row["severity"]) - row["is_silent"]
+    return 2 * known.index(row["severity"]) - int(row["is_silent"])

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from urllib.parse import urlencode
 
-from introspan_collector.expose.page.evidence import HIGHEST, LOWEST
+from introspan_collector.expose.page.evidence import share
 from introspan_collector.expose.page.html import NotFoundError
 from introspan_collector.expose.parameters import Parameters
 from introspan_collector.expose.sources import Answer, Sources
@@ -45,7 +45,7 @@ def one(sources: Sources, asked: Parameters) -> Answer:
     return {
         "title": found["summary"],
         "incident": found,
-        "evidence": [{**clue, "share_of_bar": _share(clue["level"])} for clue in found["evidence"]],
+        "evidence": [{**clue, "share_of_bar": share(clue["level"])} for clue in found["evidence"]],
         "exemplars": [
             {**exemplar, "link": _request_link(exemplar, found)} for exemplar in found["exemplars"]
         ],
@@ -77,7 +77,3 @@ def _model_link(incident: Answer) -> str:
     if named is not None and named["signal"]:
         asked["signal"] = named["signal"]
     return f"model?{urlencode({key: value for key, value in asked.items() if value})}"
-
-
-def _share(level: float) -> float:
-    return (min(max(level, LOWEST), HIGHEST) - LOWEST) / (HIGHEST - LOWEST)

@@ -35,7 +35,8 @@ def number(value: float | None, digits: int = 3) -> str:
     if value == 0:
         return "0"
     if abs(value) >= 10**5 or abs(value) < 10**-3:
-        return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
+        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+        return f"{mantissa}e{int(exponent)}".replace("-", "−")
     text = f"{value:.{max(digits - 1 - math.floor(math.log10(abs(value))), 0)}f}"
     return text.replace("-", "−")
 

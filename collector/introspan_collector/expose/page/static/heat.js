@@ -38,7 +38,7 @@ function geometry({ place, of, canvas }) {
   const left = Math.ceil(Math.max(...of.rows.map((text) => context.measureText(short(text)).width), 28)) + 12;
   const width = place.clientWidth;
   const inner = Math.min(width - left - 8, (of.widest ?? 1e6) * of.columns);
-  const rowHeight = Math.max(9, Math.min(26, 340 / of.rows.length));
+  const rowHeight = Math.max(9, Math.min(of.tallest ?? 26, 340 / of.rows.length));
   return { left, width, inner, rowHeight, height: rowHeight * of.rows.length, ink: style.color, context };
 }
 
@@ -56,14 +56,12 @@ function paint(parts) {
   canvas.height = whole * ratio;
   canvas.style.height = `${whole}px`;
   context.scale(ratio, ratio);
-  context.fillStyle = hatch(context, ink);
-  context.fillRect(left, 0, inner, height);
+  const missing = hatch(context, ink);
   const columnWidth = inner / of.columns;
   for (const [row, values] of of.matrix.entries()) {
     const top = height - (row + 1) * rowHeight;
     for (const [column, value] of values.entries()) {
-      if (value === null) continue;
-      context.fillStyle = of.colour(value);
+      context.fillStyle = value === null ? missing : of.colour(value);
       const x = left + column * columnWidth;
       // Half a pixel wider, so that no line of paper shows between neighbours.
       context.fillRect(x, top, Math.min(columnWidth + 0.5, left + inner - x), rowHeight - 1);

@@ -47,6 +47,7 @@ export async function heads(place) {
     rowTitle: "layer",
     columns: found.heads.length,
     columnTitle: "head",
+    tallest: 52,
     ticks: everyFew(found.heads, Math.max(place.clientWidth / 40, 2)),
     read: (row, column) => `layer ${found.layers[row]}, head ${found.heads[column]}: ${number(found.mean[row][column], 4)}${unit}`,
     note: `mean of the newest ${found.segments} decoded segments, ${time(found.from)} to ${time(found.to)}`,
@@ -71,8 +72,8 @@ export async function tokens(place) {
     rowTitle: "layer",
     columns: cells.length,
     columnTitle: "tokens",
-    widest: 90,
-    ticks: everyFew(one.segments.map(span), Math.max(Math.min(place.clientWidth, 90 * cells.length) / 90, 2)),
+    widest: 150,
+    ticks: everyFew(one.segments.map(span), Math.max(Math.min(place.clientWidth, 150 * cells.length) / 90, 2)),
     read: (row, column) => {
       const of = cells[column].get(rows[row]);
       const segment = one.segments[column];

@@ -23,9 +23,9 @@ export async function lines(place) {
   shown.forEach((one, i) => trace(svg, one.points, axes, LINES[i], step));
   const reading = document.createElement("output");
   reading.className = "reading small";
-  follow(svg, reading, shown, axes, place.dataset.unit);
+  follow(svg, reading, shown, axes, place.dataset.unit, mine.length - shown.length);
   place.replaceChildren(svg, reading);
-  reading.textContent = latest(shown, place.dataset.unit, mine.length - shown.length);
+  tellLast(reading, shown, place.dataset.unit, mine.length - shown.length);
   return undefined;
 }
 
@@ -35,7 +35,7 @@ function scales(shown, { mean, stddev }, from, to) {
   const all = band ? [...values, band.low, band.high] : values;
   let [low, high] = [Math.min(...all), Math.max(...all)];
   const room = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
-  [low, high] = [low === 0 ? 0 : low - room, high + room];
+  [low, high] = [low < 0 || low > room ? low - room : 0, high + room];
   return {
     band,
     low,
@@ -54,8 +54,7 @@ function band(svg, { band: { middle, low, high }, y }) {
 
 function grid(svg, { low, high, from, to, x, y }, seconds) {
   svg.append(make("path", { class: "axis", d: `M${LEFT} ${TOP}V${HEIGHT - BOTTOM}H${WIDTH - 4}` }));
-  for (const value of [low + (high - low) * 0.08, high - (high - low) * 0.08])
-    svg.append(text(LEFT - 5, y(value) + 4, "end", number(value)));
+  svg.append(text(LEFT - 5, y(low), "end", number(low)), text(LEFT - 5, y(high) + 8, "end", number(high)));
   for (const at of timeTicks(from, to, 4))
     if (x(at) > LEFT + 14 && x(at) < WIDTH - 18) svg.append(text(x(at), HEIGHT - 4, "middle", time(at, seconds)));
 }
@@ -73,7 +72,7 @@ function trace(svg, points, { x, y, from }, colour, step) {
   svg.append(make("path", { d, stroke: colour, "stroke-linecap": "round" }));
 }
 
-function follow(svg, reading, shown, { from, to }, unit) {
+function follow(svg, reading, shown, { from, to }, unit, more) {
   const cursor = make("path", { class: "cursor", d: "" });
   svg.append(cursor);
   svg.addEventListener("pointermove", (event) => {
@@ -82,11 +81,11 @@ function follow(svg, reading, shown, { from, to }, unit) {
     const near = shown.map((one) => nearest(one.points, at));
     const x = LEFT + ((near[0][0] - from) / (to - from)) * (WIDTH - LEFT - 4);
     cursor.setAttribute("d", `M${x} ${TOP}V${HEIGHT - BOTTOM}`);
-    reading.textContent = `${time(near[0][0], to - from)}: ${near.map((point, i) => named(shown, i, number(point[1], 4))).join(", ")} ${unit}`;
+    tell(reading, time(near[0][0], to - from), shown, near.map((point) => point[1]), unit);
   });
   svg.addEventListener("pointerleave", () => {
     cursor.setAttribute("d", "");
-    reading.textContent = latest(shown, unit, 0);
+    tellLast(reading, shown, unit, more);
   });
 }
 
@@ -94,17 +93,23 @@ function nearest(points, at) {
   return points.reduce((best, point) => (Math.abs(point[0] - at) < Math.abs(best[0] - at) ? point : best));
 }
 
-function named(shown, i, value) {
-  return shown.length > 1 ? `${shown[i].replica} ${value}` : value;
+// One value a replica, each beside the colour of its line.
+function tell(reading, when, shown, values, unit, more = 0) {
+  const parts = shown.flatMap((one, i) => {
+    const sign = Object.assign(document.createElement("span"), { textContent: "━ " });
+    sign.style.color = LINES[i];
+    return [sign, `${shown.length > 1 ? `${one.replica} ` : ""}${number(values[i], 4)}  `];
+  });
+  reading.replaceChildren(`${when}: `, ...parts, `${unit}${more > 0 ? `, ${more} more replicas are not drawn` : ""}`);
 }
 
-function latest(shown, unit, more) {
-  const last = shown.map((one, i) => named(shown, i, number(one.points.at(-1)[1], 4)));
-  return `last ${last.join(", ")} ${unit}${more > 0 ? `, and ${more} more replicas` : ""}`;
+function tellLast(reading, shown, unit, more) {
+  tell(reading, "last", shown, shown.map((one) => one.points.at(-1)[1]), unit, more);
 }
 
 function said(place, shown) {
-  return `${place.dataset.signal} over time: ${latest(shown, place.dataset.unit, 0)}`;
+  const last = shown.map((one) => `${one.replica} ${number(one.points.at(-1)[1], 4)}`);
+  return `${place.dataset.signal} over time, last ${last.join(", ")} ${place.dataset.unit}`;
 }
 
 function text(x, y, anchor, content) {

@@ -5,6 +5,7 @@ import { time } from "./words.js";
 
 const SHOWN = 12;
 const HEADINGS = ["Request", "Time", "Replica", "Prompt tokens", "Segments", "Trace"];
+const NUMBERS = new Set(["Prompt tokens", "Segments"]);
 
 export async function requests(place) {
   const { model, adapter, replica } = who(place.dataset);
@@ -12,7 +13,8 @@ export async function requests(place) {
   if (!found.length) return say(place, "None yet.");
   const table = document.createElement("table");
   table.className = "cards";
-  table.createTHead().append(row(HEADINGS.map((text) => cell("th", text))));
+  const headings = HEADINGS.map((text) => Object.assign(cell("th", text), { scope: "col", className: NUMBERS.has(text) ? "n" : "" }));
+  table.createTHead().append(row(headings));
   table.createTBody().append(...found.map((one) => row([link(one), ...facts(one)])));
   // What somebody is about to follow stays where it is.
   if (place.contains(document.activeElement)) return undefined;
@@ -25,7 +27,7 @@ function facts(one) {
   return values.map((text, i) => {
     const node = cell("td", text);
     node.dataset.label = HEADINGS[i + 1];
-    if (typeof text === "number") node.className = "n";
+    if (NUMBERS.has(HEADINGS[i + 1])) node.className = "n";
     return node;
   });
 }
