@@ -84,7 +84,7 @@ class Service:
 def service(tmp_path_factory, free_port):
     """Its reference is provisional."""
     with Service(tmp_path_factory.mktemp("collector"), free_port) as found:
-        eventually(lambda: found.send() and found.reference["state"] == "provisional")
+        eventually(lambda: found.send() and found.reference and found.reference["state"] == "provisional")
         yield found
 
 
@@ -173,7 +173,8 @@ def test_commands_say_what_they_lack_and_end_with_1_refused_or_2_called_wrongly(
 
 def test_a_decision_outlasts_a_kill(service):
     service.run("alarms", "announce", "--reason", "survives", "--for", "10m")
-    time.sleep(2.0)  # the state is looked at twice a second
+    saved = service.collector.data / "cursors" / "detect"
+    eventually(lambda: saved.exists() and b"survives" in saved.read_bytes())
     service.collector.signal(signal.SIGKILL)
     service.collector.stop()
     service.collector.start()
