@@ -239,7 +239,9 @@ def test_rounds_without_states_are_kept_apart_and_forgotten_when_states_come(wat
     watched.hear(Model(), ROUNDS)
     assert watched.canaries.baseline("m").layer_count > 0
     assert watched.canaries.baseline("m").replicas == ("r0",)
-    assert [one.replica for one in watched.canaries.last("m")] == ["r0"], "nobody goes by the address any more"
+    assert [one.replica for one in watched.canaries.last("m")] == ["r0"], (
+        "nobody goes by the address any more"
+    )
 
 
 def test_a_round_whose_states_are_lost_is_asked_again_at_once_a_few_times(ready):
@@ -362,6 +364,9 @@ def test_a_round_that_ends_early_is_compared_after_half_a_minute(ready):
     assert ready.hear(Model(), leave_out=("chat", "repeat", "extend"), fault=BAD) == []
     (one,) = ready.later(31)
     assert (one.questions, one.comparison.place) == (("long", "short"), "layer 5")
+    assert ready.canaries.evidence(one) is None, (
+        "chance makes more of fewer numbers than of those it was ranked by"
+    )
 
 
 def test_a_round_of_a_busy_server_is_whole_though_it_lasts_over_a_minute(ready):

@@ -35,15 +35,15 @@ def impossible_finding(found: Sequence[tuple[Stream, int]], table: SegmentTable,
 
 def canary_finding(finished: Round, found: Comparison, now: float) -> Finding:
     """What is told of a canary that pages; found is the comparison of its last round."""
-    is_twice = found.consistency_ratio >= found.ratio
+    is_twice = found.consistency_ratio >= found.distance
     detector, signal = ("consistency", CONSISTENCY) if is_twice else ("canary", DISTANCE)
     stream = Stream(finished.model, finished.replica, "", detector, "", signal, -1, "high")
-    level = math.log10(max(found.ratio / PAGE_RATIO, 1.0))
+    level = math.log10(max(found.distance / PAGE_RATIO, 1.0))
     alarm = Alarm(finished.model, "", now, level, math.inf, (Carrier(stream, 1.0),))
     place = f", beginning at {found.place}" if found.place else ""
     flipped = f"{found.flipped} greedy tokens flipped, " if found.flipped else ""
     sentence = (
-        f"The canary on {finished.replica} is {found.ratio:.1f} times as far off as chance explains, in "
+        f"The canary on {finished.replica} is {found.distance:.1f} times as far off as chance explains, in "
         f"{finished.in_a_row} rounds in a row{place}: {flipped}divergence of the output {found.kl_nats:.2g} nats, "
         f"same likeliest token at {found.top1:.1%} of positions."
     )

@@ -103,7 +103,8 @@ def as_round(one: Round, now: float) -> Answer:
     return answer | {
         "compared": True,
         "own_baseline": one.is_own,
-        "ratio": found.ratio,
+        "ratio": found.distance,
+        "ranked_ratio": found.ratio,
         "output_ratio": found.output_ratio,
         "layer_ratios": list(found.state_ratio),
         "step_ratios": list(found.step_ratio),

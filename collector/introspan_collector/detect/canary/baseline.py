@@ -6,8 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from introspan_collector.detect.canary.answer import STATE_SIZE, Answer, Outputs
+from introspan_collector.detect.canary.answer import STATE_SIZE, Answer
+from introspan_collector.detect.canary.measured import outputs_of, states_of
 from introspan_collector.detect.canary.place import STEP_ROUNDING, length, mean, pooled, rms, steps_of
+from introspan_collector.detect.canary.spread import Squares, deviation, pooled_squares, without_own
+from introspan_collector.detect.canary.twins import TWINS, twin_distances
 from introspan_collector.suite import QUESTIONS
 
 FEWEST_ROUNDS = 64
@@ -24,22 +27,10 @@ _ROUNDINGS, _LARGEST_ROUNDING = 16.0, 2.0**-8
 # the largest of these distances says nothing, and otherwise nothing below two floors.
 _VARIED, _LEAST_RANK = 0.25, 2.0
 _LOGIT_SCALE = 10.0  # of raw logits, of which log-probabilities are differences
+NUMBER_ROUNDING = 0.25
+"""Of what rounding may do to a distance of many numbers, so much is taken for the deviation of each at least."""
 
 
-@dataclass(frozen=True, slots=True)
-class Twin:
-    """A question whose first state is the same token's as that of another question, at its row."""
-
-    of: str
-    row: int
-
-
-# What was repeated has the same last prompt token, what was extended ends with the last token generated before.
-TWINS = {
-    question.name: Twin(question.of, int(question.source == "extend"))
-    for question in QUESTIONS
-    if question.source in ("repeat", "extend")
-}
 _ORDER = [question.name for question in QUESTIONS]
 
 
@@ -50,8 +41,9 @@ class Question:
     position, token: int64 [n]; top_token: int32 [n, 20]; output_mean: float64 [n, 21], of the own token, then of
     the top tokens; output_floor: RMS that chance exceeds once in a hundred; state_mean: float64 [2, L + 1, 33], NaN
     where no states were measured; state_floor: float64 [2, L + 1]. step_mean [2, L + 1, 32] and step_floor [2, L + 1]
-    are of what each layer adds (canary_place.py). twin_floor: float64 [L + 1], of the distance to the same token of
-    the question that this one is made of, computed in another way; 0 where it is made of none.
+    are of what each layer adds (place.py). twin_floor: float64 [L + 1], of the distance to the same token of the
+    question that this one is made of, computed in another way; 0 where it is made of none. output_deviation and
+    state_deviation: of each number, as their means are shaped (spread.py).
     """
 
     prompt_tokens: int
@@ -65,6 +57,8 @@ class Question:
     step_mean: NDArray[np.float64]
     step_floor: NDArray[np.float64]
     twin_floor: NDArray[np.float64]
+    output_deviation: NDArray[np.float64]
+    state_deviation: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,8 +66,9 @@ class Baseline:
     """What a model answers while it is healthy. layer_count: 0 where no states were measured.
 
     distances: sorted float64 [rounds], of each round to all others, in floors that it has no part in. step_limit:
-    float64 [L + 1], how far all steps of a round together were off at most (canary_place.py). rank_limit: distance
-    beyond which a round counts as further off than all of these. replicas: whose rounds these are.
+    float64 [L + 1], how far all steps of a round together were off at most (place.py). rank_limit: distance beyond
+    which a round counts as further off than all of these. replicas: whose rounds these are. spread_floors: root mean
+    square of all standardised outputs, and of all states, that chance exceeds once in a hundred.
     """
 
     model: str
@@ -87,6 +82,7 @@ class Baseline:
     step_limit: NDArray[np.float64]
     rank_limit: float
     replicas: tuple[str, ...] = ()
+    spread_floors: tuple[float, float] = (1.0, 1.0)
 
     @property
     def identity(self) -> tuple[str, str, str]:
@@ -103,23 +99,22 @@ def build(rounds: Sequence[Mapping[str, Answer]], fewest: int = FEWEST_ROUNDS) -
         raise ValueError("rounds must have the same questions: leave out those that were cut short")
     first = next(iter(rounds[0].values()))
     depth = _depth(rounds)
-    ratios, scores = np.zeros(len(rounds)), []
+    largest, consistency, found = np.zeros(len(rounds)), np.zeros(len(rounds)), []
     questions: dict[str, Question] = {}
     for name in sorted(names - _wavering(rounds), key=_ORDER.index):
-        found = _question(name, [answers[name] for answers in rounds], depth)
-        questions[name] = _with_twin(name, found.question, rounds, questions)
-        ratios = np.maximum(ratios, found.ratio)
-        scores.append(found.step_ratio)
-    # One that is far off moves the means of the others: of n rounds it is at most n − 1 times as far off as they are.
-    most = min(LARGEST_RATIO, max(2.5, 0.6 * (len(rounds) - 1)))
-    if (odd := int(np.count_nonzero(ratios > most))) > 0:
-        raise ValueError(
-            f"rounds must agree with each other, but {odd} of {len(rounds)} are more than {most:.2g} times as far off "
-            f"as chance explains (the worst {ratios.max():.3g} times): find out what was wrong then; others take their "
-            "place in time"
-        )
-    varied = len(np.unique(ratios)) >= _VARIED * len(rounds)
-    step_limit = pooled(np.concatenate(scores, axis=1)).max(axis=0)
+        one = _question(name, [answers[name] for answers in rounds], depth)
+        questions[name], apart = _with_twin(name, one.question, rounds, questions)
+        largest = np.maximum(largest, one.ratio)
+        consistency = np.maximum(consistency, apart)
+        found.append(one)
+    _check_agreement(largest)
+    varied = len(np.unique(largest)) >= _VARIED * len(rounds)
+    step_limit = pooled(np.concatenate([one.step_ratio for one in found], axis=1)).max(axis=0)
+    floors, ratios = [], consistency
+    for parts in ([one.outputs for one in found], [one.states for one in found]):
+        floor, ratio = _spread(parts, 1.0 if varied else 1 / NUMBER_ROUNDING)
+        floors.append(floor)
+        ratios = np.maximum(ratios, ratio)
     origin = first.origin
     return Baseline(
         origin.model,
@@ -133,7 +128,26 @@ def build(rounds: Sequence[Mapping[str, Answer]], fewest: int = FEWEST_ROUNDS) -
         np.maximum(step_limit, 1.0 if varied else LARGEST_RATIO),
         max(float(ratios.max()), _LEAST_RANK) if varied else LARGEST_RATIO,
         tuple(sorted({answer.origin.replica for answers in rounds for answer in answers.values()})),
+        (floors[0], floors[1]),
     )
+
+
+def _check_agreement(ratios: NDArray[np.float64]) -> None:
+    # One that is far off moves the means of the others: of n rounds it is at most n − 1 times as far off as they are.
+    most = min(LARGEST_RATIO, max(2.5, 0.6 * (len(ratios) - 1)))
+    if (odd := int(np.count_nonzero(ratios > most))) > 0:
+        raise ValueError(
+            f"rounds must agree with each other, but {odd} of {len(ratios)} are more than {most:.2g} times as far off "
+            f"as chance explains (the worst {ratios.max():.3g} times): find out what was wrong then; others take their "
+            "place in time"
+        )
+
+
+def _spread(parts: Sequence[Squares], least: float) -> tuple[float, NDArray[np.float64]]:
+    """The floor of all numbers of a kind together, and how many floors without it each round is off."""
+    distance = pooled_squares(parts)
+    ratio = distance / np.maximum(_without_own(distance, _quantile), least)
+    return max(float(_quantile(distance)), least), ratio
 
 
 def _depth(rounds: Sequence[Mapping[str, Answer]]) -> int:
@@ -161,28 +175,6 @@ def _wavering(rounds: Sequence[Mapping[str, Answer]]) -> set[str]:
     }
 
 
-def outputs_of(outputs: Outputs, top_token: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Log-probabilities [n, 21] of the own token and of the given top tokens [n, 20], NaN where they are not known."""
-    n = min(len(outputs.token), len(top_token))
-    same = outputs.top_token[:n, None, :] == top_token[:n, :, None]
-    known = same.any(axis=2) & (top_token[:n] >= 0)
-    at = same.argmax(axis=2)
-    top = np.where(known, np.take_along_axis(outputs.top_logprob[:n], at, axis=1), np.nan)
-    found: NDArray[np.float64] = np.concatenate([outputs.logprob[:n, None], top], axis=1, dtype=np.float64)
-    return found
-
-
-def states_of(answer: Answer, depth: int) -> NDArray[np.float64]:
-    """States [2, depth, 33] at the last prompt token and the last generated one, NaN where not measured."""
-    found = np.full((2, depth, STATE_SIZE), np.nan)
-    if answer.states is not None and answer.states.values.shape[1] == depth:
-        for row, position in enumerate((answer.outputs.prompt_tokens - 1, answer.outputs.position[-1])):
-            at = np.flatnonzero(answer.states.position == position)
-            if at.size:
-                found[row] = answer.states.values[at[0]]
-    return found
-
-
 def rounding(dtype: str) -> float:
     """The relative deviation that rounding alone may cause in a stream of that element type."""
     return min(_ROUNDINGS * _EPSILON.get(dtype, _LARGEST_ROUNDING), _LARGEST_ROUNDING)
@@ -190,11 +182,16 @@ def rounding(dtype: str) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Found:
-    """A question, and of each round its distance, and those of its steps [rounds, 2, L + 1], in floors without it."""
+    """A question, and of each round its distance, and those of its steps [rounds, 2, L + 1], in floors without it.
+
+    outputs and states: squares of all its numbers, without it too.
+    """
 
     question: Question
     ratio: NDArray[np.float64]
     step_ratio: NDArray[np.float64]
+    outputs: Squares
+    states: Squares
 
 
 def _question(name: str, answers: Sequence[Answer], depth: int) -> _Found:
@@ -234,32 +231,30 @@ def _question(name: str, answers: Sequence[Answer], depth: int) -> _Found:
             step_mean,
             np.maximum(_root_mean_square(step_distance), step_least),
             np.zeros(depth),
+            deviation(outputs, NUMBER_ROUNDING * output_least),
+            deviation(states, NUMBER_ROUNDING * smallest),
         ),
         ratio,
         step_distance / np.maximum(_without_own(step_distance, _root_mean_square), step_least),
+        without_own(outputs, NUMBER_ROUNDING * output_least),
+        without_own(states, NUMBER_ROUNDING * smallest),
     )
 
 
 def _with_twin(
     name: str, question: Question, rounds: Sequence[Mapping[str, Answer]], known: Mapping[str, Question]
-) -> Question:
-    """The question with the floor of its distance to the one that it is made of: two ways to compute one token.
+) -> tuple[Question, NDArray[np.float64]]:
+    """The question with the floor of its distance to the one that it is made of; of each round, floors without it.
 
     They may differ by more than chance, because they are computed by other kernels, but always by as much.
     """
     twin = TWINS.get(name)
     if twin is None or twin.of not in known:
-        return question
+        return question, np.zeros(len(rounds))
     floor = np.sqrt(2.0) * known[twin.of].state_floor[twin.row]
-    apart = np.stack([twin_distance(answers, name, len(floor)) for answers in rounds])
-    return replace(question, twin_floor=np.maximum(floor, _quantile(apart)))
-
-
-def twin_distance(answers: Mapping[str, Answer], name: str, depth: int) -> NDArray[np.float64]:
-    """How far apart [depth] the states of a token are that was computed in two ways; 0 where not measured."""
-    twin = TWINS[name]
-    first, second = (states_of(answers[one], depth) for one in (twin.of, name))
-    return length(first[twin.row] - second[0])
+    apart = twin_distances(rounds, name, len(floor))
+    ratio = (apart / np.maximum(floor, _without_own(apart, _quantile))).max(axis=1, initial=0.0)
+    return replace(question, twin_floor=np.maximum(floor, _quantile(apart))), ratio
 
 
 def _quantile(distance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """A round of canary answers and a baseline in; how far it deviates, from which layer on, and what that means, out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 from introspan_collector.detect.canary.answer import Answer
 from introspan_collector.detect.canary.baseline import (
     LARGEST_RATIO,
-    TWINS,
     Baseline,
     Question,
-    outputs_of,
-    states_of,
-    twin_distance,
 )
+from introspan_collector.detect.canary.measured import outputs_of, states_of
 from introspan_collector.detect.canary.place import first_layer, length, pooled, rms, steps_of
+from introspan_collector.detect.canary.spread import Squares, of_round, pooled_squares
+from introspan_collector.detect.canary.twins import TWINS, twin_distance
 from introspan_collector.suite import QUESTIONS
 
 PAGE_RATIO = LARGEST_RATIO
@@ -35,14 +34,16 @@ _EXTENDED = frozenset(question.name for question in QUESTIONS if question.source
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How one round compares. ratios are distances in floors; ratio is the largest of them.
+    """How one round compares. ratios are distances in floors.
 
-    consistency_ratio: the same token computed in two ways, from the cache or not, decoded or prefilled; state_ratio:
-    the largest of each layer's input and of the final norm's, [L + 1], 0 where not measured; step_ratio: what each
-    layer adds, of all rows together, [L + 1]; place names where the deviation begins: "layer 7", EMBEDDING, HEAD, TEXT,
-    ARCHITECTURE, or "" where there is none or it cannot be told; kl_nats: mean divergence from the baseline's
-    next-token distribution; top1: share of positions with the same likeliest token; flipped: generated tokens that
-    differ.
+    ratio: of all outputs together, of all states together, or of the same token computed in two ways, whichever is
+    most: what a round is ranked among healthy ones by. largest_ratio: of any one question's output or one layer's
+    state as well, which chance makes larger: what pages. consistency_ratio: the same token computed in two ways, from
+    the cache or not, decoded or prefilled; state_ratio: the largest of each layer's input and of the final norm's,
+    [L + 1], 0 where not measured; step_ratio: what each layer adds, of all rows together, [L + 1]; place names where
+    the deviation begins: "layer 7", EMBEDDING, HEAD, TEXT, ARCHITECTURE, or "" where there is none or it cannot be
+    told; kl_nats: mean divergence from the baseline's next-token distribution; top1: share of positions with the same
+    likeliest token; flipped: generated tokens that differ.
     """
 
     ratio: float
@@ -57,11 +58,17 @@ class Comparison:
     nonfinite: int
     has_states: bool
     step_ratio: tuple[float, ...] = ()
+    largest_ratio: float = 0.0
+
+    @property
+    def distance(self) -> float:
+        """How far off a round is, in floors of what chance explains: the largest of all that is looked at."""
+        return max(self.ratio, self.largest_ratio)
 
     @property
     def deviates(self) -> bool:
         """Whether the round is beyond chance."""
-        return self.ratio > PAGE_RATIO or self.nonfinite > 0
+        return self.distance > PAGE_RATIO or self.nonfinite > 0
 
     @property
     def equivalent(self) -> bool:
@@ -72,7 +79,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Found:
-    """How one question compares. state_ratio [L + 1], step_ratio [2, L + 1]; kl_nats and same_top of each position."""
+    """How one question compares. state_ratio [L + 1], step_ratio [2, L + 1]; kl_nats and same_top of each position.
+
+    outputs and states: squares of all its numbers.
+    """
 
     output_ratio: float
     state_ratio: NDArray[np.float64]
@@ -80,6 +90,8 @@ class _Found:
     kl_nats: NDArray[np.float64]
     same_top: NDArray[np.bool_]
     flipped: int
+    outputs: Squares
+    states: Squares
     other: str = ""
     has_states: bool = False
 
@@ -100,9 +112,11 @@ def compare(baseline: Baseline, answers: Mapping[str, Answer]) -> Comparison:
     # States may have come, and none of a row that is compared: then no layer has been found still.
     has_states = baseline.layer_count > 0 and any(one.has_states for one in found)
     consistency_ratio = _consistency(baseline, answers)
-    ratio = max(output_ratio, float(state_ratio.max(initial=0.0)), consistency_ratio)
-    layer, place = None, next((one.other for one in found if one.other), "")
-    if not place and ratio > PAGE_RATIO:
+    other = next((one.other for one in found if one.other), "")
+    ratio = max(_spread_ratio(baseline, found), consistency_ratio)
+    largest_ratio = max(ratio, output_ratio, float(state_ratio.max(initial=0.0)))
+    layer, place = None, other
+    if not place and largest_ratio > PAGE_RATIO:
         step = first_layer(step_ratio, baseline.step_limit)
         layer, place = _place(step, state_ratio, is_in_output=has_states and output_ratio > PAGE_RATIO)
     kl_nats = np.concatenate([one.kl_nats for one in found])
@@ -120,7 +134,17 @@ def compare(baseline: Baseline, answers: Mapping[str, Answer]) -> Comparison:
         nonfinite=sum(states.nonfinite for name in shared if (states := answers[name].states) is not None),
         has_states=has_states,
         step_ratio=tuple((step_ratio / baseline.step_limit).tolist()),
+        largest_ratio=largest_ratio,
     )
+
+
+def _spread_ratio(baseline: Baseline, found: Sequence[_Found]) -> float:
+    """How far all outputs, or all states, are off together, in floors; infinite where they are of something else."""
+    if any(one.other for one in found):
+        return float("inf")
+    outputs = pooled_squares([one.outputs for one in found]) / baseline.spread_floors[0]
+    states = pooled_squares([one.states for one in found]) / baseline.spread_floors[1]
+    return float(max(outputs[0], states[0]))
 
 
 def _strays(baseline: Baseline, answers: Mapping[str, Answer], name: str) -> bool:
@@ -163,27 +187,31 @@ def _compare(question: Question, answer: Answer) -> _Found:
     is_other_depth = depth > 0 and answer.states is not None and answer.states.values.shape[1] != depth
     if is_other_text or is_other_depth:
         nothing = np.zeros(0)
+        none = Squares(np.zeros(1), np.zeros(1, np.int64))
         return _Found(
             *(float("inf"), np.zeros(depth), np.zeros((2, depth)), nothing, nothing.astype(bool), 0),
+            *(none, none),
             TEXT if is_other_text else ARCHITECTURE,
         )
     n = min(len(outputs.token), len(question.token))
     differs = np.flatnonzero(outputs.token[:n] != question.token[:n])
     # After a token that differs, the rest is about another text.
     comparable = n if not differs.size else int(differs[0]) + 1
-    apart = outputs_of(outputs, question.top_token)[:comparable] - question.output_mean[:comparable]
-    if differs.size:
-        apart[-1, 0] = np.nan
+    got, mean = outputs_of(outputs, question.top_token)[:comparable], question.output_mean[:comparable]
+    states = states_of(answer, depth)
     state_ratio, step_ratio = _inside(question, answer)
     if differs.size:
+        got[-1, 0], states[1] = np.nan, np.nan
         state_ratio[1], step_ratio[1] = 0.0, 0.0
     return _Found(
-        float(rms(apart, (0, 1))) / question.output_floor,
+        float(rms(got - mean, (0, 1))) / question.output_floor,
         state_ratio.max(axis=0),
         step_ratio,
         _divergence(question, answer, comparable),
         outputs.top_token[:comparable, 0] == question.top_token[:comparable, 0],
         n - comparable + 1 if differs.size else 0,
+        of_round(got, mean, question.output_deviation[:comparable]),
+        of_round(states, question.state_mean, question.state_deviation),
         has_states=bool(np.isfinite(states_of(answer, depth)).any()),
     )
 

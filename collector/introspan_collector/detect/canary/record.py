@@ -36,6 +36,7 @@ def dump_baseline(baseline: Baseline, prefix: str, arrays: Arrays) -> dict[str, 
         "suite",
         "rank_limit",
         "replicas",
+        "spread_floors",
     )
     return {key: getattr(baseline, key) for key in kept} | {"questions": questions}
 
@@ -50,8 +51,9 @@ def load_baseline(header: dict[str, Any], prefix: str, arrays: Arrays) -> Baseli
         )
         for name, (prompt_tokens, output_floor) in header["questions"].items()
     }
+    many = {key: tuple(header[key]) for key in ("replicas", "spread_floors")}
     return Baseline(
-        **header | {"questions": questions, "replicas": tuple(header["replicas"])},
+        **header | {"questions": questions, **many},
         distances=arrays[f"{prefix}distances"],
         step_limit=arrays[f"{prefix}step_limit"],
     )

@@ -29,7 +29,7 @@ DISTANCE = "canary.distance"
 """What the stream of canary evidence is about."""
 
 _WHAT = "canaries"
-_VERSION = 3
+_VERSION = 4
 # A worker has them within a second; its first connection to the collector, and a busy machine, may take longer.
 _STATES_WAIT_NANO = 15_000_000_000
 _ROUND_WAIT_NANO = 30_000_000_000
@@ -174,7 +174,12 @@ class Canaries:
         comparison, in_a_row = compared(yardstick, answers), 0
         if comparison is not None and comparison.deviates:
             in_a_row = 1 + model.before.get(replica, 0)
-        is_like = yardstick is not None and yardstick.identity == identity_of(origin)
+        # Of fewer questions chance makes more of a distance than of those that healthy rounds were ranked by.
+        is_like = (
+            yardstick is not None
+            and yardstick.identity == identity_of(origin)
+            and yardstick.questions.keys() <= answers.keys()
+        )
         last = Round(
             *(origin.model, replica, number, origin, found.since_unix_nano),
             *(next(iter(answers.values())).suite, tuple(sorted(answers)), comparison, in_a_row),
