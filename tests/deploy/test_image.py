@@ -161,6 +161,9 @@ def test_it_runs_without_rights_says_how_it_is_and_ends_with_zero_in_ten_seconds
             eventually(lambda: process.poll() is not None or image.healthy(), 60)
             assert process.poll() is None, (tmp_path / "log").read_text()
             assert httpx.get(f"{image.address}/metrics").status_code == httpx.codes.OK
+            page = httpx.get(image.address, follow_redirects=True)
+            assert page.is_success, "what the page is made of is in the wheel"
+            assert page.headers["content-type"].startswith("text/html")
             if os.getuid() == 0:
                 status = Path(f"/proc/{process.pid}/status").read_text()
                 assert re.search(rf"^Uid:\t{_UID}\t{_UID}\t", status, re.MULTILINE)
