@@ -2,12 +2,24 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import pytest
 
-from demo.processes import Program
+
+class Running(Protocol):
+    """A program that was started and may have ended since."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+    def ended(self) -> bool:
+        """Whether it is gone."""
+
+    def log_tail(self, lines: int) -> str:
+        """The last lines that it printed."""
 
 
 def eventually(claim: Callable[[], Any], within_seconds: float = 60.0, poll_seconds: float = 0.1) -> Any:
@@ -26,7 +38,7 @@ def eventually(claim: Callable[[], Any], within_seconds: float = 60.0, poll_seco
         time.sleep(poll_seconds)
 
 
-def until_answering(program: Program, address: str, within_seconds: float = 60.0) -> None:
+def until_answering(program: Running, address: str, within_seconds: float = 60.0) -> None:
     """Returns once a GET of the address gives 200; fails with what the program printed."""
 
     def answers() -> bool:

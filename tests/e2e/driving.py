@@ -1,54 +1,12 @@
-"""Orders on standard input in; of each engine what it answered and what was measured, as a file, out.
-
-A program: forking.py starts it, and it forks an engine for each order.
-"""
+"""A file that says what an engine is to do in; what it answered and what was measured of it, as a file, out."""
 
 import json
-import os
-import sys
-import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from engine import Call, Run
-from forking import Order
-
-
-def serve() -> None:
-    """Forks an engine for each order that comes in, one after another."""
-    import vllm.v1.worker.cpu_worker  # noqa: F401 - what every engine imports
-    from vllm import LLM  # noqa: F401 - the same
-
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    # What an engine prints is no answer.
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        order = Order(**json.loads(line))
-        pid = os.fork()
-        if pid == 0:
-            os._exit(_forked(order))
-        print(pid, file=answers)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers)
-
-
-def _forked(order: Order) -> int:
-    said = os.open(order.stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        "seeds": _seeds(kept),
-        os.dup2(said, stream)
-    os.environ.clear()
-    os.environ.update(order.environ)
-    try:
-        main(Path(order.given), Path(order.out))
-    except BaseException:  # noqa: BLE001 - the test says what it was
-        traceback.print_exc()
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return 0
 
 
 def main(given: Path, out: Path) -> None:
@@ -60,14 +18,6 @@ def main(given: Path, out: Path) -> None:
     log = None
     if task.pipeline == "rows":
         from introspan import plugin
-# Any: introspan.observation.Rows, of engines that have it.
-def _seeds(kept: list[Any]) -> dict[str, int]:
-    """What V of `sampler.pit` is drawn from, by request."""
-    from introspan.context import request_hash
-
-    return {request.request_id: request_hash(request.key) for rows in kept for request in rows.requests}
-
-
         from introspan.testing import RowLog
 
         plugin.register(RowLog)
@@ -86,6 +36,7 @@ def _seeds(kept: list[Any]) -> dict[str, int]:
         "columns": log.columns if log is not None else [],
         "row_ids": [request.request_id for rows in kept for request in rows.requests],
         "hashes": {request.request_id: request.hash for rows in kept for request in rows.requests},
+        "seeds": _seeds(kept),
         "ended": {request.request_id: last for request, last in log.ended.values()}
         if log is not None
         else {},
@@ -107,6 +58,14 @@ def _seeds(kept: list[Any]) -> dict[str, int]:
         positions=np.concatenate([rows.position for rows in kept]) if kept else np.zeros(0, np.int64),
         values=np.concatenate([rows.values for rows in kept]) if kept else np.zeros((0, width), np.float32),
     )
+
+
+# Any: introspan.observation.Rows, of engines that have it.
+def _seeds(kept: list[Any]) -> dict[str, int]:
+    """What V of `sampler.pit` is drawn from, by request."""
+    from introspan.context import request_hash
+
+    return {request.request_id: request_hash(request.key) for rows in kept for request in rows.requests}
 
 
 def _count_preemptions() -> list[int]:
@@ -167,7 +126,3 @@ def _lora(adapter: str, numbers: dict[str, int]) -> Any:
     from vllm.lora.request import LoRARequest
 
     return LoRARequest(Path(adapter).name, numbers[adapter], adapter) if adapter else None
-
-
-if __name__ == "__main__":
-    serve()

@@ -107,7 +107,7 @@ def run(task: Run, directory: Path, timeout_seconds: float = 600) -> Result:
     given, out, said = directory / "run.json", directory / "result.npz", directory / "stderr"
     given.write_text(json.dumps(asdict(task)))
     environ = _environment() | task.env | ({"VLLM_PLUGINS": "none"} if task.pipeline == "none" else {})
-    code = _host().run(Order(str(given), str(out), str(said), environ), timeout_seconds)
+    code = host().run(Order(str(given), str(out), str(said), environ), timeout_seconds)
     stderr = said.read_text()
     assert code == 0, f"the engine ended with {code}:\n{stderr[-6000:]}"
     with np.load(out, allow_pickle=False) as loaded:
@@ -126,5 +126,6 @@ def _environment() -> dict[str, str]:
 
 
 @functools.cache
-def _host() -> Host:
+def host() -> Host:
+    """The process that this process's engines and servers are forked off."""
     return Host(_environment())

@@ -1,6 +1,6 @@
-"""Orders for engines in, their exit codes out: each is forked off one process that has imported vLLM before.
+"""Orders for engines and servers in, processes out: each is forked off one process that has imported vLLM before.
 
-To import it takes longer than many a test.
+To import it takes longer than many a test, and a server imports it three times.
 """
 
 import json
@@ -9,7 +9,8 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,12 +25,49 @@ class Order:
     environ: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class ServerOrder:
+    """One server to fork: its options as on a command line, the file of its messages, and its whole environment."""
+
+    options: list[str]
+    stderr: str
+    environ: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A server that is to end, by its process group: killed after patience_seconds."""
+
+    pid: int
+    patience_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A server that runs; pidfd becomes readable when it ends, log is everything it printed."""
+
+    name: str
+    pidfd: int
+    log: Path
+
+    def ended(self) -> bool:
+        """Whether it is gone; its children may not be."""
+        return bool(select.select([self.pidfd], [], [], 0)[0])
+
+    def log_tail(self, lines: int) -> str:
+        """The last lines that it printed."""
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
 class Host:
-    """The process that engines are forked off. It ends with the tests, as its standard input does then."""
+    """The process that engines and servers are forked off.
+
+    It ends with the tests, as its standard input does then, and ends what it has forked.
+    """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("driving.py")],
+            [sys.executable, Path(__file__).with_name("zygote.py")],
             env=environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -39,11 +77,27 @@ class Host:
 
     def run(self, order: Order, timeout_seconds: float) -> int:
         """The exit code of the engine, negative where a signal ended it; after the time-out it is killed."""
+        taken = self._process.stdout
+        assert taken is not None
+        pid = self._ask(order)
+        if not select.select([taken], [], [], timeout_seconds)[0]:
+            os.kill(pid, signal.SIGKILL)
+        return int(taken.readline())
+
+    @contextmanager
+    def serving(self, name: str, order: ServerOrder, patience_seconds: float) -> Iterator[Forked]:
+        """A server, which need not answer yet; ended on leaving, with everything that it has started."""
+        pid = self._ask(order)
+        pidfd = os.pidfd_open(pid)
+        try:
+            yield Forked(name, pidfd, Path(order.stderr))
+        finally:
+            os.close(pidfd)
+            self._ask(Stop(pid, patience_seconds))
+
+    def _ask(self, order: Order | ServerOrder | Stop) -> int:
         given, taken = self._process.stdin, self._process.stdout
         assert given is not None
         assert taken is not None
-        given.write(json.dumps(asdict(order)) + "\n")
-        pid = int(taken.readline())
-        if not select.select([taken], [], [], timeout_seconds)[0]:
-            os.kill(pid, signal.SIGKILL)
+        given.write(json.dumps({type(order).__name__: asdict(order)}) + "\n")
         return int(taken.readline())

@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 from broken import write_plugin
 from client import COMPLETION, SENTENCE, Ask, talk, trace
-from deployment import MODEL, serving
+from deployment import MODEL, serving_soon
 
 from introspan_wire.canary import XARG, CanaryId, token
 from tests.collector import Collector
@@ -73,7 +73,7 @@ def server(collector, model_directory, free_port):
         "INTROSPAN_REPREFILL_RATE": "1",
         **write_plugin(collector.folder / "plugin", SPOILED_CACHE.format(flag=str(flag(collector)))),
     }
-    with serving(model_directory, collector.folder, free_port(), environment) as address:
+    with serving_soon(model_directory, collector.folder, free_port(), environment) as address:
         yield address
 
 
@@ -175,15 +175,15 @@ def refused(collector, reason):
 
 
 @pytest.mark.usefixtures("with_baseline")
-def test_a_token_that_was_read_on_the_way_is_good_for_no_other_text_and_never_twice(server, collector):
+def test_a_token_that_was_read_on_the_way_is_good_for_no_other_request_and_never_twice(server, collector):
     prompt, other = list(range(40, 60)), list(range(50, 90))
     names = [CanaryId("0" * 8, "beside", f"{i:016x}") for i in range(3)]
     mine, stolen, drawn = (
         token(KEY.encode(), name, prompt, 8, time.time(), f"{i:016x}") for i, name in enumerate(names)
     )
 
-    def send(name, given, text):
-        body = {"prompt": text, "vllm_xargs": {XARG: given}}
+    def send(name, given, text, temperature=0.0):
+        body = {"prompt": text, "temperature": temperature, "vllm_xargs": {XARG: given}}
         talk(server, Ask("", COMPLETION, id=str(name), body=body))
 
     before = refused(collector, "canary_repeated"), refused(collector, "canary_refused")

@@ -10,7 +10,7 @@ from engine import QUIET
 from tiny_models import write
 
 SERVE = """
-import asyncio, json, sys
+import asyncio, json, os, sys
 from types import SimpleNamespace
 
 async def main():
@@ -21,7 +21,9 @@ async def main():
     arguments = AsyncEngineArgs(
         sys.argv[1], dtype="float32", enforce_eager=True, skip_tokenizer_init=True, max_model_len=128
     )
-    engine = AsyncLLM.from_engine_args(arguments)
+    config = arguments.create_engine_config()
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"  # else vLLM is imported three times
+    engine = AsyncLLM.from_vllm_config(config)
     from vllm.entrypoints.serve.engine.serving import BaseServing
 
     sent, send = [], engine.engine_core.add_request_async
@@ -41,7 +43,7 @@ async def main():
     engine.shutdown()
     print(json.dumps([sent, headers, len(answer)]))
 
-if __name__ == "__main__":  # vLLM starts its engine by importing this file again
+if __name__ == "__main__":
     asyncio.run(main())
 """
 

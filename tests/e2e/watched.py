@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 from client import COMPLETION
-from deployment import MODEL, serving
+from deployment import MODEL, serving_soon
 
 from demo.faults import write_wrong_sampler
 from tests.alertmanager import Peer, alerting
@@ -69,7 +69,7 @@ class Watched:
         self.stop()
         self._starts += 1
         name = f"vllm-{self._starts}"
-        self._server.enter_context(serving(model, self.folder, self.port, self.environment, name))
+        self._server.enter_context(serving_soon(model, self.folder, self.port, self.environment, name))
 
     def stop(self) -> None:
         """Ends the server."""
