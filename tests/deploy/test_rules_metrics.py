@@ -77,7 +77,7 @@ def test_a_rule_names_metrics_labels_and_values_that_a_collector_has(rule, serie
         of_all |= known
         for matcher in one.matchers.matchers:
             assert matcher.name in known, f"{one.name} has no label {matcher.name}, but {sorted(known)}"
-            if str(matcher.op).endswith("Equal") and matcher.name not in ANY_VALUE:
+            if str(matcher.op) == "MatchOp.Equal" and matcher.name not in ANY_VALUE:
                 assert matcher.value in {found.get(matcher.name) for found in series(one.name)}, one.name
     assert grouping(rule["expr"]) <= of_all
 
