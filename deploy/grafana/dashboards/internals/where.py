@@ -30,8 +30,9 @@ def _mean(signal: Signal) -> str:
 
 def _against_past(signal: Signal) -> Panel:
     values = of(gauge_name(signal.name), MODEL, REPLICAS, ADAPTERS)
-    past = f"avg by (layer) (avg_over_time({values}[$past]))"
-    spread = f"avg by (layer) (stddev_over_time({values}[$past]))"
+    # Up to the end of what is shown, and not of each step: Prometheus then works it out once.
+    past = f"avg by (layer) (avg_over_time({values}[$past] @ end()))"
+    spread = f"avg by (layer) (stddev_over_time({values}[$past] @ end()))"
     return layers(
         Face(
             _named(signal),
