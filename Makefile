@@ -37,8 +37,8 @@ PROTOC := $(UV) run --quiet --isolated --no-project --python $(BIN)/python \
 PROTOS := $(wildcard protos/introspan_wire/v1/*.proto)
 BEGAN := $(shell date +%s)
 TOOK = echo "make $@ took $$(( $$(date +%s) - $(BEGAN) )) s"
-# Holds gaps between tokens against seconds: another test's server that starts beside it would be measured too.
-ALONE := tests/e2e/test_server_outages.py
+# They share a server, and one holds gaps between its tokens against seconds: what runs beside it would be measured too.
+ALONE := $(addprefix tests/e2e/,test_dashboards.py test_server.py test_server_outages.py)
 CHECKED := sdk collector protos demo bench deploy docs tests
 
 .PHONY: help
@@ -102,9 +102,8 @@ check-proto: install
 .PHONY: test
 test: install components ## Every test but the slow ones; real vLLM and Prometheus included.
 	$(BIN)/python -m pytest -m 'not slow' -n 2 tests/unit tests/property
-	$(BIN)/python -m pytest -m 'not slow' tests/integration
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile tests/deploy
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadgroup tests/e2e --ignore=$(ALONE)
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile tests/integration tests/deploy
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadgroup tests/e2e $(addprefix --ignore=,$(ALONE))
 	$(BIN)/python -m pytest -m 'not slow' $(ALONE)
 	@$(TOOK)
 
