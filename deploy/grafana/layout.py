@@ -13,6 +13,7 @@ from deploy.grafana.panels import Panel
 from deploy.grafana.variables import Variable
 
 _PANEL_IDS = 1_000_000_000
+_WIDTH = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +46,42 @@ class Page:
             # Of variables that are intervals alone: others have no such fields.
             built = variable.build()
             built.auto = built.auto_min = built.auto_count = None
+        y = 0
         for section in self.sections:
-            self._add(made, section)
+            y = self._add(made, section, y)
         return made.build()
 
-    def _add(self, made: build.Dashboard, section: Section) -> None:
+    def _add(self, made: build.Dashboard, section: Section, y: int) -> int:
         row = build.Row(section.question).id(self._id(section.question)).collapsed(section.folded)
-        for panel in section.panels:
-            built = panel.build()
-            built.id_val = self._id(built.title or "")
-            if section.folded:
+        row.grid_pos(dashboard.GridPos(h=1, w=_WIDTH, x=0, y=y))
+        built = [panel.build() for panel in section.panels]
+        for one in built:
+            one.id_val = self._id(one.title or "")
+        end = _place(built, y + 1)
+        if section.folded:
+            for panel in section.panels:
                 row.with_panel(panel)
+            # As Grafana keeps it: what follows stands below the row's title until somebody opens it.
+            end = y + 1
         made.with_row(row)
         if not section.folded:
             for panel in section.panels:
                 made.with_panel(panel)
+        return end
 
     def _id(self, title: str) -> int:
         # Of the title and not of the place: an address of a panel outlives panels that are put before it.
         return zlib.crc32(f"{self.uid}/{title}".encode()) % _PANEL_IDS
+
+
+def _place(panels: Sequence[dashboard.Panel], y: int) -> int:
+    """Puts panels side by side in lines that begin at y; where the next one would begin."""
+    x = height = 0
+    for panel in panels:
+        at = panel.grid_pos
+        assert at is not None
+        if x + at.w > _WIDTH:
+            x, y, height = 0, y + height, 0
+        at.x, at.y = x, y
+        x, height = x + at.w, max(height, at.h)
+    return y + height

@@ -169,6 +169,16 @@ def test_rows_of_panels_are_full_and_of_one_height(uid):
         assert all(left["x"] + left["w"] == right["x"] for left, right in pairwise(line))
 
 
+def test_what_follows_a_folded_row_stands_right_below_its_title():
+    folded = 0
+    for board in BOARDS.values():
+        for row, following in pairwise(board["panels"]):
+            if row["type"] == "row" and row["collapsed"]:
+                folded += 1
+                assert following["gridPos"]["y"] == row["gridPos"]["y"] + 1
+    assert folded == 2
+
+
 def test_a_row_asks_a_question_or_names_what_the_questions_are_about():
     for board in BOARDS.values():
         first = board["panels"][0]["title"]

@@ -77,7 +77,7 @@ def _events(signal: Signal) -> Panel:
 QUANTILES = Section("Which requests stand out?", tuple(_quantiles(CATALOGUE[name]) for name in _FIRST))
 
 EVENTS = Section(
-    "What no healthy request does",
+    "Which events point at single requests?",
     tuple(_events(signal) for signal in CATALOGUE.values() if is_counted(signal.name)),
 )
 
