@@ -54,6 +54,17 @@ def test_other_requests_are_traffic_only_once_the_canary_is_known_to_be_still(mo
     assert {canary: told(*moved, canary=canary).verdict for canary in NOT_MOVED} == expected
 
 
+@pytest.mark.parametrize("moved", [(Moved.BEYOND,), (Moved.BEYOND, Moved.PROMPT, Moved.DECODED)])
+def test_prompts_unlike_every_healthy_one_are_a_fault_where_no_canary_says_that_the_model_is_as_it_was(moved):
+    expected = {
+        Canary.STILL: Verdict.TRAFFIC,
+        Canary.UNKNOWN: Verdict.PENDING,
+        Canary.ASKED: Verdict.PENDING,
+        Canary.SILENT: Verdict.MODEL,
+    }
+    assert {canary: told(*moved, canary=canary).verdict for canary in NOT_MOVED} == expected
+
+
 def test_the_canary_is_asked_once_when_its_answer_is_not_known():
     asking = [canary for canary in Canary if told(Moved.OUTSIDE, canary=canary).ask_canary]
     assert asking == [Canary.UNKNOWN]
@@ -93,7 +104,7 @@ def test_streams_are_told_apart_by_detector_kind_and_side():
         stream("extremes", "decoded", side="beyond all", signal=""): Moved.DECODED,
         stream("extremes", "prompt", side="beyond all but 7", signal=""): Moved.PROMPT,
         # Unlike every healthy prompt: novel, or a fault.
-        stream("extremes", "prompt", side="beyond all", signal=""): Moved.OUTSIDE,
+        stream("extremes", "prompt", side="beyond all", signal=""): Moved.BEYOND,
         stream("extremes", "prompt", signal="class.none"): Moved.OUTSIDE,
         stream("classes"): Moved.CLASSES,
         stream("classes", side="outside"): Moved.OUTSIDE,

@@ -25,6 +25,7 @@ class Moved(StrEnum):
     DECODED = "decoded rows within their classes"
     CLASSES = "class frequencies"
     OUTSIDE = "requests outside all classes"
+    BEYOND = "prompts unlike every healthy one"
     REPLICA = "one replica against the others"
     CANARY = "canary"
     NONFINITE = "values that are not finite"
@@ -77,17 +78,15 @@ _DRAWN = frozenset({"output.logprob", "sampler.pit", "sampler.greedy_mismatch"})
 
 
 def moved_in(streams: Iterable[Stream]) -> frozenset[Moved]:
-    """What these streams of evidence are about.
-
-    A prompt unlike every healthy one of its class is in none: its class is only the nearest.
-    """
+    """What these streams of evidence are about."""
     return frozenset(_moved(stream) for stream in streams)
 
 
 def _moved(stream: Stream) -> Moved:
-    is_beyond = stream.detector == "extremes" and stream.side == BEYOND_ALL and stream.kind == "prompt"
-    if stream.side == "outside" or stream.signal == OUTSIDE or is_beyond:
+    if stream.side == "outside" or stream.signal == OUTSIDE:
         return Moved.OUTSIDE
+    if stream.detector == "extremes" and stream.side == BEYOND_ALL and stream.kind == "prompt":
+        return Moved.BEYOND
     if stream.detector == "classes":
         return Moved.CLASSES
     is_prompt = stream.kind == "prompt" and stream.signal not in _DRAWN
@@ -153,12 +152,17 @@ def _sampler(situation: Situation) -> _Decided | None:
 
 def _by_traffic(situation: Situation) -> _Decided | None:
     moved = situation.moved
-    within, outside = sorted(_WITHIN & moved), Moved.OUTSIDE in moved
-    if not within and not outside and Moved.CLASSES not in moved:
+    within, is_mixture = sorted(_WITHIN & moved), bool({Moved.OUTSIDE, Moved.CLASSES} & moved)
+    is_beyond = Moved.BEYOND in moved
+    if not within and not is_mixture and not is_beyond:
         return None
     reasons = []
-    if outside:
+    if Moved.OUTSIDE in moved:
         reasons.append("Requests fall outside every class of the reference: novel traffic, or a fault.")
+    if is_beyond:
+        reasons.append(
+            "Prompts are unlike every healthy one of the class nearest to them: novel traffic, or a fault."
+        )
     if Moved.CLASSES in moved:
         reasons.append("The share of the classes of requests has changed.")
     if within:
@@ -166,7 +170,8 @@ def _by_traffic(situation: Situation) -> _Decided | None:
     if Moved.SAMPLER in moved:
         reasons.append("The sampler's own test moved as well: it may be a second fault.")
     reasons.append(f"{_CANARY_WORDS[situation.canary].capitalize()}.")
-    if not outside and Moved.CLASSES not in moved:
+    # In their class, or nearest to it: where no canary can say that the model is as it was, that is a fault.
+    if not is_mixture and (not is_beyond or situation.canary is Canary.SILENT):
         return Verdict.MODEL, tuple(reasons)
     return _BY_CANARY[situation.canary], tuple(reasons)
 
