@@ -165,7 +165,7 @@ def _miss(trial: Trial) -> list[Cell]:
     return [
         trial.dtype, trial.family, trial.name,
         trial.kl_nats, trial.rounds[0].top1,
-        " and ".join(f"{one.ratio:.3g}" for one in trial.rounds), trial.pages,
+        " and ".join(f"{one.distance:.3g}" for one in trial.rounds), trial.pages,
         "none" if located is None else f"layer {located}",
     ]  # fmt: skip
 

@@ -142,10 +142,10 @@ def _row(trial: Trial) -> list[Cell]:
 def _miss(trial: Trial) -> str:
     first = trial.rounds[0]
     why = (
-        f"it deviates by {first.ratio:,.3g} floors and is taken for equivalent, as the answers' divergence is "
+        f"it deviates by {first.distance:,.3g} floors and is taken for equivalent, as the answers' divergence is "
         f"{first.kl_nats:.1g} nats of the 0.001 that it takes and {first.top1:.1%} of likeliest tokens stay"
         if first.deviates
-        else f"it is {first.ratio:.3g} floors off, of the 8 that it takes"
+        else f"it is {first.distance:.3g} floors off, of the 8 that it takes"
     )
     return f"Missed: {trial.name} in {trial.dtype}: {why}."
 

@@ -50,14 +50,13 @@ def separation(
         return None
     scores = _scores(references[dtype])
     pairs = [(a.rounds + b.rounds, a.tracked + b.tracked) for a, b in combinations(healthy, 2)]
-    of_healthy = {name: np.array([score(*pair) for pair in pairs]) for name, score in scores.items()}
-    of_changed = {
-        name: np.array([score(one.rounds, one.tracked) for one in changed]) for name, score in scores.items()
-    }
-    if all(trial.spread for trial in here):
-        of_healthy[SPREAD] = np.array([np.mean(a.spread + b.spread) for a, b in combinations(healthy, 2)])
-        of_changed[SPREAD] = np.array([np.mean(one.spread) for one in changed])
-    return Separation(of_healthy, of_changed)
+    return Separation(
+        {name: np.array([score(*pair) for pair in pairs]) for name, score in scores.items()},
+        {
+            name: np.array([score(one.rounds, one.tracked) for one in changed])
+            for name, score in scores.items()
+        },
+    )
 
 
 def chosen(trials: Sequence[Trial], references: Mapping[str, Vector], names: Sequence[str]) -> str:
@@ -80,9 +79,6 @@ def settings(method: str) -> list[str]:
 
 OUTPUTS = "outputs of the canary"
 """The canary's score of outputs alone, at all positions of all prompts."""
-
-SPREAD = "tried: outputs, each log-probability in its own spread"
-"""The same outputs, weighted otherwise (spread.py). It is neither the product's nor was it to be chosen."""
 
 
 def _scores(reference: Vector) -> dict[str, Score]:

@@ -7,7 +7,6 @@ import numpy as np
 
 from bench.faults.answers import Round, mean_states
 from bench.faults.protocol import PROTOCOL
-from bench.faults.spread import Spread
 from bench.faults.store import Sample
 from bench.faults.tracking import Tracker, Vector
 from introspan_collector.detect.canary.baseline import build
@@ -19,8 +18,7 @@ class Trial:
     """One change under the canary. rounds: the product's comparison of each.
 
     tracked: log-probabilities [4, 20] of each round; averaged: the comparison of averaged states, where there is one;
-    rank_limit: floors beyond which a round is further off than all healthy ones; spread: of each round, what was tried
-    beside the product (spread.py).
+    rank_limit: floors beyond which a round is further off than all healthy ones.
     """
 
     family: str
@@ -32,7 +30,6 @@ class Trial:
     tracked: tuple[Vector, ...]
     averaged: Comparison | None = None
     rank_limit: float = float("inf")
-    spread: tuple[float, ...] = ()
 
     @property
     def pages(self) -> bool:
@@ -68,7 +65,6 @@ class Judge:
     def __init__(self, healthy: Sequence[Round], dtype: str) -> None:
         self._baseline = build(healthy)
         self._tracker = Tracker(healthy)
-        self._spread = Spread(self._baseline, healthy)
         self._count = PROTOCOL["rounds_averaged_to_name_a_layer"][dtype]
         self._averaged = None
         if self._count > 1:
@@ -98,5 +94,4 @@ class Judge:
             tuple(self._tracker.logprobs(one) for one in first),
             averaged,
             self._baseline.rank_limit,
-            tuple(self._spread.of(one) for one in first),
         )

@@ -1,9 +1,7 @@
 import importlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from bench.faults.protocol import check_seal, digest
 from bench.faults.result import Claim, Result, Table
 from bench.faults.rows import LAYER, NEUTRAL, ROWS, SMALL, TEXT
 from bench.faults.second_protocol import check_second_seal
-from bench.faults.spread import Spread
 from bench.faults.store import Sample, Store
 from bench.faults.third_protocol import check_third_seal
 from bench.faults.tiny import CONTROL
@@ -299,24 +296,6 @@ def test_a_neutral_checkpoint_may_deviate_but_not_page_and_positions_have_to_mat
 
     assert measured(equivalent=True) == {SMALL: 1.0, NEUTRAL: 0.0, TEXT: 0.0}
     assert measured(equivalent=False) == {SMALL: 1.0, NEUTRAL: 1.0, TEXT: 1.0}
-
-
-def test_in_its_own_spread_what_hardly_varies_counts_like_what_varies_much() -> None:
-    def told(*apart: float) -> dict[str, Answer]:
-        outputs = answer(0.0).outputs
-        return {"short": replace(answer(0.0), outputs=replace(outputs, logprob=np.array(apart, np.float32)))}
-
-    random = np.random.default_rng(1)
-    healthy = [told(*(random.normal(size=4) * [1.0, 1.0, 1.0, 0.3])) for _ in range(200)]
-    outputs = healthy[0]["short"].outputs
-    question = SimpleNamespace(
-        top_token=outputs.top_token,
-        token=outputs.token,
-        output_mean=np.where(np.arange(21) > 0, np.nan, np.zeros((4, 1))),
-    )
-    spread = Spread(SimpleNamespace(questions={"short": question}), healthy)
-    assert spread.of(told(4.0, 0.0, 0.0, 0.0)) == pytest.approx(1.0, rel=0.2)
-    assert spread.of(told(0.0, 0.0, 0.0, 1.2)) == pytest.approx(1.0, rel=0.2)
 
 
 def test_outputs_alone_that_page_too_leave_internals_nothing_to_add() -> None:
