@@ -17,6 +17,7 @@ _SEEN = "introspan_sdk_last_seen_timestamp_seconds"
 _DISABLED = "introspan_capture_disabled"
 _DROPPED = "introspan_sdk_dropped_segments_total"
 _SEGMENTS = "introspan_segments_total"
+_LOST_ROWS, _ROWS = "introspan_sdk_dropped_rows_total", "introspan_sdk_measured_rows_total"
 
 
 def _off(worker: int, reason: str, values: str) -> dict[str, str]:
@@ -138,12 +139,28 @@ _CAPTURE = (
         quiet=["30m"],
     ),
     Case(
-        "IntrospanSegmentsDropped",
-        "not what is dropped by design",
+        "IntrospanRowsDropped",
+        "one in twenty",
         {
-            _worker(_DROPPED, "r0", more=',reason="canary_refused"'): "0+50x40",
-            _worker(_SEGMENTS, "r0", more=',kind="decoded"'): "0+50x40",
+            _worker(_LOST_ROWS, "r0", more=',reason="discarded"'): "0+50x40 2000+0x40",
+            _worker(_ROWS, "r0"): "0+1000x80",
         },
+        {"12m": [{**_WARNING, "model": "m", "replica": "r0"}]},
+        ["11m", "75m"],
+    ),
+    Case(
+        "IntrospanRowsDropped",
+        "not one in a thousand",
+        {
+            _worker(_LOST_ROWS, "r0", more=',reason="discarded"'): "0+50x40",
+            _worker(_ROWS, "r0"): "0+50000x40",
+        },
+        quiet=["30m"],
+    ),
+    Case(
+        "IntrospanRowsDropped",
+        "not a few of a few",
+        {_worker(_LOST_ROWS, "r0", more=',reason="discarded"'): "0+2x40", _worker(_ROWS, "r0"): "0+2x40"},
         quiet=["30m"],
     ),
 )
