@@ -260,7 +260,7 @@ _NOTES = (
         "*ratio*, by which the product ranks a round, took the largest distance of any question's output or layer's "
         "state when this part first ran, and had 0.853 for int8 and 0.915 for the smallest pruned in bfloat16. Since "
         "then it takes all numbers together, each in its own deviation: chosen on noise and int8 in bfloat16, with "
-        "these very answers, and looked at once on the families left out (docs/adr/0011-canaries-ranked-by-all-numbers.md)."
+        "these very answers, and looked at once on the families left out (decision record 11)."
     ),
     (
         "An earlier run of this part was void: changed models were asked in four batch compositions only, the "
