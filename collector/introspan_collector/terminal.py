@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from introspan_collector.client import Client, ClientError
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 DEFAULT_URL = "http://127.0.0.1:9464"
 _WIDTH = 160
@@ -57,14 +60,20 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
     """A table; a title alone where there are no rows."""
     from rich.console import Console  # noqa: PLC0415 `introspan --help` should not wait for it
     from rich.table import Table  # noqa: PLC0415 as above
-    from rich.text import Text  # noqa: PLC0415 as above
 
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # names may hold brackets, which are markup otherwise
+        table.add_row(*map(cell, row))
     # Where there is no terminal there is no width to keep to.
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     console.print(table if table.row_count else title)
+
+
+def cell(text: str) -> "Text":
+    """A text that strangers chose, as it may stand in a table: brackets are no markup, nor is anything a command."""
+    from rich.text import Text  # noqa: PLC0415 see print_table()
+
+    return Text("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text))
 
 
 def at(unix_seconds: float | None) -> str:

@@ -102,8 +102,23 @@ def test_a_table_is_of_the_newest_observations_and_says_that_there_are_more(tmp_
     assert not any("request-0-1 " in line for line in lines)
     assert "request-2-" in lines[-1]
     assert "the newest 1,000 are shown" in done.stderr
+    lines = run("--data", tmp_path, "--format", "jsonl", "--signal", "output.margin").stdout.splitlines()
+    every = sorted((number, f"request-{number}-{row}") for number in range(3) for row in range(400))
+    assert [json.loads(line)["request_id"] for line in lines] == [name for _, name in every]
     one = run("--data", tmp_path, "--request-id", "request-1-7")
     assert ("request-1-7" in one.stdout, one.stderr) == (True, "")
+
+
+def test_a_table_shows_names_that_look_like_markup_or_commands_as_they_are(tmp_path):
+    archive = Archive(tmp_path / "archive", clock_unix_nano=lambda: NOW)
+    of = table(schema(SHAPE), 2, np.random.default_rng(1), time_unix_nano=NOW)
+    archive.consume(batch(replace(of, request_id=["[/red]x", "\x1b[2Jy"]), received_unix_nano=NOW))
+    archive.flush()
+    done = run("--data", tmp_path)
+    assert done.exit_code == 0
+    assert "[/red]x" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "\N{REPLACEMENT CHARACTER}[2Jy" in done.stdout
 
 
 def test_nothing_found_is_no_error(data):

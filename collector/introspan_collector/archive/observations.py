@@ -1,7 +1,8 @@
 """Parts and a question in, the observations that answer it out: as JSON lines, Parquet or rows."""
 
+import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,12 @@ from introspan_collector.archive.files import hour_of, parts
 from introspan_collector.archive.part import Segments, write_part
 from introspan_collector.archive.schemas import Schemas, quoted
 
-_TAIL_BYTES = 32 << 20
+# Nested, values take twenty times as much memory as in a part: parts are read a few at a time, and of what is found
+# in them the values of a few observations are nested at a time.
+_READ_BYTES = 8 << 20
+_NESTED_ROWS = 512
+_TAIL_BYTES = 8 << 20
+_MEMORY = "1GB"
 
 # vLLM's servers number what belongs to one request: cmpl-X-0 of the prompts of cmpl-X, resp_X_0 of the turns of resp_X,
 # and 0_chatcmpl-X of the n samples. contains() first: it is cheap, and almost every row ends there.
@@ -33,32 +39,36 @@ _IDENTITY = """
     request_id, trace_id, span_id, segment, kind, token_start, token_count, cached_tokens, prompt_tokens,
     measured_count, time, model, replica, adapter, sampling_probability
 """
+_COLUMNS = """
+    CREATE TEMP TABLE columns AS
+    SELECT schema_id, list({signal: signal, layer: nullif(layer, -1), head: nullif(head, -1),
+           component: nullif(component, -1), statistic: statistic} ORDER BY position) AS columns
+    FROM read_parquet($schemas) GROUP BY schema_id
+"""
+_CHOSEN = f"""
+    CREATE OR REPLACE TEMP TABLE chosen AS {_MATCHING} ORDER BY log_offset, request_id, segment
+"""
 # Lists are zipped row by row, so that nothing has to be grouped, however many values there are.
-_FOUND = f"""
-    WITH columns AS (
-        SELECT schema_id, list({{signal: signal, layer: nullif(layer, -1), head: nullif(head, -1),
-               component: nullif(component, -1), statistic: statistic}} ORDER BY position) AS columns
-        FROM read_parquet($schemas) GROUP BY schema_id
-    ), nested AS (
-        SELECT * EXCLUDE (values, columns, schema_id), [
+_NESTED = f"""
+    SELECT {_IDENTITY}, values FROM (
+        SELECT chosen.rowid AS place, * EXCLUDE (values), [
             {{signal: x[2].signal, layer: x[2].layer, head: x[2].head, component: x[2].component,
               statistic: x[2].statistic, value: x[1]}}
             FOR x IN list_zip(values, columns) IF isfinite(x[1]) AND coalesce(x[2].signal = $signal, $signal IS NULL)
         ] AS values
-        FROM ({_MATCHING}) JOIN columns USING (schema_id)
-    )
-    SELECT log_offset, {_IDENTITY}, values FROM nested WHERE len(values) > 0 OR $signal IS NULL
+        FROM chosen JOIN columns USING (schema_id) WHERE chosen.rowid >= $first AND chosen.rowid < $end
+    ) WHERE len(values) > 0 OR $signal IS NULL ORDER BY place
 """  # noqa: S608  # constants
-_NESTED = f"SELECT {_IDENTITY}, values FROM ({_FOUND}) ORDER BY log_offset, request_id, segment"  # noqa: S608  # constants
-# What a person reads: no values, so that those of many observations are in memory no longer than it takes to add them.
-_NEWEST = f"""
-    SELECT {_IDENTITY}, len(values) AS measured, list_avg([x.value FOR x IN values]) AS mean FROM ({_FOUND})
-    ORDER BY log_offset DESC, request_id DESC, segment DESC LIMIT $limit
+_SUMMED = f"""
+    SELECT {_IDENTITY}, len(values) AS measured, list_avg([x.value FOR x IN values]) AS mean FROM ({_NESTED})
 """  # noqa: S608  # constants
+# In the order of the parts: sorting would have all values in memory.
 _LONG = f"""
-    SELECT {_IDENTITY}, unnested.signal, unnested.layer, unnested.head, unnested.component, unnested.statistic,
-           unnested.value
-    FROM (SELECT * EXCLUDE (values), unnest(values) AS unnested FROM ({_NESTED}))
+    SELECT {_IDENTITY}, named.signal, named.layer, named.head, named.component, named.statistic, value
+    FROM (
+        SELECT * EXCLUDE (values, columns), unnest(values) AS value, unnest(columns) AS named
+        FROM ({_MATCHING}) JOIN columns USING (schema_id)
+    ) WHERE isfinite(value) AND coalesce(named.signal = $signal, $signal IS NULL)
 """  # noqa: S608  # constants
 
 
@@ -85,8 +95,11 @@ class Observations:
         self, directory: Path, tail: Callable[[int], Iterable[Segments]] = lambda _offset: ()
     ) -> None:
         self._directory = directory
-        self._connection = duckdb.connect(":memory:")
         self._temporary = tempfile.TemporaryDirectory(prefix="introspan-observations-")
+        # Else DuckDB takes most of the machine's memory, and then writes below the folder it is called in.
+        bounds = {"memory_limit": _MEMORY, "temp_directory": f"{self._temporary.name}/spilled"}
+        self._connection = duckdb.connect(":memory:", config=bounds)
+        self._knows_columns = False
         self._tail_parts: list[Path] = []
         self._tail_root = Path(self._temporary.name)
         self._archived = parts(directory / "observations")
@@ -103,36 +116,87 @@ class Observations:
 
     def rows(self, question: Question) -> Iterator[dict[str, Any]]:  # Any: as in JSON
         """Each observation as a dictionary: identity, and `values`, a list of dictionaries."""
-        if not self._files(question):
-            return
-        result = self._connection.execute(_NESTED, self._parameters(question))
-        names = [column[0] for column in result.description]
-        while some := result.fetchmany(1_000):
-            for row in some:
-                yield dict(zip(names, row, strict=True))
+        for some in self._neighbours(question):
+            for chunk in self._chosen(question, some):
+                yield from self._asked(_NESTED, chunk)
 
     def newest(self, question: Question, limit: int) -> list[dict[str, Any]]:  # Any: as in JSON
         """The newest observations, oldest first: identity, how many values were measured, and their mean."""
-        if not self._files(question):
-            return []
-        result = self._connection.execute(_NEWEST, {**self._parameters(question), "limit": limit})
-        names = [column[0] for column in result.description]
-        return [dict(zip(names, row, strict=True)) for row in reversed(result.fetchall())]
+        found: list[dict[str, Any]] = []  # Any: as in JSON
+        for some in reversed(self._neighbours(question)):
+            for chunk in reversed(self._chosen(question, some)):
+                found += list(self._asked(_SUMMED, chunk))[::-1]
+                if len(found) >= limit:
+                    return found[limit - 1 :: -1]
+        return found[::-1]
 
     def write_json_lines(self, question: Question, to: Path) -> None:
         """Writes one observation a line, values nested."""
-        self._write(_NESTED, question, to, "FORMAT json")
+        lines = self._tail_root / "lines"
+        with to.open("wb") as file:
+            for some in self._neighbours(question):
+                for chunk in self._chosen(question, some):
+                    self._copy(_NESTED, chunk, lines, "FORMAT json")
+                    with lines.open("rb") as found:
+                        shutil.copyfileobj(found, file)
 
     def write_parquet(self, question: Question, to: Path) -> None:
         """Writes one row a value, the observation's identity beside each."""
-        self._write(_LONG, question, to, "FORMAT parquet, COMPRESSION zstd")
+        if files := self._files(question):
+            self._know_columns()
+            asked = {**self._parameters(question, files), "signal": question.signal}
+            self._copy(_LONG, asked, to, "FORMAT parquet, COMPRESSION zstd")
+        elif not to.exists() or to.is_file():
+            to.write_bytes(b"")
 
-    def _write(self, select: str, question: Question, to: Path, form: str) -> None:
-        if not self._files(question):
-            if not to.exists() or to.is_file():
-                to.write_bytes(b"")
+    # Any: what DuckDB takes, and gives.
+    def _asked(self, select: str, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        result = self._connection.execute(select, parameters)
+        names = [column[0] for column in result.description]
+        return (dict(zip(names, row, strict=True)) for row in result.fetchall())
+
+    # Any: what DuckDB takes.
+    def _copy(self, select: str, parameters: dict[str, Any], to: Path, form: str) -> None:
+        self._connection.execute(f"COPY ({select}) TO '{quoted(to)}' ({form})", parameters)
+
+    # Any: what DuckDB takes.
+    def _chosen(self, question: Question, some: Sequence[Path]) -> list[dict[str, Any]]:
+        """Has what answers in some files at hand; parameters that ask for it a few observations at a time, in order."""
+        self._know_columns()
+        # Reading takes minutes where there is much, and retention goes on.
+        some = [path for path in some if path.exists()]
+        if not some:
+            return []
+        (count,) = self._connection.execute(_CHOSEN, self._parameters(question, some)).fetchall()[0]
+        return [
+            {"signal": question.signal, "first": first, "end": first + _NESTED_ROWS}
+            for first in range(0, count, _NESTED_ROWS)
+        ]
+
+    def _know_columns(self) -> None:
+        """What the columns of every schema mean, which is asked for once."""
+        if self._knows_columns:
             return
-        self._connection.execute(f"COPY ({select}) TO '{quoted(to)}' ({form})", self._parameters(question))
+        paths = [
+            *(self._directory / "schemas").glob("*.parquet"),
+            *self._tail_root.glob("schemas/*.parquet"),
+        ]
+        # The same schema may be in both places.
+        by_name = {path.name: str(path) for path in paths}
+        self._connection.execute(_COLUMNS, {"schemas": sorted(by_name.values())})
+        self._knows_columns = True
+
+    def _neighbours(self, question: Question) -> list[list[Path]]:
+        """The files that are read, a few at a time, in log order."""
+        groups: list[list[Path]] = []
+        room = 0
+        for path in self._files(question):
+            room -= path.stat().st_size if path.exists() else 0
+            if room < 0 or not groups:
+                groups.append([])
+                room = _READ_BYTES
+            groups[-1].append(path)
+        return groups
 
     def _files(self, question: Question) -> list[Path]:
         hour = f"hour={hour_of(question.since_unix_nano)}"
@@ -141,19 +205,12 @@ class Observations:
         ]
         return archived + self._tail_parts
 
-    def _parameters(self, question: Question) -> dict[str, Any]:  # Any: what DuckDB takes
-        schemas = [
-            *(self._directory / "schemas").glob("*.parquet"),
-            *self._tail_root.glob("schemas/*.parquet"),
-        ]
-        # The same schema may be in both places.
-        by_name = {path.name: str(path) for path in schemas}
+    # Any: what DuckDB takes.
+    def _parameters(self, question: Question, some: Sequence[Path]) -> dict[str, Any]:
         return {
-            "parts": [str(path) for path in self._files(question)],
-            "schemas": sorted(by_name.values()),
+            "parts": [str(path) for path in some],
             "request_id": question.request_id,
             "since_unix_nano": question.since_unix_nano,
-            "signal": question.signal,
         }
 
     def _write_tail(self, tail: Iterable[Segments]) -> None:

@@ -113,6 +113,8 @@ def _write_table(found: "Observations", question: "Question", output: Path | Non
     from rich.console import Console  # noqa: PLC0415 see observations()
     from rich.table import Table  # noqa: PLC0415 see observations()
 
+    from introspan_collector.terminal import cell  # noqa: PLC0415 see observations()
+
     table = Table(
         "time", "model", "replica", "request", "segment", "tokens", "cached", "trace", "values", "mean"
     )
@@ -121,7 +123,7 @@ def _write_table(found: "Observations", question: "Question", output: Path | Non
         # A mean over different signals says nothing.
         mean = f"{row['mean']:.4g}" if question.signal and row["measured"] else ""
         first, count = row["token_start"], row["token_count"]
-        table.add_row(
+        cells = (
             row["time"],
             row["model"],
             row["replica"],
@@ -133,6 +135,7 @@ def _write_table(found: "Observations", question: "Question", output: Path | Non
             str(row["measured"]),
             mean,
         )
+        table.add_row(*map(cell, cells))
     if output is None:
         # Where there is no terminal there is no width to keep to.
         Console(width=None if sys.stdout.isatty() else 200).print(table)
