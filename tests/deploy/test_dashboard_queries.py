@@ -11,6 +11,7 @@ from introspan_collector.layout import is_aggregated, is_counted
 from introspan_wire.signals import CATALOGUE
 from tests.deploy.boards import BOARDS, asked, filled, marks, panels, queried
 from tests.deploy.fleet import ADAPTER, CHAT, REPLICAS, SUMMARY
+from tests.deploy.worker import FAULTY_LAYER, SHAPE
 
 ASKED = [one for board in BOARDS.values() for one in (*asked(board), *marks(board))]
 EVERYTHING = dict.fromkeys(("model", "replica", "adapter", "instance"), ".*") | {
@@ -181,7 +182,7 @@ def test_a_heatmap_of_layers_has_a_row_for_each_layer_that_is_measured(results):
     assert of_layers
     for one in of_layers:
         layers = {metric["layer"] for metric, _ in results(one)}
-        assert layers == {str(layer) for layer in (0, 4, 8, 12, 16)}, one.where
+        assert layers == {str(layer) for layer in SHAPE.residual_layers}, one.where
 
 
 def test_the_heatmap_shows_where_the_fault_begins(fleet, results):
@@ -192,7 +193,8 @@ def test_the_heatmap_shows_where_the_fault_begins(fleet, results):
         int(metric["layer"]): max(float(value) for at, value in points if at > fleet.broke)
         for metric, points in results(one)
     }
-    assert min(peaks[8], peaks[12], peaks[16]) > max(peaks[0], peaks[4])
+    healthy = max(peak for layer, peak in peaks.items() if layer < FAULTY_LAYER)
+    assert min(peak for layer, peak in peaks.items() if layer >= FAULTY_LAYER) > healthy
 
 
 def test_bounds_are_drawn_beside_the_values_they_bind():
