@@ -212,6 +212,9 @@ def test_grafana_finds_datasources_and_dashboards_with_nothing_typed():
     (way,) = prometheus["jsonData"]["exemplarTraceIdDestinations"]
     assert way["name"] == "trace_id"
     assert by_uid[way["datasourceUid"]]["type"] == "tempo"
+    # From it Grafana works out the interval of rates.
+    scraped = yaml.safe_load((GRAFANA.parent / "prometheus" / "prometheus.yml").read_text())
+    assert prometheus["jsonData"]["timeInterval"] == scraped["global"]["scrape_interval"]
     (provider,) = yaml.safe_load((GRAFANA / "provisioning" / "dashboards" / "introspan.yaml").read_text())[
         "providers"
     ]
