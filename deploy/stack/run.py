@@ -20,8 +20,8 @@ _START_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 _WHERE = """\
 collector     http://{collector}   takes observations at {grpc}
-prometheus    http://{prometheus}   rules: http://{prometheus}/rules
-alertmanager  http://{alertmanager}   alerts: http://{alertmanager}/#/alerts
+prometheus    http://{prometheus}   what fires: http://{prometheus}/api/v1/alerts
+alertmanager  http://{alertmanager}   what it knows: http://{alertmanager}/api/v2/alerts
 data          {data}
 
 A vLLM server with Introspan in it sends here with INTROSPAN_ENDPOINT={grpc}. Ctrl-C ends all three.

@@ -37,6 +37,8 @@ def test_it_says_where_everything_is(stack):
     found = addresses(stack)
     assert set(found) == {"collector", "prometheus", "alertmanager"}, stack.log_tail(20)
     assert httpx.get(f"{found['collector']}/readyz").text == "ready\n"
+    for address in re.findall(r": (http://\S+)$", stack.log.read_text(), re.MULTILINE):
+        assert httpx.get(address).is_success, address
     assert re.search(r"INTROSPAN_ENDPOINT=127\.0\.0\.1:\d+", stack.log_tail(5))
 
 
