@@ -65,7 +65,7 @@ class Insides:
             self.rows += count
         return tuple(found)
 
-    def status(self, disabled=False):
+    def status(self, *, disabled=False):
         """What a worker says of itself."""
         off = (DisabledSignal("attention.entropy", "self_check", "layer 3: 0.02 beyond 0.001"),)
         drawn = self.drawn

@@ -1,7 +1,6 @@
 """A signal that heads have in, its mean by layer and head over the newest segments out."""
 
 import numpy as np
-from numpy.typing import NDArray
 from starlette.routing import Route
 
 from introspan_collector.expose.heatmap import required_model, shortened
@@ -59,16 +58,16 @@ def _signal(asked: Parameters) -> str:
 
 def _means(found: list[Stored], signal: str) -> tuple[list[tuple[int, int]], list[float]]:
     """Layer and head of each column, and the mean of what is finite in it over all segments."""
-    places: dict[tuple[int, int], int] = {}
-    parts: list[tuple[NDArray[np.intp], NDArray[np.float64]]] = []
-    for stored in found:
-        columns = stored.table.schema.columns
-        mine = [i for i, column in enumerate(columns) if column.signal == signal]
-        numbers = [places.setdefault((columns[i].layer, columns[i].head), len(places)) for i in mine]
-        parts.append((np.array(numbers, np.intp), stored.table.values[:, mine].astype(np.float64)))
+    columns = [
+        (one.layer, one.head) for of in found for one in of.table.schema.columns if one.signal == signal
+    ]
+    places = {place: number for number, place in enumerate(dict.fromkeys(columns))}
     total, count = np.zeros((2, len(places)))
-    for at, values in parts:
+    for stored in found:
+        mine = [i for i, one in enumerate(stored.table.schema.columns) if one.signal == signal]
+        at = [places[stored.table.schema.columns[i][2:4]] for i in mine]
+        values = stored.table.values[:, mine].astype(np.float64)
         known = np.isfinite(values)
-        np.add.at(total, at, np.where(known, values, 0.0).sum(axis=0))
-        np.add.at(count, at, known.sum(axis=0))
+        total[at] += np.where(known, values, 0.0).sum(axis=0)
+        count[at] += known.sum(axis=0)
     return list(places), np.where(count > 0, total / np.maximum(count, 1), np.nan).tolist()

@@ -121,7 +121,10 @@ function legend(parts, of) {
   const [low, , high] = of.ends.map((text) => Object.assign(document.createElement("span"), { textContent: text }));
   meaning.textContent = `${of.meaning}${of.rowTitle ? `; rows are ${of.rowTitle}s, the first below` : ""}; hatched: not measured${of.note ? `; ${of.note}` : ""}`;
   parts.legend.replaceChildren(low, swatch, high, meaning);
-  if (!parts.cell) parts.reading.textContent = "";
+  const { cell } = parts;
+  const isThere = cell && cell.row < of.rows.length && cell.column < of.columns;
+  if (!isThere) parts.cell = null;
+  parts.reading.textContent = isThere ? of.read(cell.row, cell.column) : "";
 }
 
 function at(parts, event) {
