@@ -38,7 +38,7 @@ PROTOS := $(wildcard protos/introspan_wire/v1/*.proto)
 BEGAN := $(shell date +%s)
 TOOK = echo "make $@ took $$(( $$(date +%s) - $(BEGAN) )) s"
 # They share a server, and one holds gaps between its tokens against seconds: what runs beside it would be measured too.
-ALONE := $(addprefix tests/e2e/,test_dashboards.py test_server.py test_server_outages.py)
+ALONE := $(addprefix tests/e2e/,test_dashboards.py test_page_large.py test_page_vllm.py test_server.py test_server_outages.py)
 CHECKED := sdk collector protos demo bench deploy docs tests
 
 .PHONY: help
