@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -15,11 +16,19 @@ from tests.patience import until_answering
 _STOP_SECONDS = 20.0
 
 
+# Any: YAML, as it is.
+def routes(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A route and all below it."""
+    yield tree
+    for route in tree.get("routes", ()):
+        yield from routes(route)
+
+
 @contextmanager
 def alertmanager(program: Path, folder: Path, port: int, hook_url: str, *, inhibiting: bool) -> Iterator[str]:
     """The delivered routes; each receiver calls hook_url/<its name>. It waits a second at a time."""
     content = yaml.safe_load((DEPLOY / "alertmanager" / "alertmanager.yml").read_text())
-    for route in (content["route"], *content["route"]["routes"]):
+    for route in routes(content["route"]):
         route |= {"group_wait": "1s", "group_interval": "1s", "repeat_interval": "1h"}
     for receiver in content["receivers"]:
         if receiver["name"] != "nobody":

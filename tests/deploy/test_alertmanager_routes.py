@@ -3,8 +3,10 @@
 import subprocess
 
 import pytest
+import yaml
 
-from tests.deploy.rules import DEPLOY, alerts
+from tests.deploy.alarmed import routes
+from tests.deploy.rules import DEPLOY, alerts, seconds
 
 FILE = DEPLOY / "alertmanager" / "alertmanager.yml"
 RECEIVER = {"critical": "page", "warning": "ticket", "info": "nobody"}
@@ -38,3 +40,15 @@ def test_what_the_collector_posts_comes_to_the_same_people(amtool_program, sever
 
 def test_an_alert_of_no_severity_is_a_ticket(amtool_program):
     assert receiver(amtool_program, alertname="SomebodyElses") == "ticket"
+
+
+def test_what_mutes_incidents_is_said_again_before_they_are_told():
+    resend_seconds = 60  # Prometheus' default
+    evaluation = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["global"]
+    waits = [
+        seconds(route["group_wait"])
+        for route in routes(yaml.safe_load(FILE.read_text())["route"])
+        if route.get("matchers") == ['alertname="IntrospanIncident"']
+    ]
+    assert len(waits) == 2
+    assert min(waits) > resend_seconds + seconds(evaluation["evaluation_interval"])
