@@ -21,8 +21,9 @@ def blocks(page: Path) -> list[Block]:
 
 
 def commands(page: Path) -> list[str]:
-    """Every line of shell."""
-    return [line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines()]
+    """Every line of shell, and every command of ours that is named in a sentence."""
+    lines = [line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines()]
+    return lines + re.findall(r"`(introspan [^`]+)`", page.read_text())
 
 
 def options(words: list[str]) -> dict[str, list[str]]:

@@ -68,13 +68,11 @@ def test_what_is_kept_by_default_is_what_the_settings_say():
     rows = columns("| folder | what | settings | by default |")
     compared = 0
     for _, _, names, values in rows:
-        for name, value in (
-            zip(re.findall(r"`([\w.]+)`", names), values.split(", "), strict=True) if names else ()
-        ):
-            section, _, key = name.partition(".")
-            default = getattr(getattr(settings, section), key)
-            wanted = quantity(value.replace(" GiB", "")) * 2**30 if "GiB" in value else duration(value)
-            assert default == wanted, name
+        keys = re.findall(r"`([\w.]+)`", names)
+        for key, value in zip(keys, values.split(", ") if keys else (), strict=True):
+            section, _, name = key.partition(".")
+            size = quantity(value.removesuffix(" GiB")) * 2**30 if "GiB" in value else duration(value)
+            assert getattr(getattr(settings, section), name) == size, key
             compared += 1
     assert compared == 7
 
