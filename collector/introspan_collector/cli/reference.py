@@ -170,16 +170,20 @@ def diff(
             }
         )
     else:
-        for sentence in (*found.identity, *missing):
-            typer.echo(sentence)
-        rows = [
-            (item.kind.value, _feature(item.feature), f"{item.distance:.3f}", f"{item.chance:.1e}",
-             f"{item.first_median:.4g}", f"{item.second_median:.4g}")
-            for item in beyond[:_SHOWN]
-        ]  # fmt: skip
-        title = f"{len(beyond)} of {len(found.features)} features differ beyond chance"
-        print_table(title, ("row", "feature", "distance", "chance", "first median", "second median"), rows)
+        _print_difference((*found.identity, *missing), beyond, len(found.features))
     raise typer.Exit(1 if beyond or missing or found.identity else 0)
+
+
+def _print_difference(said: tuple[str, ...], beyond: list["FeatureDifference"], compared: int) -> None:
+    for sentence in said:
+        typer.echo(sentence)
+    rows = [
+        (item.kind.value, _feature(item.feature), f"{item.distance:.3f}", f"{item.chance:.1e}",
+         f"{item.first_median:.4g}", f"{item.second_median:.4g}")
+        for item in beyond[:_SHOWN]
+    ]  # fmt: skip
+    title = f"{len(beyond)} of {compared} features differ beyond chance"
+    print_table(title, ("row", "feature", "distance", "chance", "first median", "second median"), rows)
 
 
 def _read(command: str, file: Path) -> "Reference":

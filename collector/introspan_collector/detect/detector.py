@@ -20,13 +20,12 @@ from introspan_collector.detect.incident.finding import Copy, Finding, Subject
 from introspan_collector.detect.incident.incident import Acknowledgement
 from introspan_collector.detect.incident.incidents import Event, Incidents
 from introspan_collector.detect.incident.maintenance import Window
-from introspan_collector.detect.incident.reconsider import CanaryReport
-from introspan_collector.detect.incident.triage import Canary
 from introspan_collector.detect.knowledge import Knowledge, Pieces
 from introspan_collector.detect.live.nulls import impossible
 from introspan_collector.detect.reference.builder import Progress
 from introspan_collector.detect.reference.reference import Identity, Reference
-from introspan_collector.detect.rules import canary_finding, impossible_finding, reprefill_finding
+from introspan_collector.detect.rounds import Rounds
+from introspan_collector.detect.rules import impossible_finding, reprefill_finding
 from introspan_collector.detect.sample import Sample, samples
 from introspan_collector.detect.sequential.alarm import Alarm
 from introspan_collector.detect.settings import DetectSettings
@@ -37,7 +36,6 @@ from introspan_wire.codec import SegmentTable
 from introspan_wire.signals import Kind
 
 _BET_SECONDS = 1.0
-_CLEAN_ROUNDS = 10
 
 
 class Still(NamedTuple):
@@ -204,6 +202,7 @@ class Detector:
             self._clock,
             lambda model: self._growth.against(model, self._clock()),
         )
+        self._rounds = Rounds(knowledge, self._growth, self._announcer, self._settings.quiet_requests)
         self._requests: dict[Subject, int] = {}
         self._impossible: dict[Subject, float] = {}
         self.unwatched_requests = 0
@@ -288,29 +287,9 @@ class Detector:
         self._announcer.announce(events)
 
     def _judge(self, finished: Round, now: float) -> None:
-        at = finished.time_unix_nano / 1e9  # not now: rounds of the log may be read again after a restart
-        self._announcer.answered(finished.model, at)
-        found = finished.comparison
-        if found is None:
-            return
-        evidence = self._pieces.canaries.evidence(finished)
-        if evidence is not None:
-            self._knowledge.add((evidence,))
-        moved = found.deviates and not found.equivalent
-        clean = self._growth.hear(finished, now, moved=moved)
-        state = Canary.MOVED if moved else Canary.STILL
-        report = CanaryReport(finished.model, finished.replica, state, at, found.place if moved else "")
-        self._announcer.announce(self.incidents.hear(report, now))
-        subject = Subject(finished.model, "")
-        if clean and self._is_of_canaries(subject):
-            # Where there is no traffic, clean rounds stand for it: else an incident of a canary would never end.
-            stands_for = math.ceil(self._settings.quiet_requests / _CLEAN_ROUNDS)
-            self._requests[subject] = self._requests.get(subject, 0) + stands_for
-        if finished.pages:
-            self._take(canary_finding(finished, found, now))
-
-    def _is_of_canaries(self, subject: Subject) -> bool:
-        """Whether an incident is open whose evidence is that of canaries alone."""
-        opened = [one for one in self.incidents.open() if one.subject == subject]
-        about = {clue.stream.detector for one in opened for clue in one.evidence}
-        return bool(about) and about <= {"canary", "consistency"}
+        judged = self._rounds.judge(finished, now)
+        if judged.requests:
+            subject = Subject(finished.model, "")
+            self._requests[subject] = self._requests.get(subject, 0) + judged.requests
+        if judged.finding is not None:
+            self._take(judged.finding)
