@@ -32,10 +32,30 @@ def anybodys_python():
     pytest.fail("no Python is there for everybody: apt-get install python3", pytrace=False)
 
 
-def ran(*command):
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+def copied(stage, folder):
+    """What the stage's COPY instructions put there from the checkout."""
+    for arguments in stage.all("COPY"):
+        *names, target = arguments.split()
+        for name in names:
+            there = folder / target / name if target.endswith("/") else folder / target
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, there, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                there.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, there)
+
+
+def ran(command, folder, places):
+    """Runs an instruction as a build does, with its places below ours; what is downloaded comes from a cache."""
+    for place, ours in places.items():
+        command = command.replace(place, str(ours))
+    environment = {**os.environ, **_STAGES["build"].environment(), "PATH": f"{_UV.parent}:/usr/bin:/bin"}
+    del environment["UV_NO_CACHE"]
+    environment.pop("VIRTUAL_ENV", None)
+    done = subprocess.run(
+        ["bash", "-euc", command], capture_output=True, text=True, cwd=folder, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -49,26 +69,19 @@ def root():
 
 @pytest.fixture(scope="module")
 def installed(root):
-    """The environment of stage collector-install, made by its own steps: a wheel, and that installed."""
-    build, install = (" ".join(_STAGES[name].all("RUN")) for name in ("build", "collector-install"))
-    assert "uv build --wheel" in build
-    # Without isolation: the builder is installed, and is not fetched anew.
-    ran(
-        _UV,
-        "build",
-        "--wheel",
-        "--no-build-isolation",
-        "--python",
-        sys.executable,
-        "--out-dir",
-        root / "wheels",
-    )
-    (wheel,) = (root / "wheels").glob("introspan-*.whl")
-    # Not as links into uv's cache, which must not become read-only.
-    options = re.search(r"uv pip install --python \S+ (.*) \"", " ".join(install.split())).group(1).split()
-    ran(_UV, "venv", "--python", anybodys_python(), root / "introspan")
-    python = root / "introspan" / "bin" / "python"
-    ran(_UV, "pip", "install", "--python", python, "--link-mode", "copy", *options, f"{wheel}[collector]")
+    """What stage collector-install leaves, by its own instructions and those before it, word for word."""
+    build, install = _STAGES["build"], _STAGES["collector-install"]
+    assert install.base == "build"
+    source = root / "src"
+    copied(build, source)
+    places = {
+        "/usr/local/bin/python3": anybodys_python(),
+        "/opt/introspan": root / "introspan",
+        "/wheels": root / "wheels",
+    }
+    for command in (*build.all("RUN"), *install.all("RUN")):
+        if not command.startswith("pip install"):  # of uv, which is there
+            ran(command, source, places)
     tree = [path for path in (root / "introspan").rglob("*") if not path.is_symlink()]
     # As the image's user finds it, who owns none of it.
     for path in tree:
