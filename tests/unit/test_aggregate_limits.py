@@ -43,7 +43,8 @@ def test_overflow_series_are_restored_as_such_and_take_no_allowance():
     assert OVERFLOW in {histogram.model for histogram in view.histograms}
     histograms = sum(len(h.bounds) + 3 for h in view.histograms if h.model != OVERFLOW)
     series = 2 * sum(key.model != OVERFLOW for key in view.series)
-    workers = 2 * sum(worker.exposed for worker in view.workers)
+    # When it was last seen, what it serves, and segments of one kind.
+    workers = 3 * sum(worker.exposed for worker in view.workers)
     assert view.series_used == histograms + series + workers
     for one in batches:
         after.consume(one)
