@@ -6,4 +6,5 @@ COPY pyproject.toml README.md LICENSE /src/
 COPY sdk /src/sdk
 COPY collector /src/collector
 COPY protos /src/protos
-RUN python3 -m pip install --no-cache-dir /src
+# What vLLM's documentation says for packages beside its own; an image with a virtual environment needs no --system.
+RUN uv pip install --system --no-cache /src
