@@ -170,7 +170,7 @@ def test_a_server_that_ignores_the_header_has_one_engine(served):
     ("path", "instead", "said"),
     [
         ("/v1/models", (401, {"error": "Unauthorized"}), "--api-key-file"),
-        ("/v1/models", (200, b"<html>hello</html>"), "is the server up"),
+        ("/v1/models", (200, b"<html>hello</html>"), "no JSON, but with '<html>hello</html>'"),
         ("/v1/models", (200, []), "vLLM"),
         ("/v1/models", (200, {"data": []}), "--model"),
         ("/v1/models", (307, b""), "307"),

@@ -85,6 +85,12 @@ def test_alarms_are_listed_by_model_adapter_and_state_and_found_by_id(service):
     assert refused(service.get("alarms/none"), 404, "id")["value"] == "none"
 
 
+def test_a_state_that_no_alarm_can_be_in_is_refused_where_there_are_no_alarms_too(tmp_path):
+    quiet = Service(tmp_path)
+    assert quiet.get("alarms", state="open").json()["alarms"] == []
+    refused(quiet.get("alarms", state="loud"), 400, "state")
+
+
 def test_an_alarm_is_acknowledged_by_name_until_it_is_over(service):
     (alarm,) = service.get("alarms").json()["alarms"]
     path = f"alarms/{alarm['id']}/acknowledge"

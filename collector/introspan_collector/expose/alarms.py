@@ -28,8 +28,8 @@ def routes(sources: Sources, calls: Calls) -> list[Route]:
 
     def alarms(request: Request) -> JSONResponse:
         try:
-            asked = Parameters(request.query_params, ("model", "adapter", "state"))
-            return reply({"alarms": [one for one in detection.alarms() if _wanted(one, asked)]})
+            wanted = _wanted(Parameters(request.query_params, ("model", "adapter", "state")))
+            return reply({"alarms": [one for one in detection.alarms() if wanted.items() <= one.items()]})
         except ParameterError as error:
             return refusal(error)
 
@@ -64,8 +64,10 @@ def _found(sources: Sources, id_: str) -> Answer:
     return found
 
 
-def _wanted(alarm: Answer, asked: Parameters) -> bool:
-    state = asked.text("state")
+def _wanted(asked: Parameters) -> dict[str, str]:
+    """What alarms must have that are asked for."""
+    given = {key: text for key in ("model", "adapter", "state") if (text := asked.text(key)) is not None}
+    state = given.get("state")
     if state is not None and state not in _STATES:
         raise ParameterError("state", state, f"must be one of {', '.join(_STATES)}")
-    return all(asked.text(key) in (None, alarm[key]) for key in ("model", "adapter", "state"))
+    return given

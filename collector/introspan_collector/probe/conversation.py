@@ -171,9 +171,15 @@ class Conversation:
                     f"{self.url}{path} refused with {response.status_code}: {said}{remedy}",
                     response.status_code,
                 )
-            return json.loads(content)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise ProbeError(f"{self.url}{path} did not answer: {error!r}; is the server up?") from error
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            said = content[:50].decode(errors="replace")
+            raise ProbeError(
+                f"{self.url}{path} answered with no JSON, but with {said!r}: is it vLLM's own server?"
+            ) from error
 
 
 # Any: JSON.
