@@ -30,6 +30,7 @@ def _prompt(seed: int, length: int) -> list[int]:
 def _compare(result, model, calls: list[tuple[Call, str, list[int]]], stride: int = 1) -> None:
     assert result.status["disabled"] == [], result.stderr[-2000:]
     assert result.status["probe_errors"] == 0, result.stderr[-2000:]
+    assert result.status["dropped_rows"] == {}, result.stderr[-2000:]
     comparison = Comparison(result, HuggingFace(model), HIDDEN_SIZE, stride)
     projection = orthogonal_map(HIDDEN_SIZE).astype(np.float64)
     for call, name, generated in calls:

@@ -192,6 +192,7 @@ def test_every_signal_is_on_and_promtool_finds_nothing_wrong_with_the_metrics(
     assert eventually(lambda: collector.samples("introspan_sdk_measured_rows_total"))
     assert collector.samples("introspan_capture_disabled") == {}
     assert collector.samples("introspan_sdk_dropped_segments_total") == {}
+    assert collector.samples("introspan_sdk_dropped_rows_total") == {}
     assert set(collector.samples("introspan_sdk_probe_errors_total").values()) == {0}
     done = subprocess.run(
         [promtool_program, "check", "metrics"],

@@ -132,6 +132,20 @@ def test_a_message_of_100_mb_is_refused_unread_and_counted_and_costs_no_memory(m
     export(collector, a_request(2))
 
 
+def test_of_a_newer_sdks_batch_what_is_known_is_taken_and_the_rest_rejected_by_number(make_collector):
+    collector = make_collector()
+    newer = a_request()
+    newer.tables.add().CopyFrom(newer.tables[0])
+    newer.tables[0].kind = 77
+    told = export(collector, newer).partial_success
+    assert told.rejected_segments == newer.tables[0].segment_count
+    assert told.error_message.startswith("tables.kind: ")
+    collector.wait_processed()
+    assert collector.metric(ENTROPY_COUNT) == 4
+    assert collector.metric("introspan_collector_rejected_segments_total") == told.rejected_segments
+    assert collector.metric("introspan_collector_dropped_batches_total", reason="undecodable") == 0
+
+
 def test_a_batch_sent_again_is_answered_the_same_and_counted_once_even_after_a_restart(make_collector):
     collector = make_collector("[accept]\nmax_sampling_probability = 0.25\n")
     first = export(collector, a_request())

@@ -120,3 +120,17 @@ def test_directives_only_ever_lower():
             until(lambda i=i: len(collector.received) == i + 1)
         until(lambda: len(told) == 4)
         assert told == [(0.5, False), (0.5, True), (0.2, True), (0.0, True)]
+
+
+def test_a_remark_of_the_collector_about_a_batch_that_it_took_is_logged_once_and_nothing_is_dropped(caplog):
+    remark = service_pb.ExportObservationsPartialSuccess(error_message="2 not in this collector's catalogue")
+    with (
+        ScriptedCollector(*[reply(partial_success=remark)] * 3) as collector,
+        exporting(collector.port) as exporter,
+    ):
+        for number in range(3):
+            offer(exporter, 1, first=number)
+            until(lambda number=number: len(collector.received) == number + 1)
+        until(lambda: "2 not in this collector's catalogue" in caplog.text)
+        assert exporter.drops == {}
+    assert caplog.text.count("2 not in this collector's catalogue") == 1
