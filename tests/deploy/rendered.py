@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "introspan"
-KUBERNETES = "1.31.0"
+KUBERNETES = "1.37.0"
 
 _HELM = Path(sys.executable).with_name("helm")
 

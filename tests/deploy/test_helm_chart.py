@@ -39,11 +39,13 @@ def test_helm_finds_nothing_to_complain_of():
     assert "[WARNING]" not in done.stdout, done.stdout
 
 
-def test_every_manifest_is_what_kubernetes_takes(release):
+@pytest.mark.parametrize("version", ["1.27.0", KUBERNETES])
+def test_every_manifest_is_what_kubernetes_takes(release, version):
     checked = set()
     for manifest in release.all:
         if manifest["kind"] not in _OPERATORS:
-            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+            used = kubernetes_validate.validate(manifest, version, strict=True)
+            assert version.startswith(used)
             checked.add(manifest["kind"])
     assert checked >= {"StatefulSet", "Service", "ConfigMap"}
 
@@ -238,6 +240,11 @@ def test_a_package_of_the_chart_holds_rules_and_dashboards(tmp_path):
 def test_what_the_chart_holds_of_rules_dashboards_and_settings_is_not_stale():
     for path, text in files().items():
         assert path.read_text() == text, f"{path} is stale: run make chart"
+
+
+def test_an_older_kubernetes_than_was_checked_is_refused():
+    done = helm("template", "introspan", CHART, "--kube-version", "1.26.0")
+    assert "incompatible with Kubernetes v1.26.0" in done.stderr
 
 
 def test_the_chart_is_of_the_version_of_the_package():
