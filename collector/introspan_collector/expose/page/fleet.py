@@ -62,12 +62,10 @@ def severity(incidents: list[Answer]) -> str:
 
 def canary_state(canary: Answer) -> str:
     """How a model's canary stands, as a key of STATES."""
-    rounds = [one for one in canary["replicas"] if one["compared"]]
-    if any(one.get("deviates") and not one.get("equivalent") for one in rounds):
-        return "deviates"
-    if any(one.get("deviates") for one in rounds):
-        return "equivalent"
-    return "same" if rounds else "gathering"
+    differs = any(one.get("deviates") for one in canary["replicas"])
+    if canary["state"] == "none":
+        return "absent"
+    return "equivalent" if canary["state"] == "still" and differs else str(canary["state"])
 
 
 def warm_up(reference: Answer | None) -> Answer:

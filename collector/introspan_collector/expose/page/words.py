@@ -19,10 +19,11 @@ STATES = {
     "provisional": ("◐", "provisional reference"),
     "none": ("○", "collecting"),
     "unwatched": ("–", "not watched"),
-    "deviates": ("▲", "deviates"),
+    "deviating": ("▲", "deviates"),
     "equivalent": ("◆", "differs, but not in its answers"),
-    "same": ("✓", "as its baseline"),
+    "still": ("✓", "as its baseline"),
     "gathering": ("◐", "gathering a baseline"),
+    "silent": ("◆", "answers no more"),
     "absent": ("○", "no canary"),
 }
 """A sign and words for each state: nothing is told by colour alone."""

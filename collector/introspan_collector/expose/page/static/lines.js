@@ -1,6 +1,6 @@
 // A place on a page in, a signal over time out: one line a replica, and the band in which it is while all is well.
 import { ask, who } from "./api.js";
-import { LINES } from "./colours.js";
+import { lineColour, MOST_LINES } from "./colours.js";
 import { say } from "./say.js";
 import { number, time, timeTicks } from "./words.js";
 
@@ -15,12 +15,12 @@ export async function lines(place) {
   const asked = { ...who(place.dataset), from: to - seconds, to, step };
   const { series: mine } = await ask("query", asked);
   if (!mine.length) return say(place, "Not measured in this range.");
-  const shown = mine.slice(0, LINES.length);
+  const shown = mine.slice(0, MOST_LINES);
   const axes = scales(shown, place.dataset, to - seconds, to);
   const svg = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": said(place, shown) });
   if (axes.band) band(svg, axes);
   grid(svg, axes, seconds);
-  shown.forEach((one, i) => trace(svg, one.points, axes, LINES[i], step));
+  shown.forEach((one, i) => trace(svg, one.points, axes, lineColour(i), step));
   const reading = document.createElement("output");
   reading.className = "reading small";
   follow(svg, reading, shown, axes, place.dataset.unit, mine.length - shown.length);
@@ -97,7 +97,7 @@ function nearest(points, at) {
 function tell(reading, when, shown, values, unit, more = 0) {
   const parts = shown.flatMap((one, i) => {
     const sign = Object.assign(document.createElement("span"), { textContent: "━ " });
-    sign.style.color = LINES[i];
+    sign.style.color = lineColour(i);
     return [sign, `${shown.length > 1 ? `${one.replica} ` : ""}${number(values[i], 4)}  `];
   });
   reading.replaceChildren(`${when}: `, ...parts, `${unit}${more > 0 ? `, ${more} more replicas are not drawn` : ""}`);
