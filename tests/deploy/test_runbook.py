@@ -16,7 +16,8 @@ from tests.incidents import finding, stream
 _RULES = sorted({rule["alert"] for rule in alerts()})
 # What is told as IntrospanIncident is looked up under the name of the collector's own alert.
 _NAMES = sorted({*ALERTNAMES, *_RULES})
-_PAGE = (Path(__file__).parents[2] / "docs" / "runbook.md").read_text()
+_ROOT = Path(__file__).parents[2]
+_PAGE = (_ROOT / "docs" / "runbook.md").read_text()
 _SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", _PAGE, re.MULTILINE | re.DOTALL))
 
 
@@ -48,3 +49,15 @@ def test_every_notice_leads_to_its_heading(detector):
     # Headings become anchors in lower case, as on every forge.
     assert anchor in {name.lower() for name in _SECTIONS}
     assert dict(one.labels)["alertname"].lower() == anchor
+
+
+def test_every_metric_that_the_runbook_names_is_exposed():
+    exposed = (_ROOT / "tests" / "unit" / "golden" / "metrics.txt").read_text()
+    there_are = set(re.findall(r"^# TYPE (\S+)", exposed, re.MULTILINE))
+    assert set(re.findall(r"\bintrospan_\w+", _PAGE)) - there_are == set()
+
+
+def test_every_setting_of_the_collector_that_the_runbook_names_exists():
+    settings = (_ROOT / "docs" / "settings.md").read_text()
+    named = re.findall(r"`((?:accept|aggregate|canary|detect|log|notify)\.\w+)`", _PAGE)
+    assert [name for name in named if f"| `{name}` |" not in settings] == []
