@@ -20,7 +20,7 @@ from introspan_collector.layout import Layout, is_counted
 from introspan_collector.model import Batch, SeriesKey
 from introspan_collector.moments import Moments
 from introspan_collector.sums import Sums, merge_rows, sum_columns
-from introspan_collector.view import NO_LAYER, OVERFLOW, Track, View
+from introspan_collector.view import NO_LAYER, OVERFLOW, Track, View, Worker
 
 REPETITION_TOKENS = 64
 """A periodic tail of that many tokens counts as an event of `output.repetition`."""
@@ -90,6 +90,11 @@ class Aggregator:
                 schemas=len(self._schemas),
                 evicted_schemas=self._schemas.evicted,
             )
+
+    def workers(self) -> tuple[Worker, ...]:
+        """Every worker that is heard of, without the cost of a view."""
+        with self._lock:
+            return self._workers.views()
 
     def tracks(self, wanted: Callable[[SeriesKey], bool], limit: int) -> list[Track]:
         """The kept slots of every series that is wanted, at most limit of them."""

@@ -22,7 +22,7 @@ def healthy(sources: Sources, model: str, adapter: str) -> dict[tuple[str, int],
 
 def _segments(sources: Sources, model: str) -> Counter[str]:
     counts: Counter[str] = Counter()
-    for worker in sources.aggregates.view().workers:
+    for worker in sources.aggregates.workers():
         if worker.origin.model == model:
             counts.update(dict(worker.segments))
     return counts

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from introspan_collector.model import SeriesKey, Stats
-from introspan_collector.view import ArchiveStats, Stored, Track, View
+from introspan_collector.view import ArchiveStats, Stored, Track, View, Worker
 from introspan_wire.codec import SegmentTable
 from introspan_wire.signals import Kind
 
@@ -15,6 +15,10 @@ class Aggregates(Protocol):
 
     def view(self) -> View:
         """Everything at this moment."""
+        ...
+
+    def workers(self) -> tuple[Worker, ...]:
+        """Every worker that is heard of."""
         ...
 
     def tracks(self, wanted: Callable[[SeriesKey], bool], limit: int) -> list[Track]:

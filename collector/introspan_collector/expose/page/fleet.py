@@ -1,5 +1,6 @@
 """Sources in, every model and adapter with its state out: what is the matter first."""
 
+import time
 from typing import Any
 
 from introspan_collector.expose.page.evidence import levels
@@ -17,9 +18,8 @@ _BySubject = dict[tuple[str, str], Any]
 
 def content(sources: Sources, _: Parameters) -> Answer:
     """A row for each model and each of its adapters, those with incidents first."""
-    view = sources.aggregates.view()
     by_model: dict[str, list[Worker]] = {}
-    for worker in view.workers:
+    for worker in sources.aggregates.workers():
         by_model.setdefault(worker.origin.model, []).append(worker)
     references = {(one["model"], one["adapter"]): one for one in sources.detection.references()}
     open_incidents: dict[tuple[str, str], list[Answer]] = {}
@@ -29,7 +29,7 @@ def content(sources: Sources, _: Parameters) -> Answer:
     evidence = levels(sources.detection.detection())
     canaries = {one["model"]: canary_state(one) for one in sources.detection.canaries()}
     subjects = {(model, "") for model in by_model} | references.keys() | open_incidents.keys()
-    now = view.time_unix_nano / 1e9
+    now = time.time()
     rows = [
         {
             "model": model,
