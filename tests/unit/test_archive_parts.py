@@ -1,8 +1,12 @@
 """Parts: their names, the cursor, replay after a crash, and when one is written."""
 
 import shutil
+from dataclasses import replace
+
+import numpy as np
 
 from bench.fleet import SECOND_NANO, batch
+from introspan_wire.codec import Schema
 from tests.archives import NOW, Clock, consume, counted, files, opened, some_batches, stored
 
 
@@ -21,7 +25,7 @@ def test_replay_after_a_crash_at_any_batch_gives_every_row_once(tmp_path):
     batches = some_batches(8)
     for crash in range(len(batches) + 1):
         folder = tmp_path / str(crash)
-        archive = opened(folder, buffer_bytes=6_000)  # a part every few batches
+        archive = opened(folder, buffer_bytes=21_000)  # a part every few batches
         consume(archive, batches[:crash])
         again = opened(folder)  # the first is abandoned with what it had buffered
         consume(again, [one for one in batches if one.offset >= again.cursor()])
@@ -61,6 +65,25 @@ def test_a_crash_between_rollup_and_part_counts_nothing_twice(tmp_path):
     consume(again, some_batches(3))
     again.flush()
     assert counted(again) == 9
+
+
+def test_a_part_is_written_sooner_where_every_batch_brings_columns_of_its_own(tmp_path):
+    """As from a producer that lists its columns in another order each time."""
+    archive = opened(tmp_path, buffer_bytes=1 << 20)
+    rng = np.random.default_rng(3)
+    for number, one in enumerate(some_batches(200)):
+        (of,) = one.tables
+        order = rng.permutation(len(of.schema.columns))
+        columns = Schema(of.schema.kind, tuple(of.schema.columns[place] for place in order))
+        changed = replace(of, schema=columns, values=np.ascontiguousarray(of.values[:, order]))
+        archive.consume(batch(changed, number=number, received_unix_nano=NOW))
+    wide = 256 * len(of.schema.columns)
+    assert len(files(tmp_path)) >= 200 * wide // (1 << 20) > 1
+    assert archive.stats().buffered_bytes < 1 << 20
+    archive.flush()
+    found = {one["request_id"]: len(one["values"]) for one in stored(tmp_path)}
+    assert len(found) == 600
+    assert archive.stats().buffered_bytes == 0
 
 
 def test_a_new_hour_begins_a_new_part(tmp_path):

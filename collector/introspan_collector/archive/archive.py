@@ -24,7 +24,7 @@ from introspan_collector.archive.schemas import Schemas
 from introspan_collector.archive.settings import ArchiveSettings
 from introspan_collector.model import Batch
 from introspan_collector.view import ArchiveStats, Stored, Track
-from introspan_wire.codec import SegmentTable
+from introspan_wire.codec import Schema, SegmentTable
 from introspan_wire.signals import Kind
 
 _log = structlog.get_logger(__name__)
@@ -59,6 +59,7 @@ class Archive:
         self._connection = duckdb.connect(":memory:", config={"threads": 1})
         self._segments: list[Segments] = []
         self._buffered_bytes = 0
+        self._buffered_schemas: set[Schema] = set()
         self._opened_unix_nano = 0
         self._retry_unix_nano = 0
         self._tidied_unix_nano = 0
@@ -93,6 +94,9 @@ class Archive:
             if len(table):
                 self._segments.append(Segments(batch, table))
                 self._buffered_bytes += _bytes_of(table)
+                if table.schema not in self._buffered_schemas:
+                    self._buffered_schemas.add(table.schema)
+                    self._buffered_bytes += _bytes_of_columns(table.schema)
         self.flush_due()
 
     def flush_due(self) -> None:
@@ -204,7 +208,9 @@ class Archive:
             self._totals["parts"] += 1
             self._totals["segments"] += sum(len(item.table) for item in members)
             self._segments = self._segments[len(members) :]
-            self._buffered_bytes -= sum(_bytes_of(item.table) for item in members)
+            self._buffered_schemas = {item.table.schema for item in self._segments}
+            self._buffered_bytes = sum(_bytes_of(item.table) for item in self._segments)
+            self._buffered_bytes += sum(map(_bytes_of_columns, self._buffered_schemas))
             self._end = self._first = end
         self._tidy()
 
@@ -277,3 +283,8 @@ def _tracks(
 
 def _bytes_of(table: SegmentTable) -> int:
     return table.values.nbytes + 256 * len(table)
+
+
+def _bytes_of_columns(schema: Schema) -> int:
+    # What a part takes to be written grows by the column with each schema in it, and peers choose schemas.
+    return 256 * len(schema.columns)
