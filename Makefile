@@ -37,8 +37,6 @@ PROTOC := $(UV) run --quiet --isolated --no-project --python $(BIN)/python \
 PROTOS := $(wildcard protos/introspan_wire/v1/*.proto)
 BEGAN := $(shell date +%s)
 TOOK = echo "make $@ took $$(( $$(date +%s) - $(BEGAN) )) s"
-# They share a server, and one holds gaps between its tokens against seconds: what runs beside it would be measured too.
-ALONE := $(addprefix tests/e2e/,test_dashboards.py test_page_large.py test_page_vllm.py test_server.py test_server_outages.py)
 CHECKED := sdk collector protos demo bench deploy docs tests
 
 .PHONY: help
@@ -103,8 +101,8 @@ check-proto: install
 test: install components ## Every test but the slow ones; real vLLM and Prometheus included.
 	$(BIN)/python -m pytest -m 'not slow' -n 2 tests/unit tests/property
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile tests/integration tests/deploy
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadgroup tests/e2e $(addprefix --ignore=,$(ALONE))
-	$(BIN)/python -m pytest -m 'not slow' $(ALONE)
+	$(BIN)/python -m pytest -m 'not slow and not alone' -n 2 --dist loadgroup tests/e2e
+	$(BIN)/python -m pytest -m 'not slow and alone' tests/e2e
 	@$(TOOK)
 
 .PHONY: test-all

@@ -12,7 +12,7 @@ from introspan_wire.signals import CATALOGUE, Kind
 from tests.deploy.boards import BOARDS, asked, filled, marks
 from tests.patience import eventually
 
-pytestmark = pytest.mark.xdist_group("server")  # one process: they share what takes long to start
+pytestmark = pytest.mark.alone
 
 # Of what went wrong, of canaries that somebody asks, of people who are told: a healthy server by itself has none.
 ONLY_SOMETIMES = re.compile(

@@ -13,7 +13,7 @@ from tests.collector import Collector
 from tests.large_archive import HOURS, LAYERS, MODELS, model_name, write_day
 from tests.patience import eventually
 
-pytestmark = pytest.mark.xdist_group("page")
+pytestmark = pytest.mark.alone
 
 PAINT_SECONDS = 1.0
 LOADS = 5
@@ -40,7 +40,7 @@ def first_paint_seconds(page, address):
 
 def painted(page, address):
     page.goto(address)
-    page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+    page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length")
     return page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") / 1000
 
 
@@ -55,7 +55,7 @@ def test_a_fleet_and_a_day_of_a_model_are_painted_within_a_second(collector):
         model = first_paint_seconds(page, of_model)
         began = time.monotonic()
         page.goto(of_model)
-        page.wait_for_function("document.querySelector('[data-chart=layers]').dataset.state === 'drawn'")
+        page.wait_for_function("() => document.querySelector('[data-chart=layers]').dataset.state === 'drawn'")
         drawn = time.monotonic() - began
         print(
             f"first paint: fleet {fleet:.2f} s, model {model:.2f} s; its heatmap drawn {drawn:.2f} s after the click"

@@ -10,7 +10,7 @@ from observed import observed
 from tests.browser import browsing, draw_all
 from tests.patience import eventually
 
-pytestmark = pytest.mark.xdist_group("server")
+pytestmark = pytest.mark.alone
 
 
 def test_a_model_and_a_request_that_vllm_serves_are_shown_as_the_api_has_them(deployment, collector):

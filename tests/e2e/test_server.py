@@ -13,7 +13,7 @@ from observed import last_of_a_burst, measured_among, observed, traces_of
 
 from tests.patience import eventually
 
-pytestmark = pytest.mark.xdist_group("server")  # one process: they share what takes long to start
+pytestmark = pytest.mark.alone
 
 
 def test_eight_requests_at_once_keep_their_own_trace_and_the_id_that_their_client_sees(deployment, collector):

@@ -16,7 +16,7 @@ from observed import kinds, last_of_a_burst, observed
 from introspan.context import is_chosen, request_hash
 from tests.patience import eventually
 
-pytestmark = pytest.mark.xdist_group("server")  # one process: they share what takes long to start
+pytestmark = pytest.mark.alone
 
 PAUSE_SECONDS = 5
 
