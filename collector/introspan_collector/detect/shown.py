@@ -3,13 +3,14 @@
 from dataclasses import asdict
 from typing import Any
 
+from introspan_collector.detect.builders import Building
 from introspan_collector.detect.canary.round import Round
 from introspan_collector.detect.canary.rounds import Canaries
 from introspan_collector.detect.canary.standing import standing
 from introspan_collector.detect.incident.finding import Subject
 from introspan_collector.detect.incident.maintenance import Window
 from introspan_collector.detect.reference.builder import Progress
-from introspan_collector.detect.watch import Building, Watch
+from introspan_collector.detect.watch import Watch
 
 # Any: JSON.
 Answer = dict[str, Any]

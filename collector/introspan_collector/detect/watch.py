@@ -1,14 +1,14 @@
 """Requests of one model and adapter in; evidence against its reference, and the reference itself, out."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from introspan_collector.detect import checkpoint
+from introspan_collector.detect.builders import Builders, Building
 from introspan_collector.detect.live.yardstick import Seen, Yardstick
-from introspan_collector.detect.reference.builder import Builder, Limits, Progress
+from introspan_collector.detect.reference.builder import Limits, Progress
 from introspan_collector.detect.reference.file import from_bytes
 from introspan_collector.detect.reference.reference import Identity, Reference, State
 from introspan_collector.detect.sample import Sample
@@ -18,8 +18,6 @@ from introspan_wire.signals import Kind
 _WHAT = "a watch"
 _VERSION = 4
 
-_BUILDERS = 3
-_RESAVE = 1.05
 _SUCCESSION_SECONDS = 300.0
 """So long nothing must have come from what the reference is of, before another takes its place by itself.
 
@@ -34,24 +32,12 @@ _REFIT = 2.0
 """A provisional reference is fitted anew when so many times its clusters have come."""
 
 
-@dataclass(frozen=True, slots=True)
-class Building:
-    """A reference that is being built: how far it is, and what stands against freezing it, in words."""
-
-    identity: Identity
-    progress: Progress
-    objections: tuple[str, ...]
-
-
 class Watch:
     """Compares with at most one reference, and builds the next from traffic in which nothing is the matter."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._builders: dict[Identity, Builder] = {}
-        self._objections: dict[Identity, tuple[str, ...]] = {}
-        self._snapshots: dict[Identity, tuple[int, bytes]] = {}
-        self._begun_anew = ""
+        self._builders = Builders(limits)
         self._yardstick: Yardstick | None = None
         self._served: Identity | None = None
         self._due_clusters: int | None = None
@@ -90,7 +76,7 @@ class Watch:
         self._is_heard |= reference is not None and reference.identity == identity
         is_accepted = self._due_clusters is not None
         if is_accepted or (is_healthy and (reference is None or self._is_wanted(identity, reference))):
-            self._builder(identity).add(sample)
+            self._builders.add(identity, sample)
         yardstick = self._yardstick
         if (
             yardstick is None
@@ -111,28 +97,25 @@ class Watch:
 
     def progress(self) -> dict[Identity, Progress]:
         """How far the references are that are being built."""
-        return {identity: builder.progress() for identity, builder in self._builders.items()}
+        return self._builders.progress()
 
     def building(self) -> tuple[Building, ...]:
         """The same, with what stands against each; the one fed last is the last."""
-        why = (self._begun_anew,) if self._begun_anew else ()
-        return tuple(
-            Building(one, builder.progress(), (self._objections.get(one) or builder.lacking()) + why)
-            for one, builder in self._builders.items()
-        )
+        return self._builders.building()
 
     def draft(self) -> tuple[Identity, bytes]:
         """What was collected last, for `Builder.restore`. Raises ValueError where nothing was collected."""
-        newest = next(reversed(self._builders), None)
+        newest = self._builders.newest
         if newest is None:
             raise ValueError(
                 "nothing is being collected: a frozen reference is compared with, export that one"
             )
-        return newest, self._builders[newest].snapshot()
+        return newest.identity, newest.snapshot()
 
     def accept(self) -> int:
         """Lets requests into the next reference whatever is the matter; how many clusters more it is taken up after."""
-        gathered = 0 if self._newest is None else self._newest.progress().counts.clusters
+        newest = self._builders.newest
+        gathered = 0 if newest is None else newest.progress().counts.clusters
         self._due_clusters = gathered + self._limits.provisional_clusters
         return self._limits.provisional_clusters
 
@@ -140,7 +123,7 @@ class Watch:
         """Ends what accept began: it is over, or has become something else than what was accepted."""
         present = self.reference
         if self._due_clusters is not None and present is not None and present.state is State.FROZEN:
-            self._forget(present.identity)
+            self._builders.forget(present.identity)
         self._due_clusters = None
 
     def doubt(self, fingerprint: str, now_unix_seconds: float) -> None:
@@ -148,14 +131,8 @@ class Watch:
 
         It may be of the time between a fault and the canary that showed it. What people accepted is kept.
         """
-        if self._due_clusters is not None:
-            return
-        doubted = [one for one in self._builders if fingerprint in ("", one.fingerprint)]
-        for identity in doubted:
-            self._forget(identity)
-        if doubted:
-            at = datetime.fromtimestamp(now_unix_seconds, UTC)
-            self._begun_anew = f"collected anew since {at:%Y-%m-%d %H:%M} UTC, when a canary deviated"
+        if self._due_clusters is None:
+            self._builders.doubt(fingerprint, now_unix_seconds)
 
     def grow(
         self, now_unix_seconds: float, *, canaries_clean: bool, silence: str = "", may_succeed: bool
@@ -167,18 +144,19 @@ class Watch:
         """
         is_gone = self._is_gone(now_unix_seconds)
         may_succeed = self._due_clusters is not None or (is_gone and may_succeed)
-        for identity, builder in self._builders.items():
+        for identity, builder in self._builders:
             progress = builder.progress()
             present = self.reference
             if progress.reached is None:
                 continue
             if present is not None and present.identity != identity and not may_succeed:
-                self._objections[identity] = (_ANOTHER,)
+                self._builders.objections[identity] = (_ANOTHER,)
                 continue
             state = progress.reached
             if state is State.FROZEN:
-                self._objections[identity] = builder.objections(silence if canaries_clean else NOT_CLEAN)
-                if self._objections[identity]:
+                objections = builder.objections(silence if canaries_clean else NOT_CLEAN)
+                self._builders.objections[identity] = objections
+                if objections:
                     state = State.PROVISIONAL
             if canaries_clean and self._is_better(identity, state, progress.counts.clusters):
                 return self._take(builder.reference(state, int(now_unix_seconds)))
@@ -190,7 +168,7 @@ class Watch:
         canaries: what they say against it, "" for nothing. Raises ValueError where there is too little; and, unless it
         is forced, where they say anything or the halves differ. What it was forced against stands in the reference.
         """
-        newest, fewest = self._newest, self._limits.provisional_clusters
+        newest, fewest = self._builders.newest, self._limits.provisional_clusters
         if newest is None or newest.progress().reached is None:
             raise ValueError(
                 f"a reference needs >= {fewest} clusters of healthy requests: let more come first"
@@ -201,7 +179,7 @@ class Watch:
 
     def doubts(self, canaries: str, *, force: bool) -> tuple[str, ...]:
         """What speaks against what was collected last. Raises ValueError where something does, unless it is forced."""
-        newest = self._newest
+        newest = self._builders.newest
         return () if newest is None else newest.despite(canaries, force=force)
 
     def adopt(self, reference: Reference) -> None:
@@ -210,15 +188,13 @@ class Watch:
 
     def snapshot(self) -> bytes:
         """The whole state."""
-        arrays = {f"builder_{i}": self._saved(identity) for i, identity in enumerate(self._builders)}
+        builders, arrays = self._builders.dump()
         if self._yardstick is not None:
             arrays["reference"] = self._yardstick.data
             arrays["yardstick"] = self._yardstick.snapshot()
-        header = {
-            "identities": [asdict(identity) for identity in self._builders],
+        header = builders | {
             "served": None if self._served is None else asdict(self._served),
             "due_clusters": self._due_clusters,
-            "begun_anew": self._begun_anew,
         }
         return checkpoint.dump(
             _WHAT, _VERSION, header, {name: np.frombuffer(data, np.uint8) for name, data in arrays.items()}
@@ -227,47 +203,20 @@ class Watch:
     def restore(self, data: bytes) -> None:
         """Puts a snapshot's state in place of this one. Raises ValueError for one that it cannot read."""
         header, arrays = checkpoint.load(_WHAT, _VERSION, data)
-        self._builders, self._snapshots = {}, {}
-        for i, fields in enumerate(header["identities"]):
-            builder = self._builders[Identity(**fields)] = Builder(Identity(**fields), self._limits)
-            builder.restore(arrays[f"builder_{i}"].tobytes())
-            self._snapshots[builder.identity] = (
-                builder.progress().counts.requests,
-                arrays[f"builder_{i}"].tobytes(),
-            )
-        self._objections = {}
+        saved = {name: array.tobytes() for name, array in arrays.items() if name.startswith("builder_")}
+        self._builders.load(header, saved)
         self._served = None if header["served"] is None else Identity(**header["served"])
         self._due_clusters = header["due_clusters"]
-        self._begun_anew = header["begun_anew"]
         self._yardstick = None
         if "reference" in arrays:
             self._yardstick = Yardstick(from_bytes(arrays["reference"].tobytes()))
             self._yardstick.restore(arrays["yardstick"].tobytes())
 
-    @property
-    def _newest(self) -> Builder | None:
-        return next(reversed(self._builders.values()), None)
-
-    def _saved(self, identity: Identity) -> bytes:
-        """A builder's state, at most a twentieth of its requests old: it may have 30 MB, and is saved every minute.
-
-        What a crash loses of it is only missing from the reference that is being built.
-        """
-        builder = self._builders[identity]
-        requests = builder.progress().counts.requests
-        known = self._snapshots.get(identity)
-        if known is None or requests > _RESAVE * known[0]:
-            known = self._snapshots[identity] = (requests, builder.snapshot())
-        return known[1]
-
     def _take(self, reference: Reference) -> Reference:
         self._yardstick = Yardstick(reference)
         self._due_clusters = self._present_unix_seconds = None
         if reference.state is State.FROZEN:
-            self._begun_anew = ""
             self._builders.clear()
-            self._objections.clear()
-            self._snapshots.clear()
         return reference
 
     def _is_better(self, identity: Identity, state: State, clusters: int) -> bool:
@@ -291,14 +240,3 @@ class Watch:
 
     def _is_wanted(self, identity: Identity, reference: Reference) -> bool:
         return reference.identity != identity or reference.state is State.PROVISIONAL
-
-    def _builder(self, identity: Identity) -> Builder:
-        builder = self._builders.pop(identity, None) or Builder(identity, self._limits)
-        self._builders[identity] = builder  # the one fed last is the last
-        while len(self._builders) > _BUILDERS:
-            self._forget(next(iter(self._builders)))
-        return builder
-
-    def _forget(self, identity: Identity) -> None:
-        for known in (self._builders, self._objections, self._snapshots):
-            known.pop(identity, None)
