@@ -141,13 +141,13 @@ class Recorder:
         selection = self._table.select(ids, start, scheduled)
         if selection is None:
             return
+        self._selection = selection  # from here on its rows are taken in, or counted as dropped
         stream, attention = self._probes.stream, self._probes.attention
         is_too_much = attention is not None and attention.is_too_much(selection)
         # The rows of a canary are at points where those that wait are not.
         is_too_much |= self._has_canaries(selection)
         if is_too_much or not self._waiting.has_room(len(selection)):
             self.flush()
-        self._selection = selection
         if stream is not None and self._health.is_on("residual"):
             token = torch.from_numpy(selection.token)
             stream.taps.select(
