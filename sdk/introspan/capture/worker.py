@@ -207,10 +207,8 @@ def _recorder(
             canary = CanaryProbe(taps, hidden_size)
     attention = None
     if layout.attention_layers:
-        tapped_attention = [
-            AttentionTap(anatomy.attention[layer], rows_max, dtype, device, health)
-            for layer in layout.attention_layers
-        ]
+        chosen = [anatomy.attention[layer] for layer in layout.attention_layers]
+        tapped_attention = [AttentionTap(point, rows_max, dtype, device, health) for point in chosen]
         attention = AttentionProbe(layout, tapped_attention, settings.attention_bytes, health)
     foreign = foreign_processor(runner)
     if foreign is not None:
