@@ -55,7 +55,9 @@ def test_a_fleet_and_a_day_of_a_model_are_painted_within_a_second(collector):
         model = first_paint_seconds(page, of_model)
         began = time.monotonic()
         page.goto(of_model)
-        page.wait_for_function("() => document.querySelector('[data-chart=layers]').dataset.state === 'drawn'")
+        page.wait_for_function(
+            "() => document.querySelector('[data-chart=layers]').dataset.state === 'drawn'"
+        )
         drawn = time.monotonic() - began
         print(
             f"first paint: fleet {fleet:.2f} s, model {model:.2f} s; its heatmap drawn {drawn:.2f} s after the click"
