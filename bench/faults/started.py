@@ -75,6 +75,8 @@ def _measure(folder: Path, ledger: Ledger, workplace: Workplace) -> None:
     count = _STARTED["rounds_of_a_fault"]
 
     def keep(fault: str, address: str) -> None:
+        if fault in ledger:
+            return
         ledger.put(fault, observed.rounds(address, count))
         say(f"started, {fault}: {[one['ratio'] for one in ledger[fault]]} floors")
 
