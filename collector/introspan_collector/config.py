@@ -24,7 +24,9 @@ from introspan_collector.probe.settings import ProbeSettings
 ENVIRONMENT_PREFIX = "INTROSPAN_COLLECTOR_"
 # Kubernetes adds such variables to every pod of a namespace, for each Service in it: those of a Service named
 # introspan-collector are no settings.
-_SERVICE_LINK = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+_SERVICE_LINK = re.compile(
+    r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
 _MIB = 2**20
 _HOUR_SECONDS = 3600.0
 

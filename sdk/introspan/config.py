@@ -19,7 +19,9 @@ COLLECTOR_PREFIX = "INTROSPAN_COLLECTOR_"
 
 # Kubernetes adds such variables to every pod of a namespace, for each Service in it: one of a Service named
 # introspan-x looks like a setting of ours, and is none.
-_SERVICE_LINK = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+_SERVICE_LINK = re.compile(
+    r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
 
 _MIB = 2**20
 _LAYERS = LayerSpec("INTROSPAN_LAYERS", 8)

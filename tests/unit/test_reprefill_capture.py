@@ -44,7 +44,9 @@ class Model:
         self.health = Health()
         taps = Taps(points, ROWS_MAX, D, torch.float32, torch.device("cpu"), self.health)
         layout = lay_out((0, 1, 2), PROJECTED, (), range(0))
-        self.probe = ReprefillProbe(layout, RATE, self.health.dropped_requests, lambda: 7) if with_probe else None
+        self.probe = (
+            ReprefillProbe(layout, RATE, self.health.dropped_requests, lambda: 7) if with_probe else None
+        )
         self.recorder = Recorder(
             layout,
             Table(SLOTS, STRIDE),
