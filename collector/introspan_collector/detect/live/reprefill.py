@@ -34,7 +34,7 @@ _VERSION = 1
 PAGE_RATIO = 8.0
 """A distance of so many times the largest healthy one is no chance: two such requests in a row page."""
 
-_MOST_MODELS = 64
+_MOST_MODELS = _MOST_REPLICAS = 64
 _SIDES = ("high", "highest")
 _TAIL = 0.05
 _BEYOND = 2.0
@@ -111,8 +111,9 @@ class _Healthy:
     def streams(self, identity: Identity, replica: str) -> tuple[Stream, ...]:
         """One for each side and layer of a replica."""
         if replica not in self._streams:
-            if len(self._streams) >= _MOST_MODELS:
+            if len(self._streams) >= _MOST_REPLICAS:
                 self._streams.clear()
+                self._far_before.clear()
             self._streams[replica] = tuple(
                 Stream(identity.model, replica, identity.adapter, DETECTOR, "", SIGNAL, layer, side)
                 for side in _SIDES
