@@ -2,6 +2,8 @@
 
 import threading
 
+import structlog
+
 from introspan_collector.log.committer import Committer
 from introspan_collector.testing import VolatileDisk
 from tests.logs import A, open_log
@@ -19,6 +21,17 @@ class GatedDisk(VolatileDisk):
         self.syncing.release()
         assert self.gate.wait(5)
         super().sync(name)
+
+
+class RefusingDisk(VolatileDisk):
+    """Writes only while it is not full."""
+
+    is_full = False
+
+    def write(self, name, position, data):
+        if self.is_full:
+            raise OSError(28, "No space left on device")
+        super().write(name, position, data)
 
 
 class Answers:
@@ -71,3 +84,18 @@ def test_while_records_come_together_the_next_ones_share_one_sync():
     assert 0 < waits[0] < 0.01
     committer.close()
     assert sequences.seen(A, 6)
+
+
+def test_each_time_that_the_disk_refuses_is_logged_once_and_so_is_its_end():
+    disk = RefusingDisk()
+    log, sequences = open_log(disk)
+    committer = Committer(log, sequences)
+    answered = threading.Semaphore(0)
+    with structlog.testing.capture_logs() as logs:
+        for sequence, disk.is_full in enumerate([False, True, True, False, False, True, False], start=1):
+            committer.append(1, A, sequence, b"payload", lambda _error: answered.release())
+            assert answered.acquire(timeout=5)
+        committer.close()
+    refused, again = "the log cannot be written; batches are refused until it can", "the log is written again"
+    assert [entry["event"] for entry in logs if entry["event"] in (refused, again)] == [refused, again] * 2
+    assert committer.write_errors == 3

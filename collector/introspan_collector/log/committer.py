@@ -47,6 +47,7 @@ class Committer:
         self._sleep = sleep
         self._synced_at = monotonic()
         self._crowded = False
+        self._failing = False
         self.grown = threading.Event()
         """Set whenever the log has grown; a reader clears it before it looks."""
         self.write_errors = 0
@@ -106,6 +107,9 @@ class Committer:
 
     def _append(self, group: list[tuple[Record, Done]]) -> None:
         error = self._attempt(lambda: self._appender.append([record for record, _ in group]))
+        if error is None and self._failing:
+            self._failing = False
+            _log.info("the log is written again")
         self.grown.set()
         for _, done in group:
             self._attempt(partial(done, error))
@@ -122,8 +126,9 @@ class Committer:
         try:
             operation()
         except Exception as error:  # noqa: BLE001 whoever waits for an answer would wait for ever
-            if self.write_errors == 0:
+            if not self._failing:
                 _log.error("the log cannot be written; batches are refused until it can", exc_info=error)
+            self._failing = True
             self.write_errors += 1
             return error
         return None
