@@ -193,6 +193,10 @@ def test_a_new_alarm_appears_without_a_reload_and_is_acknowledged_by_who_looks(b
     page.get_by_role("link", name=alarm["exemplars"][0]["request_id"]).click()
     draw_all(page)
     assert "It is an example of" in page.locator("main").inner_text()
+    page.goto(f"{fleet.address}/model?{query(model=MODEL, range='15m')}")
+    draw_all(page)
+    assert "an incident opened" in page.locator("[data-chart=layers] .legend").inner_text()
+    assert page.locator(".lines .mark").count() > 0
     assert problems == []
 
 

@@ -1,5 +1,6 @@
 """Incidents in, their list and the page of one out."""
 
+import time
 from collections.abc import Iterable
 from urllib.parse import urlencode
 
@@ -52,7 +53,7 @@ def one(sources: Sources, asked: Parameters) -> Answer:
         "runbook": f"{sources.runbook_url}#{found['alertname'].lower()}",
         "has_runbook_link": sources.runbook_url.startswith(("http://", "https://")),
         "needs_token": sources.http_token is not None,
-        "model_link": _model_link(found),
+        "model_link": _model_link(found, time.time()),
     }
 
 
@@ -70,10 +71,14 @@ def _request_link(exemplar: Answer, incident: Answer) -> str:
     return f"request?{urlencode(asked)}"
 
 
-def _model_link(incident: Answer) -> str:
-    """The model's page at the signal and layer that the strongest evidence is about."""
+def _model_link(incident: Answer, now: float) -> str:
+    """The model's page at the signal that the strongest evidence with a layer is about, and at its time."""
     named = next((clue["stream"] for clue in incident["evidence"] if clue["stream"]["layer"] >= 0), None)
     asked = {"model": incident["model"], "adapter": incident["adapter"]}
     if named is not None and named["signal"]:
         asked["signal"] = named["signal"]
+    end = incident["updated_unix_seconds"] + _AROUND_SECONDS / 4
+    if end < now:
+        # What is over is shown as it was.
+        asked |= {"range": "6h", "to": f"{end:.0f}"}
     return f"model?{urlencode({key: value for key, value in asked.items() if value})}"

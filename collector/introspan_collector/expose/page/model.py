@@ -13,7 +13,7 @@ from introspan_collector.layout import is_aggregated
 from introspan_collector.view import View, Worker
 from introspan_wire.signals import CATALOGUE, Axis
 
-PARAMETERS = ("model", "adapter", "replica", "signal", "range", "scale")
+PARAMETERS = ("model", "adapter", "replica", "signal", "range", "scale", "to")
 RANGES = {"15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800, "30d": 2_592_000}
 SCALES = {
     "reference": "z against the reference",
@@ -23,6 +23,7 @@ SCALES = {
 
 _DEFAULT_SIGNAL = "residual.log_rms"
 _DEFAULT_RANGE = "1h"
+_LATEST_UNIX_SECONDS = 2.0**32
 _OUTPUTS = tuple(
     name for name, one in CATALOGUE.items() if not one.axes and is_aggregated(name) and name != "sampler.pit"
 )
@@ -81,12 +82,18 @@ def _chosen(asked: Parameters, name: str, adapter: str, reference: Answer | None
         "replica": asked.text("replica") or "",
         "signal": asked.signal("signal") or _DEFAULT_SIGNAL,
         "range": asked.text("range") or _DEFAULT_RANGE,
+        "to": _end(asked),
         "scale": asked.text("scale") or ("reference" if known else "range"),
     }
     for key, options in (("range", RANGES), ("scale", SCALES)):
         if chosen[key] not in options:
             raise ParameterError(key, chosen[key], f"must be one of {', '.join(options)}")
     return chosen
+
+
+def _end(asked: Parameters) -> float | None:
+    """When the range ends, in Unix seconds; None for now, which moves."""
+    return None if asked.text("to") is None else asked.number("to", 0.0, 0.0, _LATEST_UNIX_SECONDS)
 
 
 def _signals(view: View, model: str) -> list[Answer]:

@@ -12,7 +12,7 @@ from introspan_wire.signals import CATALOGUE, Axis
 PARAMETERS = ("id", "from", "to", "signal", "request")
 
 _MOST_STANDING_OUT = 8
-_UNUSUAL, _RARE = 0.01, 0.001
+_UNUSUAL = 0.01
 
 
 def content(sources: Sources, asked: Parameters) -> Answer:
@@ -64,9 +64,11 @@ def _verdict(judged: list[Answer]) -> Answer:
     if not ranked:
         return {"state": "unknown", "rank": None, "row": None}
     row = min(ranked, key=lambda one: one["rank"])
-    is_rare, is_unusual = row["rank"] <= _RARE, row["rank"] <= _UNUSUAL
+    # No healthy request is as unusual: its rank is that of one more than there are.
+    is_beyond_all = row["rank"] * (row["compared_with"] + 1) < 1.5
+    is_unusual = row["rank"] <= _UNUSUAL or row["outside_classes"]
     return {
-        "state": "rare" if is_rare else "unusual" if is_unusual or row["outside_classes"] else "usual",
+        "state": "beyond" if is_beyond_all else "unusual" if is_unusual else "usual",
         "rank": row["rank"],
         "row": row,
     }

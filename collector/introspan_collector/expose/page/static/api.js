@@ -8,6 +8,12 @@ export async function ask(path, parameters) {
   return found;
 }
 
+// The range that a place on a page shows: up to a time, or up to now.
+export function range({ rangeSeconds, to }) {
+  const end = Number(to) || Date.now() / 1000;
+  return { from: end - Number(rangeSeconds), to: end };
+}
+
 // Which series a place on a page is about: an empty adapter is none, an empty replica every one.
 export function who({ model, adapter, replica, signal }) {
   return { model, adapter, replica: replica || undefined, signal };

@@ -67,6 +67,7 @@ function paint(parts) {
       context.fillRect(x, top, Math.min(columnWidth + 0.5, left + inner - x), rowHeight - 1);
     }
   }
+  for (const mark of of.marks ?? []) flag(context, left + mark * columnWidth, height, ink);
   labels(context, of, { left, inner, rowHeight, height, columnWidth, ink, whole });
   if (cell) {
     context.strokeStyle = ink;
@@ -95,6 +96,23 @@ function labels(context, of, { left, inner, rowHeight, height, columnWidth, ink,
   if (of.columnTitle) context.fillText(of.columnTitle, left + inner / 2, whole - 14);
 }
 
+// When an incident opened.
+function flag(context, x, height, ink) {
+  context.save();
+  context.strokeStyle = context.fillStyle = ink;
+  context.setLineDash([4, 3]);
+  context.beginPath();
+  context.moveTo(x, 0);
+  context.lineTo(x, height);
+  context.stroke();
+  context.beginPath();
+  context.moveTo(x - 6, 0);
+  context.lineTo(x + 6, 0);
+  context.lineTo(x, 9);
+  context.fill();
+  context.restore();
+}
+
 // What is not measured is hatched: no colour of any scale.
 function hatch(context, ink) {
   const tile = document.createElement("canvas");
@@ -119,7 +137,7 @@ function legend(parts, of) {
     pen.fillRect(x, 0, 1, 1);
   }
   const [low, , high] = of.ends.map((text) => Object.assign(document.createElement("span"), { textContent: text }));
-  meaning.textContent = `${of.meaning}${of.rowTitle ? `; rows are ${of.rowTitle}s, the first below` : ""}; hatched: not measured${of.note ? `; ${of.note}` : ""}`;
+  meaning.textContent = `${of.meaning}${of.rowTitle ? `; rows are ${of.rowTitle}s, the first below` : ""}; hatched: not measured${of.marks?.length ? "; ▼: an incident opened" : ""}${of.note ? `; ${of.note}` : ""}`;
   parts.legend.replaceChildren(low, swatch, high, meaning);
   const { cell } = parts;
   const isThere = cell && cell.row < of.rows.length && cell.column < of.columns;

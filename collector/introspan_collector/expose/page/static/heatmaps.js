@@ -1,7 +1,8 @@
 // Places on pages in, their heatmaps out: what each asks the API, and what its cells mean.
-import { ask, who } from "./api.js";
+import { ask, range, who } from "./api.js";
 import { diverging, sequential } from "./colours.js";
 import { heat } from "./heat.js";
+import { opened } from "./marks.js";
 import { say } from "./say.js";
 import { number, signed, time, timeTicks } from "./words.js";
 
@@ -11,8 +12,7 @@ const MAD_TO_SIGMA = 1.4826;
 
 export async function layers(place) {
   const seconds = Number(place.dataset.rangeSeconds);
-  const to = Date.now() / 1000;
-  const found = await ask("heatmap", { ...who(place.dataset), from: to - seconds, to });
+  const found = await ask("heatmap", { ...who(place.dataset), ...range(place.dataset) });
   if (!found.layers.length) return say(place, "Nothing was measured in this range.");
   const scale = scaled(place.dataset.scale, found.mean, found.healthy);
   const unit = words(found.unit);
@@ -26,6 +26,7 @@ export async function layers(place) {
       at: (at - found.times[0]) / found.step_seconds,
       text: time(at, seconds),
     })),
+    marks: opened(found.from, found.to).map((at) => (at - found.times[0]) / found.step_seconds),
     read: (row, column) => {
       const value = found.mean[row][column];
       const from = found.times[column];

@@ -1,6 +1,7 @@
 // A place on a page in, a signal over time out: one line a replica, and the band in which it is while all is well.
-import { ask, who } from "./api.js";
+import { ask, range, who } from "./api.js";
 import { lineColour, MOST_LINES } from "./colours.js";
+import { opened } from "./marks.js";
 import { say } from "./say.js";
 import { number, time, timeTicks } from "./words.js";
 
@@ -11,15 +12,15 @@ const STEPS = [60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 21_600, 43_200
 export async function lines(place) {
   const seconds = Number(place.dataset.rangeSeconds);
   const step = STEPS.find((one) => seconds / one <= MOST_POINTS) ?? 86_400;
-  const to = Date.now() / 1000;
-  const asked = { ...who(place.dataset), from: to - seconds, to, step };
+  const asked = { ...who(place.dataset), ...range(place.dataset), step };
   const { series: mine } = await ask("query", asked);
   if (!mine.length) return say(place, "Not measured in this range.");
   const shown = mine.slice(0, MOST_LINES);
-  const axes = scales(shown, place.dataset, to - seconds, to);
+  const axes = scales(shown, place.dataset, asked.from, asked.to);
   const svg = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": said(place, shown) });
   if (axes.band) band(svg, axes);
   grid(svg, axes, seconds);
+  for (const at of opened(axes.from, axes.to)) svg.append(make("path", { class: "mark", d: `M${axes.x(at)} ${TOP}V${HEIGHT - BOTTOM}` }));
   shown.forEach((one, i) => trace(svg, one.points, axes, lineColour(i), step));
   const reading = document.createElement("output");
   reading.className = "reading small";
