@@ -18,6 +18,8 @@ QUIET = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     # Threads of a parallel region wait for one another; on a busy machine of two cores one thread is faster.
     "OMP_NUM_THREADS": "1",
+    # Processes that compile for others do not outlive a fork.
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",

@@ -85,14 +85,20 @@ class Watched:
             self.hot.unlink()
 
     # Any: whatever done gives.
-    def send_until(self, done: Callable[[], Any], texts: Iterator[str], within_seconds: float = 120.0) -> Any:
-        """Sends texts, several at once and each by a caller of its own, until done gives something; that."""
+    def send_until(
+        self,
+        done: Callable[[], Any],
+        texts: Iterator[str],
+        within_seconds: float = 120.0,
+        at_once: int = _CALLERS_AT_ONCE,
+    ) -> Any:
+        """Sends texts, so many at once and each by a caller of its own, until done gives something; that."""
         until = time.monotonic() + within_seconds
         with (
-            ThreadPoolExecutor(_CALLERS_AT_ONCE) as pool,
+            ThreadPoolExecutor(at_once) as pool,
             httpx.Client(base_url=f"http://127.0.0.1:{self.port}/v1/", timeout=_TIMEOUT_SECONDS) as client,
         ):
-            waiting = [pool.submit(self._send, client, next(texts)) for _ in range(_CALLERS_AT_ONCE)]
+            waiting = [pool.submit(self._send, client, next(texts)) for _ in range(at_once)]
             while not (found := done()):
                 assert time.monotonic() < until, f"not within {within_seconds} s: {self.state()}"
                 for one in [one for one in waiting if one.done()]:

@@ -39,12 +39,13 @@ def serve() -> None:
     """Carries out one order after another."""
     for module in _IMPORTED:
         importlib.import_module(module)
+    _compile()
     # What ends after its own parent is waited for here: nobody else would, where process 1 is no init.
     ctypes.CDLL(None).prctl(_BECOME_PARENT_OF_ORPHANS, 1, 0, 0, 0)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     # What an engine prints is no answer.
     os.dup2(2, 1)
-    gc.freeze()  # a collection would copy every page of what is imported into every fork
+    gc.freeze()  # every engine collects garbage several times, a quarter of a second each for what is imported here
     servers: set[int] = set()
     try:
         for line in sys.stdin:
@@ -53,6 +54,16 @@ def serve() -> None:
     finally:
         for pid in servers:
             _stop(Stop(pid, 0.0))
+
+
+def _compile() -> None:
+    """Compiles what every engine compiles before its first log-probabilities; for two vocabularies, and so for any."""
+    import torch
+    from vllm.v1.sample.sampler import Sampler
+
+    with torch.inference_mode():
+        for vocabulary in (512, 49_152):
+            Sampler.gather_logprobs(torch.zeros(2, vocabulary), 1, torch.zeros(2, dtype=torch.int64))
 
 
 def _carry_out(order: Order | ServerOrder | Stop, servers: set[int], answers: TextIO) -> None:
