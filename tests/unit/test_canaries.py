@@ -404,13 +404,27 @@ def test_evidence_has_the_bound_that_its_number_of_rounds_allows(ready):
     (bad,) = ready.hear(Model(), fault=BAD)
     for one, x in ((healthy, 0.0), (bad, 1.0)):
         evidence = ready.canaries.evidence(one)
-        assert evidence.x.tolist() == [[x]]
-        assert evidence.bound.tolist() == [tail_bound(1, ROUNDS, 0.01)]
-        assert evidence.streams[0].detector == "canary"
+        assert evidence.x.tolist() == [[x, x]]
+        # Of two figures, so that for all but one baseline in a hundred both bounds hold.
+        assert evidence.bound.tolist() == [tail_bound(1, ROUNDS, 0.01 / 2)] * 2
+        assert [(one.detector, one.side) for one in evidence.streams] == [
+            ("canary", "high"),
+            ("canary", "largest"),
+        ]
     # Exceeding all n of a baseline has, for all but one baseline in a hundred, at most this chance.
     assert tail_bound(1, 64, 0.01) == pytest.approx(1 - 0.01 ** (1 / 64))
     beyond = np.random.default_rng(0).beta(1, 64, 20_000)
     assert np.mean(beyond > tail_bound(1, 64, 0.01)) == pytest.approx(0.01, abs=0.003)
+
+
+def test_what_moves_all_a_little_and_what_moves_one_place_are_evidence_each_by_itself(ready):
+    (one,) = ready.hear(Model())
+    for ratio, largest, x in ((2.0, 2.0, [0, 0]), (2.1, 2.1, [1, 1]), (1.0, 2.1, [0, 1])):
+        found = replace(one.comparison, ratio=ratio, largest_ratio=largest)
+        moved = replace(one, comparison=found, rank_limit=2.0, largest_limit=2.0)
+        assert ready.canaries.evidence(moved).x.tolist() == [x]
+    moved = replace(moved, comparison=replace(found, ratio=1.5), rank_limit=1.4, largest_limit=3.0)
+    assert ready.canaries.evidence(moved).x.tolist() == [[1, 0]]
 
 
 @pytest.mark.parametrize("at", [1, ROUNDS, 3 * ROUNDS])

@@ -194,3 +194,26 @@ def test_a_clock_that_was_set_back_has_no_canary_asked_for_ever(shifted):
     served.now -= 24 * HOUR_SECONDS
     served.hear(served.round())
     assert not served.detector.wanted("m")
+
+
+def test_what_is_too_near_for_the_rule_of_two_rounds_becomes_a_ticket_and_then_a_page():
+    """As one spoilt block of the cache in bfloat16: beyond every healthy round, and not beyond eight floors."""
+    served, model, fault = Served(replace(SETTINGS, canary_rounds=64)), Model("bfloat16"), Fault(cache=0.05)
+    for _ in range(66):
+        served.now += 59.0
+        served.ask(1, model=model)
+    severities = []
+    for _ in range(8):
+        served.now += 49.0
+        served.ask(1, fault, model)
+        served.now += 10.0
+        served.detector.advance()
+        (replica,) = served.canary["replicas"]
+        assert not replica["deviates"]
+        severities += [one.severity.value for one in served.detector.incidents.open()]
+    assert served.verdict == "model or engine"
+    (incident,) = served.detector.incidents.open()
+    assert "further off than every one of its baseline" in incident.evidence[0].sentence
+    assert incident.guarantee.startswith("Expected at most one false alarm in 30 days")
+    assert severities.count("warning") >= 1
+    assert severities.count("critical") >= 2, "within six rounds or so"

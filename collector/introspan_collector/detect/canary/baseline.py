@@ -68,7 +68,8 @@ class Baseline:
     distances: sorted float64 [rounds], of each round to all others, in floors that it has no part in. step_limit:
     float64 [L + 1], how far all steps of a round together were off at most (place.py). rank_limit: distance beyond
     which a round counts as further off than all of these. replicas: whose rounds these are. spread_floors: root mean
-    square of all standardised outputs, and of all states, that chance exceeds once in a hundred.
+    square of all standardised outputs, and of all states, that chance exceeds once in a hundred. largest_limit: as
+    rank_limit, of the largest of all distances.
     """
 
     model: str
@@ -83,6 +84,7 @@ class Baseline:
     rank_limit: float
     replicas: tuple[str, ...] = ()
     spread_floors: tuple[float, float] = (1.0, 1.0)
+    largest_limit: float = LARGEST_RATIO
 
     @property
     def identity(self) -> tuple[str, str, str]:
@@ -129,6 +131,7 @@ def build(rounds: Sequence[Mapping[str, Answer]], fewest: int = FEWEST_ROUNDS) -
         max(float(ratios.max()), _LEAST_RANK) if varied else LARGEST_RATIO,
         tuple(sorted({answer.origin.replica for answers in rounds for answer in answers.values()})),
         (floors[0], floors[1]),
+        max(float(np.maximum(largest, ratios).max()), _LEAST_RANK) if varied else LARGEST_RATIO,
     )
 
 

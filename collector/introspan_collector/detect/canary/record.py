@@ -37,6 +37,7 @@ def dump_baseline(baseline: Baseline, prefix: str, arrays: Arrays) -> dict[str, 
         "rank_limit",
         "replicas",
         "spread_floors",
+        "largest_limit",
     )
     return {key: getattr(baseline, key) for key in kept} | {"questions": questions}
 

@@ -13,7 +13,7 @@ class Round:
     suite: digest of all questions; questions: those that were answered; comparison: None while there is nothing to
     compare with; in_a_row: rounds that deviate, this one included. rank_limit: distance beyond which it is further
     off than every one of the baseline's baseline_rounds, None where that is of another model; is_own: whether that
-    baseline is of this replica alone.
+    baseline is of this replica alone; largest_limit: as rank_limit, of the largest of all distances.
     """
 
     model: str
@@ -28,6 +28,7 @@ class Round:
     rank_limit: float | None = None
     baseline_rounds: int = 0
     is_own: bool = True
+    largest_limit: float | None = None
 
     @property
     def pages(self) -> bool:

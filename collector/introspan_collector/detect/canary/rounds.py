@@ -35,6 +35,7 @@ _STATES_WAIT_NANO = 15_000_000_000
 _ROUND_WAIT_NANO = 30_000_000_000
 _OPEN_ROUNDS = 1024
 _CHANCE = 0.01
+_SIDES = ("high", "largest")
 _AGAIN_NANO = 60_000_000_000
 _MOST_LOST = 3
 _DAY_NANO = 86_400_000_000_000
@@ -78,17 +79,20 @@ class Canaries:
     def evidence(self, finished: Round) -> Evidence | None:
         """X = 1 where a round is further off than every one of the baseline, and than rounding explains.
 
-        None where it was not compared, or with the baseline of another model: that a new model differs is no chance,
-        and two rounds in a row say it. None too for one that is far off and equivalent: that is explained.
+        By all of its numbers together (side "high"), which tells many small shifts, and by the largest of its distances
+        ("largest"), which tells one that is lost among others. None where it was not compared, or with the baseline of
+        another model: that a new model differs is no chance, and two rounds in a row say it. None too for one that is
+        far off and equivalent: that is explained.
         """
-        found, limit = finished.comparison, finished.rank_limit
-        if found is None or limit is None or (found.deviates and found.equivalent):
+        found, limits = finished.comparison, (finished.rank_limit, finished.largest_limit)
+        if found is None or None in limits or (found.deviates and found.equivalent):
             return None
-        stream = Stream(finished.model, finished.replica, "", "canary", "", DISTANCE, -1, "high")
+        who = (finished.model, finished.replica, "", "canary", "", DISTANCE, -1)
+        beyond = np.array([found.ratio, found.distance]) > np.array(limits, np.float64)
         return Evidence(
-            (stream,),
-            np.array([tail_bound(1, finished.baseline_rounds, _CHANCE)]),
-            np.array([[float(found.ratio > limit or found.deviates)]]),
+            tuple(Stream(*who, side) for side in _SIDES),
+            np.full(len(_SIDES), tail_bound(1, finished.baseline_rounds, _CHANCE / len(_SIDES))),
+            (beyond | found.deviates).astype(np.float64)[None],
             np.array([int(finished.name, 16)], np.uint64),
         )
 
@@ -186,6 +190,7 @@ class Canaries:
             rank_limit=yardstick.rank_limit if yardstick is not None and is_like else None,
             baseline_rounds=0 if yardstick is None else len(yardstick.distances),
             is_own=yardstick is None or yardstick.replicas == (replica,),
+            largest_limit=yardstick.largest_limit if yardstick is not None and is_like else None,
         )
         self._keep(model, last, answers, now_unix_nano)
         if model.problem == NO_STATES:

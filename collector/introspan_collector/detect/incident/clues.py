@@ -61,6 +61,12 @@ def _sentence(carrier: Carrier) -> str:
             f"States at layer {stream.layer} that {stream.replica} decoded differ from the same ones prefilled by more "
             f"than twice as much as in {usual} of the first requests sent again: {carrier.share:.0%} of the evidence."
         )
+    if stream.detector == "canary":
+        how = "one of its distances" if stream.side == "largest" else "all of its numbers together"
+        return (
+            f"Rounds of the canary on {stream.replica} are further off than every one of its baseline, by {how}: "
+            f"{carrier.share:.0%} of the evidence."
+        )
     where = f" at layer {stream.layer}" if stream.layer >= 0 else ""
     rows = f" of {stream.kind} rows" if stream.kind else ""
     replica = f" on {stream.replica}" if stream.replica else ""
