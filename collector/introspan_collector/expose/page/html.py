@@ -28,11 +28,18 @@ _ENVIRONMENT = Environment(
     loader=PackageLoader("introspan_collector.expose.page"),
     autoescape=True,
     undefined=StrictUndefined,
+    auto_reload=False,
     trim_blocks=True,
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters.update(words.FILTERS)
 _ENVIRONMENT.globals.update(words.GLOBALS, THRESHOLD_SHARE=THRESHOLD_SHARE)
+
+
+def prepare() -> None:
+    """Reads every template: an upgrade that exchanges the files must not mix with the program that runs."""
+    for name in _ENVIRONMENT.list_templates():
+        _ENVIRONMENT.get_template(name)
 
 
 class NotFoundError(Exception):

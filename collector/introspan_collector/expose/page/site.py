@@ -7,8 +7,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from introspan_collector.expose.page import canary, fleet, incidents, model, request
-from introspan_collector.expose.page.assets import asset
-from introspan_collector.expose.page.html import NotFoundError, html
+from introspan_collector.expose.page.assets import asset, assets
+from introspan_collector.expose.page.html import NotFoundError, html, prepare
 from introspan_collector.expose.parameters import ParameterError, Parameters
 from introspan_collector.expose.sources import Answer, Sources
 
@@ -17,6 +17,8 @@ _Content = Callable[[Sources, Parameters], Answer]
 
 def routes(sources: Sources) -> list[Route]:
     """The routes of pages. Handlers are plain functions: Starlette runs them off the event loop."""
+    prepare()
+    assets()
 
     def page(path: str, template: str, known: tuple[str, ...], content: _Content) -> Route:
         def endpoint(asked: Request) -> Response:
