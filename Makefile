@@ -74,7 +74,7 @@ stack: install ## Starts collector, Prometheus and Alertmanager with the files o
 
 .PHONY: check
 check: lint ## What lint checks, and the unit and property tests.
-	$(BIN)/python -m pytest -q -n 2 tests/unit tests/property
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/unit tests/property
 	@$(TOOK)
 
 .PHONY: lint
@@ -99,7 +99,7 @@ check-proto: install
 
 .PHONY: test
 test: install components ## Every test but the slow ones; real vLLM and Prometheus included.
-	$(BIN)/python -m pytest -m 'not slow' -n 2 tests/unit tests/property
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal tests/unit tests/property
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile tests/integration tests/deploy
 	$(BIN)/python -m pytest -m 'not slow and not alone' -n 2 --dist loadgroup tests/e2e
 	$(BIN)/python -m pytest -m 'not slow and alone' tests/e2e
