@@ -1,6 +1,7 @@
 // A matrix and the meaning of its cells in, a heatmap out that can be read by eye, by pointer and by keyboard.
 
-const MARGIN_BOTTOM = 20;
+// In pixels where the page's font has 15 of them; on a wall it has more.
+const [TEXT, MARGIN_BOTTOM, TITLE] = [12, 20, 14];
 const HATCH = 6;
 
 // rows: labels, the first is drawn lowest; matrix: [row][column], null = not measured; colour: value → colour;
@@ -33,13 +34,15 @@ function build(place) {
 
 function geometry({ place, of, canvas }) {
   const style = getComputedStyle(place);
+  const scale = parseFloat(getComputedStyle(document.documentElement).fontSize) / 15;
   const context = canvas.getContext("2d");
-  context.font = `12px ${style.fontFamily}`;
+  const font = `${TEXT * scale}px ${style.fontFamily}`;
+  context.font = font;
   const left = Math.ceil(Math.max(...of.rows.map((text) => context.measureText(short(text)).width), 28)) + 12;
   const width = place.clientWidth;
-  const inner = Math.min(width - left - 8, (of.widest ?? 1e6) * of.columns);
-  const rowHeight = Math.max(9, Math.min(of.tallest ?? 26, 340 / of.rows.length));
-  return { left, width, inner, rowHeight, height: rowHeight * of.rows.length, ink: style.color, context };
+  const inner = Math.min(width - left - 8, (of.widest ?? 1e6) * scale * of.columns);
+  const rowHeight = Math.max(9, Math.min((of.tallest ?? 26) * scale, (340 * scale) / of.rows.length));
+  return { left, width, inner, rowHeight, height: rowHeight * of.rows.length, ink: style.color, context, scale, font };
 }
 
 function short(text) {
@@ -48,10 +51,10 @@ function short(text) {
 
 function paint(parts) {
   const { canvas, of, cell } = parts;
-  const { left, width, inner, rowHeight, height, ink, context } = geometry(parts);
+  const { left, width, inner, rowHeight, height, ink, context, scale, font } = geometry(parts);
   if (width <= left + 8) return;
   const ratio = devicePixelRatio || 1;
-  const whole = height + MARGIN_BOTTOM + (of.columnTitle ? 14 : 0);
+  const whole = height + (MARGIN_BOTTOM + (of.columnTitle ? TITLE : 0)) * scale;
   canvas.width = width * ratio;
   canvas.height = whole * ratio;
   canvas.style.height = `${whole}px`;
@@ -68,7 +71,7 @@ function paint(parts) {
     }
   }
   for (const mark of of.marks ?? []) flag(context, left + mark * columnWidth, height, ink);
-  labels(context, of, { left, inner, rowHeight, height, columnWidth, ink, whole });
+  labels(context, of, { left, inner, rowHeight, height, columnWidth, ink, whole, scale, font });
   if (cell) {
     context.strokeStyle = ink;
     context.lineWidth = 2;
@@ -76,12 +79,12 @@ function paint(parts) {
   }
 }
 
-function labels(context, of, { left, inner, rowHeight, height, columnWidth, ink, whole }) {
+function labels(context, of, { left, inner, rowHeight, height, columnWidth, ink, whole, scale, font }) {
   context.fillStyle = ink;
-  context.font = `12px ${getComputedStyle(context.canvas).fontFamily}`;
+  context.font = font;
   context.textBaseline = "middle";
   context.textAlign = "right";
-  const every = Math.ceil(13 / rowHeight);
+  const every = Math.ceil((13 * scale) / rowHeight);
   for (const [row, text] of of.rows.entries())
     if (row % every === 0) context.fillText(short(text), left - 6, height - (row + 0.5) * rowHeight);
   context.textBaseline = "top";
@@ -93,7 +96,7 @@ function labels(context, of, { left, inner, rowHeight, height, columnWidth, ink,
     context.fillText(tick.text, Math.min(Math.max(x, left + half), left + inner - half), height + 4);
     context.fillRect(x, height, 1, 3);
   }
-  if (of.columnTitle) context.fillText(of.columnTitle, left + inner / 2, whole - 14);
+  if (of.columnTitle) context.fillText(of.columnTitle, left + inner / 2, whole - TITLE * scale);
 }
 
 // When an incident opened.

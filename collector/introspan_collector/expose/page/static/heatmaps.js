@@ -22,7 +22,7 @@ export async function layers(place) {
     rows: found.layers.map((layer) => (layer === null ? "all" : String(layer))),
     rowTitle: "layer",
     columns: found.times.length,
-    ticks: timeTicks(found.from, found.to, Math.max(place.clientWidth / 110, 2)).map((at) => ({
+    ticks: timeTicks(found.from, found.to, Math.max(place.clientWidth / 120, 2)).map((at) => ({
       at: (at - found.times[0]) / found.step_seconds,
       text: time(at, seconds),
     })),

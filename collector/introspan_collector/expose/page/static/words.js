@@ -21,7 +21,9 @@ export function time(unixSeconds, rangeSeconds = 0) {
 // About `wanted` places for the labels of an axis of time, at round times.
 export function timeTicks(from, to, wanted) {
   const steps = [10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800];
-  const step = steps.find((one) => (to - from) / one <= wanted) ?? 2_592_000;
+  // Labels of more than ten minutes have no seconds.
+  const least = to - from > 600 ? 60 : 0;
+  const step = steps.find((one) => one >= least && (to - from) / one <= wanted) ?? 2_592_000;
   const ticks = [];
   for (let at = Math.ceil(from / step) * step; at <= to; at += step) ticks.push(at);
   return ticks;
