@@ -1,5 +1,6 @@
 """What every test may ask for: free ports, the real model, the programs of other projects."""
 
+import os
 import shutil
 import socket
 import sys
@@ -9,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from demo.model import cache_folder, prepare
+
+# As the command line has it: NumPy, which reads it when it is imported, computes with small matrices here, for which
+# threads of BLAS wait for each other and for the tests of another process.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _program(name: str, remedy: str) -> Path:
@@ -61,10 +66,14 @@ def amtool_program() -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread_for_small_tensors(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Unit and property tests compute with tensors so small that a second thread only waits."""
+def _one_thread_for_tensors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Unit and property tests compute with tensors so small that a second thread only waits.
+
+    And so it does where there are as many processes of tests as cores.
+    """
     torch = sys.modules.get("torch")
-    if torch is None or not {"unit", "property"} & set(request.path.parts):
+    are_small = bool({"unit", "property"} & set(request.path.parts))
+    if torch is None or not (are_small or "PYTEST_XDIST_WORKER" in os.environ):
         yield
         return
     threads = torch.get_num_threads()
