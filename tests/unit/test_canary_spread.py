@@ -69,5 +69,6 @@ def test_a_head_that_changed_a_little_is_ranked_above_every_healthy_round_where_
     changed = [compare(baseline, one) for one in model.rounds(20, 8, fault=Fault(head=0.01))]
     assert max(one.ratio for one in healthy) < 1.2
     assert min(one.ratio for one in changed) > max(baseline.distances[-1], 1.3)
+    assert min(one.outputs_ratio for one in changed) > 1.3, "a head moves no states"
     assert max(one.output_ratio for one in changed) < 1.0
     assert not any(one.deviates for one in changed)

@@ -37,13 +37,13 @@ class Comparison:
     """How one round compares. ratios are distances in floors.
 
     ratio: of all outputs together, of all states together, or of the same token computed in two ways, whichever is
-    most: what a round is ranked among healthy ones by. largest_ratio: of any one question's output or one layer's
-    state as well, which chance makes larger: what pages. consistency_ratio: the same token computed in two ways, from
-    the cache or not, decoded or prefilled; state_ratio: the largest of each layer's input and of the final norm's,
-    [L + 1], 0 where not measured; step_ratio: what each layer adds, of all rows together, [L + 1]; place names where
-    the deviation begins: "layer 7", EMBEDDING, HEAD, TEXT, ARCHITECTURE, or "" where there is none or it cannot be
-    told; kl_nats: mean divergence from the baseline's next-token distribution; top1: share of positions with the same
-    likeliest token; flipped: generated tokens that differ.
+    most: what a round is ranked among healthy ones by; outputs_ratio: the first of these. largest_ratio: of any one
+    question's output or one layer's state as well, which chance makes larger: what pages. consistency_ratio: the same
+    token computed in two ways, from the cache or not, decoded or prefilled; state_ratio: the largest of each layer's
+    input and of the final norm's, [L + 1], 0 where not measured; step_ratio: what each layer adds, of all rows
+    together, [L + 1]; place names where the deviation begins: "layer 7", EMBEDDING, HEAD, TEXT, ARCHITECTURE, or ""
+    where there is none or it cannot be told; kl_nats: mean divergence from the baseline's next-token distribution;
+    top1: share of positions with the same likeliest token; flipped: generated tokens that differ.
     """
 
     ratio: float
@@ -59,6 +59,7 @@ class Comparison:
     has_states: bool
     step_ratio: tuple[float, ...] = ()
     largest_ratio: float = 0.0
+    outputs_ratio: float = 0.0
 
     @property
     def distance(self) -> float:
@@ -113,7 +114,8 @@ def compare(baseline: Baseline, answers: Mapping[str, Answer]) -> Comparison:
     has_states = baseline.layer_count > 0 and any(one.has_states for one in found)
     consistency_ratio = _consistency(baseline, answers)
     other = next((one.other for one in found if one.other), "")
-    ratio = max(_spread_ratio(baseline, found), consistency_ratio)
+    outputs_ratio, states_ratio = _spread_ratios(baseline, found)
+    ratio = max(outputs_ratio, states_ratio, consistency_ratio)
     largest_ratio = max(ratio, output_ratio, float(state_ratio.max(initial=0.0)))
     layer, place = None, other
     if not place and largest_ratio > PAGE_RATIO:
@@ -135,16 +137,17 @@ def compare(baseline: Baseline, answers: Mapping[str, Answer]) -> Comparison:
         has_states=has_states,
         step_ratio=tuple((step_ratio / baseline.step_limit).tolist()),
         largest_ratio=largest_ratio,
+        outputs_ratio=outputs_ratio,
     )
 
 
-def _spread_ratio(baseline: Baseline, found: Sequence[_Found]) -> float:
-    """How far all outputs, or all states, are off together, in floors; infinite where they are of something else."""
+def _spread_ratios(baseline: Baseline, found: Sequence[_Found]) -> tuple[float, float]:
+    """How far all outputs, and all states, are off together, in floors; infinite where they are of something else."""
     if any(one.other for one in found):
-        return float("inf")
-    outputs = pooled_squares([one.outputs for one in found]) / baseline.spread_floors[0]
-    states = pooled_squares([one.states for one in found]) / baseline.spread_floors[1]
-    return float(max(outputs[0], states[0]))
+        return float("inf"), float("inf")
+    outputs = pooled_squares([one.outputs for one in found])[0] / baseline.spread_floors[0]
+    states = pooled_squares([one.states for one in found])[0] / baseline.spread_floors[1]
+    return float(outputs), float(states)
 
 
 def _strays(baseline: Baseline, answers: Mapping[str, Answer], name: str) -> bool:
