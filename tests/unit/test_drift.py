@@ -1,4 +1,4 @@
-"""Claims on what of the traffic as a whole has changed: its shape within classes, its mixture, one of its replicas."""
+"""Claims on what of the traffic as a whole has changed: its shape within classes, its mixture."""
 
 from dataclasses import replace
 
@@ -7,11 +7,9 @@ import pytest
 
 from introspan_collector.detect.live.drift import Drift
 from introspan_collector.detect.live.frequencies import Frequencies
-from introspan_collector.detect.live.replicas import Replicas
 from introspan_collector.detect.reference.builder import Builder
 from introspan_collector.detect.reference.placement import Placement, Placer
 from introspan_collector.detect.reference.reference import State
-from introspan_collector.detect.sample import Feature
 from introspan_wire.signals import Kind
 from tests.samples import CENTRES, IDENTITY, sample
 
@@ -139,37 +137,3 @@ def test_requests_outside_all_classes_are_counted_as_such(reference):
     means, found = ticks(Frequencies(reference), reference, novel)
     assert found.streams[-1].side == "outside"
     assert means[:, -1].mean() > 0.9 > found.bound[-1]
-
-
-NAMES = (Feature("residual.turn", 3), Feature("output.entropy", -1))
-
-
-def ranked(rng, shift=0.0, requests=(20, 40, 9), count=300):
-    """Share of ticks in which each replica is highest in the first feature."""
-    replicas = Replicas(IDENTITY, Kind.PROMPT, NAMES)
-    highest = []
-    for tick in range(count):
-        for i, n in enumerate(requests):
-            replicas.add(f"r{i}", rng.uniform(size=(n, 2)) ** (1 / (1 + shift * (i == 1))))
-        found = list(replicas.tick(tick))
-        assert all((evidence.bound == 1 / 64).all() for evidence in found)
-        highest.append([evidence.x[0, 0] * 64 / len(requests) for evidence in found])
-    return np.mean(highest, axis=0)
-
-
-def test_alike_replicas_are_the_highest_equally_often_however_many_requests_each_has():
-    share = ranked(np.random.default_rng(6), count=2000)
-    assert np.abs(share - 1 / 3).max() < 3 * np.sqrt(2 / 9 / 2000) + 0.01
-
-
-def test_a_sick_replica_is_the_highest_far_more_often():
-    share = ranked(np.random.default_rng(7), shift=1.0)
-    assert share[1] > 0.7
-
-
-def test_one_replica_alone_or_with_too_few_requests_beside_it_says_nothing():
-    replicas = Replicas(IDENTITY, Kind.PROMPT, NAMES)
-    replicas.add("r0", np.full((20, 2), 0.5))
-    replicas.add("r1", np.full((7, 2), 0.5))
-    assert not list(replicas.tick(1))
-    assert not list(replicas.tick(2))

@@ -273,7 +273,7 @@ def test_a_step_for_every_request_alarms_too_often_under_bursts(kind):
 def test_tenants_who_repeat_themselves_for_many_ticks_are_beyond_the_bound():
     """The limit of what is proven: X̄ of a tick must not be foreseeable from the ticks before it.
 
-    Ten tenants, each with one value for twenty ticks on average: what classes by tenant are there to take out.
+    Ten tenants, each with one value for twenty ticks on average.
     """
     random = np.random.default_rng(18)
     references = References(random, 2_000)

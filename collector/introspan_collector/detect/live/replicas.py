@@ -1,11 +1,15 @@
 """Requests of several replicas in, evidence that one of them is not like the others out: it isolates a sick machine.
 
-Inside its cell of the reference a request has the same distribution of U wherever it is served, so replicas need not
-serve the same mixture. At a tick each replica's mean of U over equally many requests is ranked: while all are alike,
-each is the highest with probability 1/R exactly, whatever the reference is. How many replicas have enough requests
-changes from tick to tick, so X = 1{highest} · R/64 and 1{lowest} · R/64, whose mean is m = 1/64 for every R: as
-λ = c/m, the bet is the same. Ties are broken at random. Affinity of tenants to replicas is not: a router that sends
-whole tenants to one replica makes it differ in what a class does not hold.
+While all replicas are alike, a request of a cell of the reference has the same distribution of U wherever it is
+served. That distribution differs from cell to cell, as a reference is finite, and routers prefer replicas for some
+prompts. So each replica is compared with sets of requests that others served, drawn at random at the end of a tick with
+as many requests of each cell as its own set has: then its mean of U is the highest of K + 1 with probability 1/(K + 1)
+exactly, whatever the reference and the mixture of each replica are. What no other replica served is left out. K changes
+from tick to tick, so X = 1{highest} · (K + 1)/16 and 1{lowest} · (K + 1)/16, whose mean is m = 1/16 for every K ≤ 15:
+as λ = c/m, the bet is the same. Ties are broken at random.
+
+Cells are all that is matched: a router that sends whole tenants to one replica makes it differ in what a cell does not
+hold.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,6 +25,8 @@ from introspan_wire.signals import Kind
 _FEWEST_REQUESTS = 8
 _MOST_REQUESTS = 64
 _MOST_REPLICAS = 64
+_MOST_SETS = 16
+_SMALLEST_SHARE = 0.25  # of the requests that could be compared with one set: more sets make each smaller
 SIDES = ("highest", "lowest")
 
 
@@ -32,35 +38,47 @@ class Replicas:
         self._kind = kind
         self._names = names
         self._rng = np.random.default_rng(seed)
-        self._seen: dict[str, list[NDArray[np.float64]]] = {}
+        self._seen: dict[str, list[tuple[NDArray[np.float64], NDArray[np.intp]]]] = {}
         self._streams: dict[str, tuple[Stream, ...]] = {}
 
-    def add(self, replica: str, u: NDArray[np.float64]) -> None:
-        """Takes the U of requests of a replica, float64 [n, F]; beyond 64 a tick they are left out."""
+    def add(self, replica: str, u: NDArray[np.float64], cell: NDArray[np.intp]) -> None:
+        """Takes the U of requests of a replica, float64 [n, F], and their cells, [n]; beyond 64 a tick are left out."""
         if replica not in self._seen and len(self._seen) >= _MOST_REPLICAS:
             return
         kept = self._seen.setdefault(replica, [])
-        room = _MOST_REQUESTS - sum(map(len, kept))
+        room = _MOST_REQUESTS - sum(len(block) for block, _ in kept)
         if room > 0:
-            kept.append(u[:room])
+            kept.append((u[:room], cell[:room]))
 
     def tick(self, tick: int) -> Iterator[Evidence]:
         """Evidence of each replica of a tick that has closed; tick is its number."""
-        counted = {replica: np.concatenate(kept) for replica, kept in sorted(self._seen.items())}
+        seen = sorted(self._seen.items())
         self._seen.clear()
-        enough = {replica: u for replica, u in counted.items() if len(u) >= _FEWEST_REQUESTS}
-        if len(enough) < 2:
+        if len(seen) < 2:
             return
-        # Of fewer requests a mean spreads more, and would be the highest more often.
-        equal = min(len(u) for u in enough.values())
-        means = np.stack([u[:equal].mean(axis=0) for u in enough.values()])
+        u = np.concatenate([block for _, kept in seen for block, _ in kept])
+        cell = np.concatenate([cells for _, kept in seen for _, cells in kept])
+        owner = np.repeat(np.arange(len(seen)), [sum(len(block) for block, _ in kept) for _, kept in seen])
+        # At random within each cell: who is in which set has nothing to do with what was measured.
+        shuffled = self._rng.permutation(len(cell))
+        order = shuffled[np.argsort(cell[shuffled], kind="stable")]
+        bound = np.full(2 * len(self._names), 1.0 / _MOST_SETS)
+        for number, (replica, _) in enumerate(seen):
+            sets = _matched(order, cell, owner == number, min(len(seen), _MOST_SETS) - 1)
+            if sets is not None:
+                row = self._x(u[sets].mean(axis=1))
+                yield Evidence(self._streams_of(replica), bound, row, np.array([tick], np.uint64))
+
+    def _x(self, means: NDArray[np.float64]) -> NDArray[np.float64]:
+        """X of the replica whose mean comes first, float64 [1, 2 F], from the means of all sets, [K + 1, F]."""
         broken = means + self._rng.uniform(0.0, 1e-12, means.shape)
-        x = np.stack([_is_extreme(broken, np.argmax), _is_extreme(broken, np.argmin)], axis=1)
-        x *= len(enough) / _MOST_REPLICAS
-        x[:, :, np.isnan(means).any(axis=0)] = np.nan
-        bound = np.full(2 * len(self._names), 1.0 / _MOST_REPLICAS)
-        for replica, row in zip(enough, x, strict=True):
-            yield Evidence(self._streams_of(replica), bound, row.reshape(1, -1), np.array([tick], np.uint64))
+        x = (
+            np.stack([_is_extreme(broken, np.argmax), _is_extreme(broken, np.argmin)])
+            * len(means)
+            / _MOST_SETS
+        )
+        x[:, np.isnan(means).any(axis=0)] = np.nan
+        return x.reshape(1, -1)
 
     def _streams_of(self, replica: str) -> tuple[Stream, ...]:
         known = self._streams.get(replica)
@@ -76,7 +94,36 @@ class Replicas:
         return known
 
 
+def _matched(
+    order: NDArray[np.intp], cell: NDArray[np.intp], is_own: NDArray[np.bool_], most_peers: int
+) -> NDArray[np.intp] | None:
+    """Rows of a replica and, below, of K sets of others with as many of each cell, intp [K + 1, n]; None for too few.
+
+    order: all rows by cell, at random inside each. K is the most, up to most_peers, that leaves sets large enough: it
+    depends on how many requests there are, never on what was measured.
+    """
+    own, others = order[is_own[order]], order[~is_own[order]]
+    cells = int(cell.max()) + 1
+    served = np.bincount(cell[own], minlength=cells)
+    elsewhere = np.bincount(cell[others], minlength=cells)
+    take = np.minimum(served, elsewhere // np.arange(1, most_peers + 1)[:, None])
+    size = take.sum(axis=1)
+    if size[0] < _FEWEST_REQUESTS:
+        return None
+    peers = int(np.flatnonzero(size >= max(_FEWEST_REQUESTS, _SMALLEST_SHARE * size[0]))[-1]) + 1
+    wanted = take[peers - 1]
+    chosen = own[_place(cell[own], served) < wanted[cell[own]]]
+    place = _place(cell[others], elsewhere)
+    is_drawn = place < peers * wanted[cell[others]]
+    drawn = others[is_drawn][np.argsort(place[is_drawn] % peers, kind="stable")]
+    return np.vstack([chosen, drawn.reshape(peers, -1)])
+
+
+def _place(cell: NDArray[np.intp], count: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The number of each row in its cell, from 0; rows come by cell."""
+    return np.asarray(np.arange(len(cell)) - (np.cumsum(count) - count)[cell])
+
+
 def _is_extreme(means: NDArray[np.float64], which: Callable[..., NDArray[np.intp]]) -> NDArray[np.float64]:
-    """1 where a replica is the extreme one of a feature, float64 [R, F]."""
-    extreme = which(np.nan_to_num(means), axis=0)
-    return np.asarray(np.arange(len(means))[:, None] == extreme, np.float64)
+    """1 where the first set is the extreme one of a feature, float64 [F]."""
+    return np.asarray(which(np.nan_to_num(means), axis=0) == 0, np.float64)

@@ -73,7 +73,7 @@ class Yardstick:
             evidence.append(self._repetition.evidence(sample))
         if sample.kind in self._drifts:
             evidence.append(self._drifts[sample.kind].evidence(sample, placement))
-        self._replicas[sample.kind].add(replica, u)
+        self._replicas[sample.kind].add(replica, u, placement.cell)
         return Seen(tuple(evidence), self._exemplar(sample, score, feature, replica))
 
     def tick(self) -> Iterator[Evidence]:
