@@ -48,6 +48,10 @@ class Model:
             clock=lambda: 0.0,
         )
 
+    def stacked(self) -> np.ndarray:
+        """Values of all rows that were handed on, [rows, columns]."""
+        return np.concatenate([rows.values for rows in self.handed_on])
+
     def begin(self, *keys: str) -> None:
         for i, key in enumerate(keys):
             request = Request(key, key, bytes(16), bytes(8), 0, "", 1, 0, 1.0, i)
@@ -211,3 +215,27 @@ def test_rows_that_are_not_taken_are_counted_and_their_request_ends_all_the_same
         model.recorder.discard()
     assert model.health.dropped_rows == {"discarded": 20}
     assert not model.health.dropped_requests, "no slot is lost"
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_tap_that_a_later_step_does_not_pass_exactly_once_switches_streams_off_and_says_so(times, caplog):
+    model, whole = Model(), Model()
+    for each in (model, whole):
+        each.begin("a", "b")
+        each.steps(["a", "b"], 0, 5)
+    layer = model.layers[2]
+    model.layers[2] = lambda stream: [layer(stream) for _ in range(times)]
+    model.steps(["a", "b"], 5, 30)
+    assert [(entry.signal, entry.reason) for entry in model.health.disabled.values()] == [
+        ("residual", "tap_silent")
+    ]
+    assert "entering layers [2]" in model.health.disabled["residual"].detail
+    assert caplog.text.count("residual is not captured (tap_silent)") == 1
+    for each in (model, whole):
+        each.recorder.flush()
+    residual = [i for i, column in enumerate(model.layout.columns) if column.signal.startswith("residual.")]
+    others = model.layout.blocks["output.repetition"]
+    assert np.array_equal(model.stacked()[:10, residual], whole.stacked()[:, residual], equal_nan=True)
+    assert np.isnan(model.stacked()[10:, residual]).all()
+    assert np.isfinite(model.stacked()[:, others]).all()
+    assert model.health.measured_rows == len(model.stacked()) == 70

@@ -145,17 +145,12 @@ class Recorder:
         stream, attention = self._probes.stream, self._probes.attention
         is_too_much = attention is not None and attention.is_too_much(selection)
         # The rows of a canary are at points where those that wait are not.
-        is_too_much |= self._has_canaries(selection)
-        if is_too_much or not self._waiting.has_room(len(selection)):
+        has_canaries = self._has_canaries(selection)
+        if is_too_much or has_canaries or not self._waiting.has_room(len(selection)):
             self.flush()
         if stream is not None and self._health.is_on("residual"):
-            token = torch.from_numpy(selection.token)
-            stream.taps.select(
-                token,
-                self._waiting.count,
-                with_output=not self._streams_checked,
-                everywhere=self._has_canaries(selection),
-            )
+            token, is_first = torch.from_numpy(selection.token), not self._streams_checked
+            stream.taps.select(token, self._waiting.count, with_output=is_first, everywhere=has_canaries)
         if attention is not None and self._health.is_on("attention"):
             attention.select(selection)
 
@@ -179,9 +174,7 @@ class Recorder:
         before, values = self._waiting.count, self._waiting.place(selection)
         stream, attention, output = self._probes.stream, self._probes.attention, self._probes.output
         if stream is not None and self._health.is_on("residual"):
-            # A tap that is silent in the first step is the self-check's to judge.
-            is_lost = stream.taps.failed or (self._streams_checked and not stream.taps.complete())
-            self._streams_lost |= is_lost
+            self._judge_taps(stream)
         if attention is not None and self._health.is_on("attention"):
             self._guard("attention", lambda: attention.take_in(selection, before))
         if self._health.is_on("output"):
@@ -260,6 +253,14 @@ class Recorder:
             self._streams_checked = check_streams(stream.taps, len(selection), self._health)
         if self._health.is_on("residual"):
             stream.measure(selection, values)
+
+    def _judge_taps(self, stream: StreamProbe) -> None:
+        """Takes no rows from taps that did not give them; one that is silent in the first step is the self-check's."""
+        self._streams_lost |= stream.taps.failed
+        if self._streams_checked and not self._streams_lost and not stream.taps.complete():
+            if self._waiting.count:  # what earlier steps gave is whole
+                self._guard("residual", lambda: stream.measure(*self._waiting.peek()))
+            self._health.refuse(stream.silence())
 
     def _has_canaries(self, selection: Selection) -> bool:
         return bool(self._apart) and any(request.is_canary for request in selection.requests)

@@ -9,6 +9,7 @@ from introspan.capture.projection import orthogonal_map, project
 from introspan.capture.residual import curvature, direction, layer_statistics, step
 from introspan.capture.rows import Selection
 from introspan.capture.taps import Taps
+from introspan.observation import Disabled
 
 
 class StreamProbe:
@@ -21,6 +22,9 @@ class StreamProbe:
         place = {point.layer: tap for tap, point in enumerate(taps.points)}
         self.taps = taps
         self._layout = layout
+        self._always = set(layout.projection_layers).union(
+            *((layer, layer + 1) for layer in layout.residual_layers)
+        )
         self._at = torch.tensor([place[layer] for layer in layout.residual_layers])
         self._after = torch.tensor([place[layer + 1] for layer in layout.residual_layers])
         self._projected = torch.tensor(
@@ -36,6 +40,16 @@ class StreamProbe:
     def forget(self, slot: int) -> None:
         """Drops what is kept of a request whose slot is free again."""
         self._last_position[slot] = -2
+
+    def silence(self) -> Disabled:
+        """What is said where a step's streams did not pass their taps.
+
+        Layers that only canaries are measured at are asked for in no other step: named where no other is silent.
+        """
+        silent = self.taps.silent()
+        layers = [layer for layer in silent if layer in self._always] or silent
+        detail = f"the stream entering layers {layers} did not pass its tap exactly once in a step"
+        return Disabled("residual", "tap_silent", detail)
 
     def measure(self, selection: Selection, values: NDArray[np.float32]) -> None:
         """Writes the residual signals of the rows into values [rows, columns].
