@@ -10,7 +10,7 @@ from comparison import Comparison
 from engine import EVERYTHING, Call, Run, run
 from reference import HuggingFace
 from safetensors.torch import save_file
-from tiny_models import VOCABULARY, write
+from tiny_models import SERVED, VOCABULARY, write
 from transformers import AutoModelForCausalLM
 
 from introspan.capture.projection import orthogonal_map
@@ -54,8 +54,7 @@ def test_rows_are_of_the_adapter_that_their_request_named(eager, tmp_path):
         prompt = draw.integers(3, VOCABULARY, (5, 40, 150)[i // 4]).tolist()
         adapter = str(tmp_path / name) if name else ""
         calls[name].append(Call(f"{name or 'base'} {i}", prompt, params, at=i, adapter=adapter))
-    engine = {
-        "skip_tokenizer_init": True,
+    engine = SERVED | {
         "max_model_len": 512,
         "max_num_seqs": 8,
         "max_num_batched_tokens": 128,

@@ -6,12 +6,12 @@ from comparison import Comparison
 from engine import EVERYTHING, Call, Run, run
 from reference import HuggingFace
 from scipy import stats
-from tiny_models import VOCABULARY, write
+from tiny_models import SERVED, VOCABULARY, write
 
 from introspan.capture.projection import orthogonal_map
 
 HIDDEN_SIZE = 128
-TINY = {"skip_tokenizer_init": True, "max_model_len": 1024}
+TINY = SERVED | {"max_model_len": 1024}
 
 
 PREEMPTING = TINY | {"max_model_len": 512, "max_num_seqs": 6, "num_gpu_blocks_override": 8}

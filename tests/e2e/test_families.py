@@ -5,7 +5,7 @@ import pytest
 from comparison import Comparison
 from engine import EVERYTHING, Call, Run, run
 from reference import HuggingFace
-from tiny_models import FAMILIES, VOCABULARY, write
+from tiny_models import FAMILIES, SERVED, VOCABULARY, write
 
 from introspan.capture.projection import orthogonal_map
 
@@ -37,8 +37,7 @@ def _calls() -> list[Call]:
 def test_every_value_equals_the_reference(family, eager, tmp_path):
     model = write(family, tmp_path / family)
     calls = _calls()
-    engine = {
-        "skip_tokenizer_init": True,
+    engine = SERVED | {
         "max_model_len": 1024,
         "max_num_seqs": 8,
         "max_num_batched_tokens": 128,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from broken import BROKEN
 from engine import EVERYTHING, Call, Result, Run, run
-from tiny_models import VOCABULARY, write
+from tiny_models import SERVED, VOCABULARY, write
 
-TINY = {"skip_tokenizer_init": True, "max_model_len": 1024, "max_num_seqs": 6, "max_num_batched_tokens": 96}
+TINY = SERVED | {"max_model_len": 1024, "max_num_seqs": 6, "max_num_batched_tokens": 96}
 REAL = {"max_model_len": 1024, "max_num_seqs": 6, "max_num_batched_tokens": 128}
 DEFAULTS = {"INTROSPAN_ENDPOINT": "127.0.0.1:1"}
 

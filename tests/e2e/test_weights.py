@@ -5,14 +5,14 @@ import pytest
 from comparison import Comparison
 from engine import EVERYTHING, Call, Run, run
 from reference import HuggingFace
-from tiny_models import VOCABULARY, write
+from tiny_models import SERVED, VOCABULARY, write
 
 from introspan.capture.fingerprint import PARTIAL
 from introspan.capture.loaded import LOADED
 from introspan.capture.projection import orthogonal_map
 
 HIDDEN_SIZE = 128
-ENGINE = {"skip_tokenizer_init": True, "max_model_len": 512, "max_num_seqs": 8}
+ENGINE = SERVED | {"max_model_len": 512, "max_num_seqs": 8}
 
 # vLLM's own ways of handing weights over in memory all want a GPU: this one reads them from a file.
 FILE_TRANSFER = """

@@ -151,3 +151,4 @@ def _fork_workers() -> None:
 
 if __name__ == "__main__":
     serve()
+    os._exit(0)  # what is imported takes its time to take leave, and prints about it
