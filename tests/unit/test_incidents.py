@@ -156,6 +156,19 @@ def test_a_recovered_subject_ends_its_incident_and_the_next_alarm_opens_another(
     assert only(book.take(finding(), START + 901)).incident.id != first.id
 
 
+@pytest.mark.parametrize(
+    ("state", "at", "is_doubted"),
+    [(Canary.STILL, 5, False), (Canary.STILL, -5, True), (Canary.SILENT, 5, True), (None, 0, True)],
+)
+def test_what_a_canary_found_does_not_end_for_lack_of_canaries_without_saying_so(state, at, is_doubted):
+    book = Incidents()
+    book.take(finding(stream("canary"), at=START), START)
+    if state is not None:
+        book.hear(report(state, START + at), START + 6)
+    ended = only(book.recovered(M, START + 900)).incident
+    assert ("No canary has found it still since then" in ended.resolution) is is_doubted
+
+
 def test_a_new_reference_ends_the_incident_and_is_named():
     book = Incidents()
     book.take(finding(reference="old"), START)

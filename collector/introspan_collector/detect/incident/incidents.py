@@ -13,6 +13,7 @@ from introspan_collector.detect.incident.maintenance import Window, announced, r
 from introspan_collector.detect.incident.reconsider import CanaryReport, reconsidered
 from introspan_collector.detect.incident.record import Book, dump, load
 from introspan_collector.detect.incident.settings import IncidentSettings
+from introspan_collector.detect.incident.triage import Canary
 from introspan_collector.notice import Severity
 
 _MOST_REPORTS = 1024
@@ -92,9 +93,14 @@ class Incidents:
 
     def recovered(self, subject: Subject, now_unix_seconds: float) -> list[Event]:
         """Ends the incident of a subject whose `Recovery`, begun anew at its last finding, says that it is over."""
-        return self._close(
-            subject, "Quiet since the last finding for as long as was asked for.", now_unix_seconds
-        )
+        with self._lock:
+            incident = self._open.get(subject)
+            if incident is None:
+                return []
+            why = "Quiet since the last finding for as long as was asked for."
+            if self._awaits_canary(incident):
+                why += " No canary has found it still since then: ask one before you trust that."
+            return [self._end(incident, why, now_unix_seconds)]
 
     def hear(self, report: CanaryReport, now_unix_seconds: float) -> list[Event]:
         """Takes a canary's report and reconsiders the incidents of its model."""
@@ -200,6 +206,16 @@ class Incidents:
             self._windows = book.windows
             self._id, self._begun = book.id, book.begun
             self._reports = OrderedDict(((one.model, one.adapter, one.replica), one) for one in book.reports)
+
+    def _awaits_canary(self, incident: Incident) -> bool:
+        """Whether a canary deviated, and none of the model was still afterwards: traffic alone may not show a fault."""
+        deviated = [clue.last_unix_seconds for clue in incident.evidence if clue.stream.detector == "canary"]
+        return bool(deviated) and not any(
+            one.model == incident.subject.model
+            and one.state is Canary.STILL
+            and one.time_unix_seconds >= max(deviated)
+            for one in self._reports.values()
+        )
 
     def _make_room(self, finding: Finding, now_unix_seconds: float) -> list[Event]:
         tickets = (one for one in self._open.values() if one.severity is Severity.WARNING)

@@ -26,8 +26,8 @@ Why the bound holds.
 What it needs: X̄ of a tick must not be foreseeable from earlier ticks beyond m. An exact null (sampler.pit) has that by
 construction. Live traffic compared with a frozen reference has it given that reference, so m must bound the mean for
 the reference that was drawn (tolerance.py), for ranks as well; and as far as requests of one tick are no odder than
-the reference given the ticks before: tenants who repeat one odd thing for many ticks break it. tests/unit/test_false_alarms.py
-shows both sides. (Shin, Ramdas & Rinaldo, arXiv 2203.03532)
+the reference given the ticks before: tenants who repeat one odd thing for many ticks break it.
+tests/unit/test_false_alarms.py shows both sides. (Shin, Ramdas & Rinaldo, arXiv 2203.03532)
 """
 
 from collections.abc import Sequence
