@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bench.conditions import CONDITIONS
 from bench.parts import PARTS, Part, Target
 
 _HEAD = """\
@@ -45,7 +46,8 @@ def _sentence(target: Target, value: Any) -> str:
 
 
 def _section(part: Part, result: Mapping[str, Any] | None) -> str:
-    head = f"\n## {part.name}\n\n{part.question}\n"
+    conditions = f"\n{CONDITIONS[part.name]}" if part.name in CONDITIONS else ""
+    head = f"\n## {part.name}\n\n{part.question}\n{conditions}"
     if result is None:
         return f"{head}\nNot measured yet: `make bench ONLY={part.name}`.\n"
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
@@ -56,8 +58,12 @@ def _section(part: Part, result: Mapping[str, Any] | None) -> str:
 
 
 def _row(key: str, value: Any, target: Target | None) -> str:
-    verdict = "" if target is None else f"{target}, {'met' if _met(target, {key: value}) else '**missed**'}"
-    return f"| {key} | {_text(value)} | {verdict} |\n"
+    return f"| {key} | {_text(value)} | {'' if target is None else _verdict(target, {key: value})} |\n"
+
+
+def _verdict(target: Target, flat: Mapping[str, Any]) -> str:
+    of = f" by {target.of}" if target.of else ""
+    return f"{target}, {'met' if _met(target, flat) else '**missed**'}{of}"
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What each setting of the collector means, in one sentence for its operator."""
+"""What each setting of the collector means, in one sentence for its operator, and which limits no number shows."""
 
 MEANINGS = {
     "data": "Folder for log, archive and cursors.",
@@ -71,3 +71,23 @@ MEANINGS = {
     "notify.max_age_seconds": "Age at which what could not be told is given up.",
 }
 """Every key of `introspan_collector.config.Settings`, tables joined by dots; a key without a sentence fails."""
+
+LIMITS = {
+    "grpc": "host:port",
+    "http": "host:port",
+    "accept.tls_certificate_file": "together with `accept.tls_key_file`",
+    "accept.tls_key_file": "together with `accept.tls_certificate_file`",
+    "log.max_bytes": "≥ 2 × `log.segment_bytes`",
+    "aggregate.slot_seconds": "divides 60",
+    "aggregate.kept_slots": "≥ `aggregate.shown_slots`, together ≥ 120 seconds",
+    "archive.flush_seconds": "≤ 60",
+    "detect.page_days": "≥ `detect.ticket_days`",
+    "detect.frozen_clusters": "≥ `detect.provisional_clusters`",
+    "notify.alertmanagers": "http(s)://host[:port][/path] without a user, each once",
+    "notify.webhooks": "http(s)://host[:port][/path] without a user, each once",
+    "notify.alertmanager_headers": "printable ASCII",
+    "notify.webhook_headers": "printable ASCII",
+    "notify.retry_limit_seconds": "≥ `notify.retry_seconds`",
+    "canary.endpoints": "http(s)://host[:port]",
+}
+"""Limits beside those that `docs.generate` reads or tries; tests/unit/test_docs.py breaks each."""

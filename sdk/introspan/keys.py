@@ -166,7 +166,8 @@ KEYS: tuple[Key, ...] = (
         values.salt,
         "",
         "Secret of ≥ 16 characters under which callers are hashed. Give all replicas the same to recognise a "
-        "caller on each; unset: drawn at random by each API server process when it starts.",
+        "caller on each; unset: drawn at random by each API server process when it starts, and by each worker for "
+        "callers that are told apart by the beginning of their prompt alone.",
         secret=True,
     ),
 )

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 import pytest
 from starlette.routing import Route
 
-from docs.collector_settings import MEANINGS
+from docs.collector_settings import LIMITS, MEANINGS
 from docs.generate import PAGES
 from introspan.capture.v1_runner import configuration_refusal
 from introspan.keys import KEYS
 from introspan_collector.aggregate.aggregator import Aggregator
 from introspan_collector.archive.archive import Archive
+from introspan_collector.config import ConfigurationError, load_settings
 from introspan_collector.expose.app import build
 from introspan_wire.signals import CATALOGUE, Kind
 from tests.exposed import watched_sources
@@ -46,6 +47,45 @@ def test_generated_page_says_what_the_code_says(name):
 def test_every_meaning_belongs_to_a_setting_of_the_collector():
     page = (_ROOT / "docs" / "settings.md").read_text()
     assert [key for key in MEANINGS if f"| `{key}` |" not in page] == []
+
+
+_BEYOND = {
+    "grpc": "localhost",
+    "http": "localhost",
+    "accept.tls_certificate_file": "certificate.pem",
+    "accept.tls_key_file": "key.pem",
+    "log.max_bytes": 2**26,
+    "aggregate.slot_seconds": 7,
+    "aggregate.kept_slots": 11,
+    "archive.flush_seconds": 61,
+    "detect.page_days": 0.5,
+    "detect.frozen_clusters": 499,
+    "notify.alertmanagers": ["http://host", "http://host"],
+    "notify.webhooks": ["http://user@host"],
+    "notify.alertmanager_headers": {"name": "ü"},
+    "notify.webhook_headers": {"name": "\n"},
+    "notify.retry_limit_seconds": 0.5,
+    "canary.endpoints": ["host:8000"],
+}
+
+
+def test_every_limit_in_words_is_broken_by_an_example():
+    assert set(_BEYOND) == set(LIMITS) <= set(MEANINGS)
+
+
+@pytest.mark.parametrize("key", _BEYOND)
+def test_what_is_beyond_a_limit_in_words_is_refused(key):
+    *section, name = key.split(".")
+    given = {name: _BEYOND[key]}
+    with pytest.raises(ConfigurationError):
+        load_settings(None, {section[0]: given} if section else given, {})
+
+
+def test_every_number_of_a_setting_has_limits():
+    rows = [line.split(" | ") for line in (_ROOT / "docs" / "settings.md").read_text().splitlines()]
+    numbers = [row for row in rows if len(row) == 4 and re.fullmatch(r"[\d,]+|`[\d.]+`", row[1])]
+    assert len(numbers) > 40
+    assert [row[0] for row in numbers if not row[2]] == []
 
 
 @pytest.mark.parametrize("signal", CATALOGUE)
