@@ -1,45 +1,12 @@
 """Claims on OpenTelemetry's way in, in programs of their own against small likenesses of vLLM's modules."""
 
-import json
-import os
-import subprocess
-import sys
 from importlib.metadata import entry_points
-from pathlib import Path
 
 import pytest
 from opentelemetry.instrumentation.dependencies import get_dependency_conflicts
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
-LIKENESS = {
-    "engine/arg_utils.py": """
-        from types import SimpleNamespace
-        class EngineArgs:
-            def create_engine_config(self):
-                return SimpleNamespace(additional_config={})
-    """,
-    "v1/engine/async_llm.py": """
-        class AsyncLLM:
-            def __init__(self):
-                self.got = None
-            async def generate(self, prompt, sampling_params, request_id, *, trace_headers=None):
-                self.got = sampling_params
-                yield prompt
-    """,
-    "entrypoints/serve/engine/serving.py": """
-        class BaseServing:
-            async def _get_trace_headers(self, headers):
-                return {"traceparent": headers["traceparent"]}
-            async def _check_model(self, request):
-                return None
-    """,
-    "v1/worker/worker_base.py": """
-        class WorkerWrapperBase:
-            def init_device(self):
-                return None
-    """,
-}
-"""Method for method as in vLLM 0.32.0."""
+from tests import likeness
 
 SERVE = """
 import asyncio, json
@@ -72,32 +39,7 @@ INSTRUMENT = "from introspan.instrumentor import IntrospanInstrumentor as I\n"
 @pytest.fixture
 def program(tmp_path):
     """Runs Python with the likeness of vLLM; returns what it printed as JSON last, and its standard error."""
-    for name, text in LIKENESS.items():
-        path = tmp_path / "vllm" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = text.strip("\n").splitlines()
-        path.write_text("\n".join(line[8:] for line in lines))
-        for folder in path.relative_to(tmp_path).parents:
-            if folder.name:
-                (tmp_path / folder / "__init__.py").touch()
-    clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("INTROSPAN_", "OTEL_"))
-    }
-
-    def run(script: str, *, auto: bool = False, **env: str):
-        command = [str(Path(sys.executable).with_name("opentelemetry-instrument"))] if auto else []
-        done = subprocess.run(
-            [*command, sys.executable, "-c", script],
-            env=clean | {"PYTHONPATH": str(tmp_path), "INTROSPAN_ENDPOINT": "127.0.0.1:1"} | env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1]), done.stderr
-
-    return run
+    return likeness.write(tmp_path)
 
 
 def test_the_entry_point_is_an_instrumentor_whose_host_is_installed_here():
