@@ -87,7 +87,7 @@ def _chosen(asked: Parameters, name: str, adapter: str, reference: Answer | None
     }
     for key, options in (("range", RANGES), ("scale", SCALES)):
         if chosen[key] not in options:
-            raise ParameterError(key, chosen[key], f"must be one of {', '.join(options)}")
+            raise ParameterError(key, str(chosen[key]), f"must be one of {', '.join(options)}")
     return chosen
 
 
