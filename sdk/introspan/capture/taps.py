@@ -1,7 +1,9 @@
 """Residual streams of a running forward in, the rows asked for out, in buffers made when the model was loaded.
 
-The hooks only call an operator that writes into a preallocated buffer, so they trace into a compiled graph and
-could be recorded in a CUDA graph; which rows it copies is set from outside before each step.
+The hooks only call an operator that writes into a preallocated buffer, so they trace into a compiled graph; which rows
+it copies, and to where in the buffer, is set from outside before each step. A CUDA graph could record the operation,
+but not this use of it: the index is a new tensor and the destination another slice each time, and Python decides
+whether anything is copied.
 """
 
 import math
