@@ -14,9 +14,7 @@ _TOML = """\
 [detect]
 tick_seconds = 1
 provisional_clusters = {clusters}
-frozen_clusters = {clusters}
-frozen_hours = 0
-canary_rounds = {rounds}
+{frozen}canary_rounds = {rounds}
 quiet_seconds = 20
 quiet_requests = 50
 
@@ -26,13 +24,22 @@ interval_seconds = 10
 timeout_seconds = 60
 key_file = "{key_file}"
 """
+_FROZEN = f"frozen_clusters = {REFERENCE_CLUSTERS}\nfrozen_hours = 0\n"
 
 
-def write(folder: Path, key_file: Path, model_port: int) -> Path:
-    """The configuration file, written into folder."""
+def write(folder: Path, key_file: Path, model_port: int, *, is_building: bool = False) -> Path:
+    """The configuration file, written into folder. is_building: everything is for one reference, frozen at the end."""
+    # Once a reference is frozen, none is collected any more; in production that takes a day.
+    frozen = "" if is_building else _FROZEN
     file = folder / "collector.toml"
     file.write_text(
-        _TOML.format(clusters=REFERENCE_CLUSTERS, rounds=CANARY_ROUNDS, port=model_port, key_file=key_file),
+        _TOML.format(
+            clusters=REFERENCE_CLUSTERS,
+            frozen=frozen,
+            rounds=CANARY_ROUNDS,
+            port=model_port,
+            key_file=key_file,
+        ),
         encoding="utf-8",
     )
     return file

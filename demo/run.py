@@ -84,7 +84,7 @@ async def _demonstrate(options: _Options, model: Path, console: Console, started
         }
         tally = Tally()
         server = ModelServer(folder, openai, environment, tally.quiet)
-        config = collector_settings.write(folder, key_file, openai)
+        config = collector_settings.write(folder, key_file, openai, is_building=options.build_reference)
         async with (
             _collector(folder, config, grpc, http, console) as collector,
             server.serving(model, console),

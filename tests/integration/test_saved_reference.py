@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from bench.producer import Producer
+from demo import collector_settings
 from demo.faults import NoFault
 from demo.phases import Director
 from demo.server import ModelServer
@@ -92,3 +93,27 @@ def test_reference_of_another_engine_or_dtype_is_refused_and_the_screen_says_why
     assert all(said in stage.note for said in differences)
     assert stage.note.endswith("import one of this model, or build one")
     assert state == "none"
+
+
+def test_reference_is_built_of_everything_that_came_also_after_a_demonstration_would_have_enough(
+    tmp_path, free_port
+):
+    file = collector_settings.write(tmp_path, tmp_path / "canary.key", free_port(), is_building=True)
+    # No canary is asked: where one does not answer, nothing is frozen anyway.
+    config = file.read_text().partition("[canary]")[0]
+    traffic, enough = Traffic(), collector_settings.REFERENCE_CLUSTERS
+    with Collector(tmp_path, free_port, config) as collector, Producer(collector.grpc, ORIGIN) as producer:
+
+        def send(requests):
+            batch = traffic.batch(requests, time.time())
+            producer.send(*batch.tables, status=batch.status)
+
+        send(2 * enough)
+        eventually(lambda: references(collector)[0]["reference"])
+        send(2 * enough)
+        collector.wait_processed()
+        saved = tmp_path / "m.zip"
+        asked(collector, lambda client: save_reference(client, "m", saved))
+        (found,) = references(collector)
+    assert found["state"] == "frozen"
+    assert found["reference"]["clusters"] > 2 * enough
