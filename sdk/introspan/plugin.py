@@ -126,7 +126,8 @@ def _is_allowed() -> bool:
 
 def _graph(settings: Settings) -> str:
     """What the compiled graph depends on: which streams are tapped, and by which version."""
-    return f"{__version__} layers={settings.layers.wanted} projections={settings.projections}"
+    everywhere = bool(settings.canary_key)  # canaries are measured at every layer
+    return f"{__version__} layers={settings.layers.wanted} projections={settings.projections} everywhere={everywhere}"
 
 
 def _follow_worker(wrapper: Any, _: None) -> None:

@@ -35,7 +35,14 @@ def configured(tmp_path):
 
 
 def test_what_shapes_the_graph_makes_a_key_of_its_own(configured):
-    cases = ({}, {"layers": "4"}, {"layers": "all"}, {"layers": "0,2"}, {"projections": "off"})
+    cases = (
+        {},
+        {"layers": "4"},
+        {"layers": "all"},
+        {"layers": "0,2"},
+        {"projections": "off"},
+        {"canary_key": "31" * 16},
+    )
     found, log = configured(*cases, {"enabled": "off"})
     assert [set(config) for config in found] == [{"introspan_sdk"}] * len(cases) + [set()]
     assert len(set(map(json.dumps, found))) == len(found)
