@@ -1,6 +1,6 @@
 """A model with one damaged layer in, whether the canary pages and names that layer out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -65,13 +65,30 @@ def report(trials: Sequence[Trial]) -> Result:
         Table("Material faults that did not page, or whose layer was named wrongly", _MISS_COLUMNS, missed),
     ]
     total = 2 * len(changes(1.0))
-    return Result(f"{len(trials)} of {total} trials of the protocol are in it.", _NOTES, claims, tables)
+    notes = (*_NOTES, *_silent(trials))
+    return Result(f"{len(trials)} of {total} trials of the protocol are in it.", notes, claims, tables)
+
+
+def _silent(trials: Sequence[Trial]) -> Iterator[str]:
+    """What is behind the row of all faults: those that no page was of, and how much they change."""
+    for dtype in PROTOCOL["dtypes"]:
+        quiet = [trial for trial in trials if trial.dtype == dtype and not trial.pages]
+        immaterial = [trial for trial in quiet if not trial.is_material]
+        bits = sum(trial.family == _FAMILIES[0] for trial in immaterial)
+        if quiet:
+            yield (
+                f"Missed of all faults in {dtype}: {len(quiet)} do not page, of which {len(immaterial)} are immaterial "
+                f"(mean KL < 0.01 nats, at most {max((one.kl_nats for one in immaterial), default=0.0):.2g}) and "
+                f"{bits} of these are exponent bits. A page is to be of what matters to answers: nothing was tried to "
+                "page for these."
+            )
 
 
 def _claims(dtype: str, trials: Sequence[Trial]) -> list[Claim]:
     material = [trial for trial in trials if trial.is_material]
     paged = [trial.pages for trial in material]
     alarms = [trial for trial in trials if trial.pages]
+    all_of_them = [trial.pages and trial.located == trial.layer for trial in trials]
     target, is_complete = PROTOCOL["targets"], len(trials) >= len(changes(1.0))
     named = [trial.located == trial.layer for trial in alarms]
     both = [trial.pages and trial.located == trial.layer for trial in material]
@@ -80,6 +97,7 @@ def _claims(dtype: str, trials: Sequence[Trial]) -> list[Claim]:
         ("material faults that page within two rounds", paged, within),
         ("exact layer named, of alarms", named, wanted),
         ("paged and exact layer named, of material faults", both, wanted),
+        ("paged and exact layer named, of all faults", all_of_them, wanted),
     )
     by_outputs = [by_output_alone(trial) for trial in material]
     claims = [
@@ -172,7 +190,7 @@ def _miss(trial: Trial) -> list[Cell]:
 
 _NOTES = (
     (
-        "Missed in bfloat16: two zeroed shards whose divergence is just beyond the 0.01 nats that make a fault "
+        "Missed: bfloat16: two zeroed shards whose divergence is just beyond the 0.01 nats that make a fault "
         "material. They are 5.9 to 9.7 floors off, where 8 in both rounds page; averaged states name the right layer. "
         "A lower limit was not tried on them."
     ),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from bench.faults.parts import PARTS
 from bench.faults.result import Cell, Claim, Result
 from bench.faults.rows import ROWS
 from bench.faults.words import figure, outcome, table, target
@@ -10,9 +11,10 @@ _COLUMNS = ("injected fault", "what is claimed", "target", "measured", "95 %", "
 
 
 def overview(results: Mapping[str, Result]) -> Iterator[str]:
-    """A line for every target, in the order of the table of faults."""
+    """A line for every target, in the order of the table of faults; one for each part without results in its rows."""
     claims = list(_claims(results, is_gain=False))
     rows: list[list[Cell]] = []
+    silent = 0
     for fault in ROWS:
         some = [(part, claim) for part, claim in claims if claim.row == fault]
         # The fault is named once.
@@ -21,17 +23,30 @@ def overview(results: Mapping[str, Result]) -> Iterator[str]:
             [name, claim.text, target(claim), *figure(claim), outcome(claim), f"[{part}](#{part})"]
             for name, (part, claim) in zip(names, some, strict=False)
         ]
-        if not some:
-            rows.append([fault, "", "", None, "", "**not measured**", ""])
+        absent = [part for part in PARTS.values() if part.name not in results and fault in part.rows]
+        rows += [
+            [
+                "" if some or i else fault,
+                "all that this part claims",
+                "",
+                None,
+                "",
+                "**not measured**",
+                part.name,
+            ]
+            for i, part in enumerate(absent)
+        ]
+        silent += len(absent)
     known = [claim for _, claim in claims if claim.bound is not None]
     met = sum(claim.is_met and claim.is_complete for claim in known)
     partly = [claim for claim in known if not claim.is_complete and claim.measured is not None]
     kept = sum(claim.is_met for claim in partly)
     nothing = sum(claim.measured is None for claim in known)
     missed = len(known) - met - len(partly) - nothing
+    nothing += silent
     yield "\n## Every target\n"
     yield (
-        f"\n{met} of {len(known)} targets are met, {missed} are missed, {nothing} are not measured. "
+        f"\n{met} of {len(known) + silent} targets are met, {missed} are missed, {nothing} are not measured. "
         f"{len(partly)} are measured in part: {kept} are kept so far, {len(partly) - kept} are not.\n"
     )
     yield table(_COLUMNS, rows)

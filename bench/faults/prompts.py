@@ -147,7 +147,7 @@ def _miss(trial: Trial) -> str:
         if first.deviates
         else f"it is {first.distance:.3g} floors off, of the 8 that it takes"
     )
-    return f"Missed: {trial.name} in {trial.dtype}: {why}."
+    return f"Missed: {trial.name} in {trial.dtype}: {why}. Nothing was tried on it."
 
 
 _NOTES = (

@@ -14,13 +14,15 @@ from bench.faults.result import Cell, Claim, Result, Table
 from bench.faults.rows import CACHE, CONTENT
 from bench.faults.third_protocol import check_third_seal, third_digest
 from bench.faults.traffic_protocol import AMENDED, TRAFFIC, traffic_digest
-from bench.faults.verdicts import Scores, inside, outside
+from bench.faults.verdicts import TWO_SIDED, Scores, inside, outside
 from bench.faults.workplace import Workplace
 from introspan_collector.detect.reference.reference import Reference
 
 _SEED: int = TRAFFIC["seed"]
 _CHOSEN: tuple[str, ...] = tuple(TRAFFIC["requests"]["chosen_on"])
 _PERPLEXITY = "perplexity of the prompt"
+_NO_BETTER_THAN_CHANCE = 0.5
+Sides = tuple[NDArray[np.float64], NDArray[np.float64]]  # scores of healthy requests, and of faulty ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,10 @@ def report(judged: Mapping[str, tuple[Judged, dict[str, Judged]]], fitted: int, 
         "others told from faults.",
         (*_NOTES, *notes, AMENDED),
         claims,
-        [Table("Sets", _COLUMNS, rows)],
+        [
+            Table("Sets", _COLUMNS, rows),
+            Table("Every score that was tried, ours", *_tried(judged)),
+        ],
         protocol=traffic_digest(),
     )
 
@@ -122,7 +127,7 @@ def _choice(healthy: Judged, sets: Mapping[str, Judged], side: str) -> str:
         found = [_auc(scores[name], getattr(one, side)[name]) for one in chosen]
         return float(np.nan_to_num(min(found, default=0.0)))
 
-    return max(scores, key=least)
+    return max((name for name in scores if name != TWO_SIDED), key=least)
 
 
 def _auc(healthy: NDArray[np.float64], faulty: NDArray[np.float64]) -> float:
@@ -148,14 +153,26 @@ def _claims(family: str, healthy: Judged, sets: Sequence[Judged], ours: str, the
             healthy.outside[_PERPLEXITY],
             np.concatenate([one.outside[_PERPLEXITY] for one in sets]),
         )
-        apart = _auc(*mine) - _auc(*filtered)
-        low, high = interval(mine, filtered)
-        text = f"{family}: AUROC less a perplexity filter's ({_auc(*filtered):.3f})"
-        yield Claim(text, apart, 0.0, low=low, high=high, row=row)
+        yield _less(f"{family}: AUROC less a one-sided perplexity filter's", mine, filtered, row)
+        either = (
+            healthy.outside[TWO_SIDED],
+            np.concatenate([one.outside[TWO_SIDED] for one in sets]),
+        )
+        yield _less(f"{family}: AUROC less a two-sided perplexity filter's", mine, either, row)
+        if _auc(*filtered) < _NO_BETTER_THAN_CHANCE:
+            other_side = -filtered[0], -filtered[1]
+            yield _less(f"{family}: AUROC less a filter's on too small a perplexity", mine, other_side, row)
     if not np.isnan(other[1]).all():
         low, high = interval(mine, other)
         text = f"{family}: AUROC less that of outputs alone (*{theirs}*, {_auc(*other):.3f})"
         yield Claim(text, _auc(*mine) - _auc(*other), 0.0, low=low, high=high, row=row, is_gain=True)
+
+
+def _less(text: str, ours: Sides, theirs: Sides, row: str) -> Claim:
+    low, high = interval(ours, theirs)
+    return Claim(
+        f"{text} ({_auc(*theirs):.3f})", _auc(*ours) - _auc(*theirs), 0.0, low=low, high=high, row=row
+    )
 
 
 def interval(
@@ -209,6 +226,17 @@ def _row(kind: str, healthy: Judged, one: Judged, ours: str, theirs: str) -> Ite
         yield None if np.isnan(value) else value
 
 
+def _tried(judged: Mapping[str, tuple[Judged, dict[str, Judged]]]) -> tuple[Sequence[str], list[list[Cell]]]:
+    """AUROC of each score that a setting was chosen among, in each set."""
+    names: tuple[str, ...] = tuple(TRAFFIC["requests"]["scores"])
+    rows: list[list[Cell]] = [
+        [one.name, *(_auc(healthy.inside[name], one.inside[name]) for name in names)]
+        for healthy, sets in judged.values()
+        for one in sets.values()
+    ]
+    return ("set", *names), rows
+
+
 _NOTES = (
     (
         "Real requests through a real engine, each asked once: prompts of at most 64 tokens of content, answers "
@@ -216,8 +244,10 @@ _NOTES = (
         "instructions and English exams."
     ),
     (
-        "Perplexity is that of the prompt's own tokens, as vLLM returns it; a filter on it is one-sided. Other "
-        "scores of outputs are two-sided ranks."
+        "Perplexity is that of the prompt's own tokens, as vLLM returns it. The column of the table and the one-sided "
+        "filter take too large a one for odd; the two-sided one how far its rank is from the middle, as all other "
+        "scores of outputs; where too small is what is odd, a third knows that beforehand. No setting was chosen with "
+        "the last two, which were added after the run."
     ),
     (
         "KV faults are done to the cache after a prompt was read: the first two blocks of 32 tokens exchanged; "
@@ -235,5 +265,21 @@ _NOTES = (
         "code and look-alikes no setting was chosen on the package either, nor is any of it in the healthy "
         "mixture; of suffixes, the instructions are of another package and the suffixes of one that encodings are "
         "of."
+    ),
+    (
+        "Missed: kv-scaled, kv-stale, kv-foreign. They show in decoded rows alone, of answers of six tokens, and 24 "
+        "requests make a wide interval. Tried were the five scores of the second table, one chosen for all cache "
+        "faults on kv-swapped; no other score and no longer answers were."
+    ),
+    (
+        "Missed: code and language, and for code both filters to which too small a perplexity is odd. One score is "
+        "used for all content, chosen on sets of languages and an encoding; the distance from the class by itself "
+        "tells code and languages better and encodings worse, see the second table. It was not taken, as that is "
+        "known from sets that are reported on."
+    ),
+    (
+        "Missed: suffix, both targets. A perplexity filter is better: it reads all of a prompt's tokens, and the "
+        "product has no signal of how likely these were. Tried were the five scores of the second table; a signal of "
+        "that kind was not."
     ),
 )

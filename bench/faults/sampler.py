@@ -25,6 +25,8 @@ from introspan_collector.model import Batch, ProducerStatus
 
 _SEED: int = TRAFFIC["seed"]
 _SAMPLER = TRAFFIC["sampler"]
+_MEASURED_IN_PART = "8 of 64 tokens, the default"
+_STRIDE: int = TRAFFIC["loops"]["token_stride"]
 Tokens = NDArray[np.float64]
 # Any: JSON.
 Found = dict[str, Any]
@@ -112,7 +114,7 @@ def report(found: Sequence[Found], greedy: Sequence[Cell], looped: loops.Loops) 
             delivered = measures["delivered"] / measures["measured"]
             rows.append(
                 [
-                    at, way, len(some), _quantiles(first), _never(some, "first"),
+                    at, _shown(way), len(some), _quantiles(first), _never(some, "first"),
                     _quantiles(page), _never(some, "page"),
                     float(np.median(first) * delivered),
                 ]
@@ -122,19 +124,21 @@ def report(found: Sequence[Found], greedy: Sequence[Cell], looped: loops.Loops) 
                 claims.append(
                     _claim(f"temperature 1 → {at}: measured tokens to the first alarm, median", first, target)
                 )
-                claims.append(_claim(f"the same, {way}, to the page", page, None))
+                claims.append(_claim(f"temperature 1 → {at}, {_shown(way)}, to the page", page, None))
             elif target is not None:
-                claims.append(_claim(f"temperature 1 → {at}: measured tokens, {way}", first, target))
+                claims.append(_claim(f"temperature 1 → {at}: measured tokens, {_shown(way)}", first, target))
+            if target is not None and way == _MEASURED_IN_PART:
+                of = f"temperature 1 → {at}: delivered tokens"
+                claims.append(_claim(f"{of}, where {_shown(way)} are measured", first * delivered, target))
+                text = (
+                    f"{of} at the default stride: one of {_STRIDE} is measured, of as many measured as above"
+                )
+                claims.append(_claim(text, first * _STRIDE, target))
     late = None if greedy[3] is None or greedy[2] is None else float(str(greedy[3])) - float(str(greedy[2]))
-    claims.append(
-        Claim(
-            "greedy sampler not greedy: requests between the first measured wrong token and the page",
-            late,
-            0,
-            at_most=True,
-            row=GREEDY,
-        )
-    )
+    text = "requests to the page, counted from the first wrong token that was *measured*"
+    claims.append(Claim(f"greedy sampler not greedy: {text}", late, 0, at_most=True, row=GREEDY))
+    text = "tokens to the page from the first wrong one, measured or not, at the default stride: never run"
+    claims.append(Claim(f"greedy sampler not greedy: {text}", None, 0, at_most=True, row=GREEDY))
     return Result(
         f"{len(found)} of {len(rows) * _SAMPLER['instances']} trials of the protocol.",
         _NOTES,
@@ -142,6 +146,11 @@ def report(found: Sequence[Found], greedy: Sequence[Cell], looped: loops.Loops) 
         [Table("Temperature", _COLUMNS, rows), Table("Greedy", _GREEDY_COLUMNS, [greedy]), looped.table],
         protocol=traffic_digest(),
     )
+
+
+def _shown(way: str) -> str:
+    """The protocol calls a way the default that is not: of a burst of three tokens one has its U measured."""
+    return way.removesuffix(", the default")
 
 
 def _tokens(found: Sequence[Found], copy: str, measured_a_segment: int) -> Tokens:
@@ -193,12 +202,22 @@ _NOTES = (
     (
         "The worker counts every token of which it measured U, as it is drawn, and the detector bets on each: how they "
         "lie in segments makes no difference but for the tokens of a second, which are looked at together. At the "
-        "default stride U is measured at the first token of an answer and at one in 24 after it."
+        "default stride U is measured at the first token of an answer and at one in 24 after it; the protocol called 8 "
+        "of 64 the default, which it is not."
     ),
     (
-        "Where all of 64 tokens are measured, 256 come in each second, and counts are looked at once a second: 256 is "
-        "the first look, and at that rate nothing can be told within 100. While the detector bet on segments and not "
-        "on counted tokens, it took 768 to 3,840 tokens measured so, and 160 to 384 at the default, in six trials each."
+        "Missed: where all of 64 tokens are measured, 256 come in each second, and counts are looked at once a "
+        "second: 256 is the first look, and at that rate nothing can be told within 100. While the detector bet on "
+        "segments and not on counted tokens, it took 768 to 3,840 tokens measured so, and 160 to 384 with 8 of 64, in "
+        "six trials each. To look more often than once a second was not tried."
     ),
-    "Greedy: a plugin of the test makes vLLM take the second-likeliest token in 5 % of draws.",
+    (
+        "Missed: delivered tokens. What is not measured says nothing: where 8 of 64 are measured it takes eight times "
+        "as many, and at the default stride, where U is measured of one in 24, 24 times; the latter is reckoned from "
+        "the former and was not run. A smaller stride (`token_stride`) is what would change it; none was tried here."
+    ),
+    (
+        "Greedy: a plugin of the test makes vLLM take the second-likeliest token in 5 % of draws. Requests count from "
+        "the first *measured* wrong token; one that is not measured is not seen, and no run counted those."
+    ),
 )

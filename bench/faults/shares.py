@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bench.faults.apart import apart
 from bench.faults.fresh import drawn_anew
+from bench.faults.late import late
 from bench.faults.ledger import Ledger
 from bench.faults.measured import DETECTOR, folder, measured
 from bench.faults.outputs_only import without_internals
@@ -133,6 +134,13 @@ def report(found: Sequence[Found], healthy: int, planned: int) -> Result:
         claims += _claims(kind, [one for one in some if one["set"] not in (_CONTROL, _NO_FAULT)])
     controls = [one for one in found if one["set"] == _CONTROL]
     alarms = sum(one["first"] is not None for one in controls if one["arm"] == _ARMS[1])
+    claims += [
+        Claim(
+            f"{fault} by traffic alone, requests to the first alarm: never run, no engine with it was asked",
+            None, float(TRAFFIC["targets"]["template_ticks"] * _POPULATION["a_tick"]), at_most=True, row=TEMPLATE,
+        )
+        for fault in ("RoPE θ × 10", "positions + 1")
+    ]  # fmt: skip
     claims.append(
         Claim(
             "alarms where the share is healthy requests of a tenth held back",
@@ -145,7 +153,7 @@ def report(found: Sequence[Found], healthy: int, planned: int) -> Result:
     return Result(
         f"{len(found)} of {planned} trials of the protocol; "
         f"{healthy} healthy requests are what the reference and the traffic are drawn from.",
-        (*_NOTES, AMENDED),
+        (*_NOTES, *late([one for one in found if one["arm"] == _ARMS[1]]), AMENDED),
         claims,
         [Table("First alarm, requests from the beginning of the fault", _COLUMNS, rows)],
         protocol=traffic_digest(),
@@ -250,8 +258,8 @@ _NOTES = (
     ),
     (
         "Outputs alone: entropy, margin and log-probability of prompt and decoded rows through the product's "
-        "own bank, extremes, ticks, classes and test, with the whole budget. Length and repetition are no "
-        "stream of it: the product has none of them, and answers have one length here."
+        "own bank, extremes, ticks, classes and test, with the whole budget. Length and repetition, which such a "
+        "baseline was to have too, have no stream in it: all answers are six tokens long, too few to repeat."
     ),
     (
         "kv-swapped, two blocks of one request that change places, changes no output and is no fault: it is in the "
@@ -264,8 +272,8 @@ _NOTES = (
         "tells a wrong block is the canary, and not traffic of six tokens an answer."
     ),
     (
-        "One of twelve controls raised an alarm: some fifty requests that the reference has not seen are drawn again "
-        "and again there, 16 in 100, as if of different people, and a few are outside all classes. It counts."
+        "Missed: one of twelve controls raised an alarm: some fifty requests that the reference has not seen are drawn "
+        "again and again there, 16 in 100, as if of different people, and a few are outside all classes. It counts."
     ),
     "Templates are wrong in all requests that are chat, 40 % as in the reference; the others are healthy.",
     (

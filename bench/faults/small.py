@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.faults import tiny, tuned
+from bench.faults import neutral, tiny, tuned
 from bench.faults.result import Cell, Claim, Result, Table
-from bench.faults.rows import NEUTRAL, SMALL
+from bench.faults.rows import SMALL
 from bench.faults.scoring import OUTPUTS, Separation, chosen, separation, settings
 from bench.faults.second_protocol import SECOND, check_second_seal, second_digest
 from bench.faults.store import Sample
@@ -25,8 +25,7 @@ _SMALL: Mapping[str, Any] = SECOND["small"]  # Any: JSON
 _SETTINGS = SECOND["settings"]
 _CHOSEN_ON: list[str] = _SETTINGS["chosen_on"]
 _FAMILIES: tuple[str, ...] = (*_CHOSEN_ON, *_SETTINGS["reported_on"])
-_NEUTRAL = ("neutral: heads permuted", "neutral: neurons permuted")
-_CONTROLS = (tiny.CONTROL, *_NEUTRAL)
+_CONTROLS = (tiny.CONTROL, *neutral.FAMILIES)
 _LAYERS = 30
 _FEWEST = 3  # to draw from fewer again and again says nothing of others
 
@@ -54,7 +53,7 @@ def changes(model: Path, scale: float) -> list[Change]:
     """The families, and controls. Where the scale is below 1 fewer of each, where it is above more draws and layers."""
     turns = range(max(1, round(scale)))
     by_layer = [min(_LAYERS, max(2, round(scale * _SMALL[f"{kind}_layers"]))) for kind in ("int8", "neutral")]
-    int8, neutral = (np.linspace(0, _LAYERS - 1, count).round().astype(int).tolist() for count in by_layer)
+    int8, permuted = (np.linspace(0, _LAYERS - 1, count).round().astype(int).tolist() for count in by_layer)
     made = [
         *(tiny.noise(exponent, _SEED + turn) for turn in turns for exponent in tiny.NOISE_EXPONENTS),
         *(tiny.pruned_random(share, _SEED + turn) for turn in turns for share in tiny.PRUNED_SHARES),
@@ -64,7 +63,7 @@ def changes(model: Path, scale: float) -> list[Change]:
     for samples in _SMALL["tuned_samples"]:
         made += [tuned.fine_tuned(model, samples), tuned.lora(model, samples)]
     made += [tiny.int8(layer) for layer in int8]
-    for layer in neutral:
+    for layer in permuted:
         made += [tiny.heads_permuted(layer, 9, 3, _SEED), tiny.neurons_permuted(layer, _SEED)]
     return made + [tiny.nothing(number) for number in range(SECOND["control_trials"])]
 
@@ -111,16 +110,20 @@ def report(trials: Sequence[Trial], references: Mapping[str, Vector]) -> Result:
             sum(trial.family == family for trial in here) >= planned[family] for family in _FAMILIES
         )
         claims += _claims(dtype, found, (canary, OUTPUTS, lt4), is_complete=is_complete)
-    neutral = [trial for trial in trials if trial.family in _NEUTRAL]
-    is_complete = len(neutral) >= len(SECOND["dtypes"]) * sum(planned[family] for family in _NEUTRAL)
-    claims += _neutral(neutral, is_complete=is_complete)
+    some = [trial for trial in trials if trial.family in neutral.FAMILIES]
+    is_complete = len(some) >= len(SECOND["dtypes"]) * sum(planned[family] for family in neutral.FAMILIES)
+    claims += neutral.claims(some, is_complete=is_complete)
     tables = [
         Table("Told from a healthy model: area under the curve", _COLUMNS, rows),
-        Table("Neutral changes", _NEUTRAL_COLUMNS, [_neutral_row(trial) for trial in neutral]),
+        Table("Neutral changes", neutral.COLUMNS, [neutral.row(trial) for trial in some]),
         Table("Every setting that was tried", *_tried(trials, references)),
     ]
     total = len(SECOND["dtypes"]) * (sum(planned.values()) + SECOND["healthy_rounds"])
-    notes = (*_NOTES, f"Settings chosen on {' and '.join(_CHOSEN_ON)}: {canary}; {lt4}; {lt}.")
+    notes = (
+        *_NOTES,
+        *neutral.called(trials),
+        f"Settings chosen on {' and '.join(_CHOSEN_ON)}: {canary}; {lt4}; {lt}.",
+    )
     complete = f"{len(trials)} of {total} trials of the protocol are in it."
     return Result(complete, notes, claims, tables, protocol=second_digest())
 
@@ -141,6 +144,7 @@ def _claims(
     """That the canary's AUC is at least LT4's in the family where it is least, and the one wanted in bfloat16."""
     canary, outputs, lt4 = names
     text = f"{dtype}: AUC of the canary less LT4's"
+    again = _AGAIN if dtype == "bfloat16" else ""
     control = found[tiny.CONTROL]
     known = {family: one for family in _FAMILIES if (one := found[family]) is not None}
     told = 0.0 if control is None else max(control.auc(canary), control.auc(lt4))
@@ -150,7 +154,7 @@ def _claims(
         return
     least = min(known, key=lambda family: known[family].auc(canary) - known[family].auc(lt4))
     yield _apart(
-        f"{text}, least of {len(known)} families ({least})",
+        f"{text}, least of {len(known)} families ({least}){again}",
         known[least],
         canary,
         lt4,
@@ -160,7 +164,7 @@ def _claims(
         least = min(known, key=lambda family: known[family].auc(canary))
         low, high = known[least].interval(canary)
         yield Claim(
-            f"{dtype}: AUC of the canary, least of {len(known)} families ({least})", known[least].auc(canary),
+            f"{dtype}: AUC of the canary, least of {len(known)} families ({least}){_AGAIN}", known[least].auc(canary),
             SECOND["targets"]["auc_bfloat16"], low=low, high=high, is_complete=is_complete, row=SMALL,
         )  # fmt: skip
     for family, one in known.items():
@@ -174,13 +178,6 @@ def _apart(text: str, found: Separation, ours: str, theirs: str, *, is_complete:
         return Claim(text, apart, 0.0, is_complete=is_complete, row=SMALL)
     low, high = found.interval(ours, theirs)
     return Claim(text, apart, 0.0, low=low, high=high, is_complete=is_complete, row=SMALL)
-
-
-def _neutral(trials: Sequence[Trial], *, is_complete: bool) -> Iterator[Claim]:
-    pages = float(sum(trial.pages for trial in trials)) if trials else None
-    bound = SECOND["targets"]["neutral_pages"]
-    text = f"pages of {len(trials)} neutral changes"
-    yield Claim(text, pages, bound, at_most=True, is_complete=is_complete, row=NEUTRAL)
 
 
 _COLUMNS = (
@@ -210,16 +207,6 @@ def _row(
     return [*head, *(found.auc(name) for name in names), *beside]
 
 
-_NEUTRAL_COLUMNS = ("dtype", "change", "where", "deviates", "equivalent", "page", "mean KL, nats", "top-1")
-
-
-def _neutral_row(trial: Trial) -> list[Cell]:
-    first = trial.rounds[0]
-    return [
-        trial.dtype, trial.family, trial.name, first.deviates, first.equivalent, trial.pages, first.kl_nats, first.top1,
-    ]  # fmt: skip
-
-
 def _tried(
     trials: Sequence[Trial], references: Mapping[str, Vector]
 ) -> tuple[Sequence[str], list[list[Cell]]]:
@@ -236,6 +223,7 @@ def _tried(
     ]
 
 
+_AGAIN = "; its ratio was made anew after a first run, and families kept out were looked at again (decision record 11)"
 _NOTES = (
     (
         "Every round is in a batch composition of its own, drawn as those of the baseline are, and controls, in "
@@ -260,7 +248,12 @@ _NOTES = (
         "*ratio*, by which the product ranks a round, took the largest distance of any question's output or layer's "
         "state when this part first ran, and had 0.853 for int8 and 0.915 for the smallest pruned in bfloat16. Since "
         "then it takes all numbers together, each in its own deviation: chosen on noise and int8 in bfloat16, with "
-        "these very answers, and looked at once on the families left out (decision record 11)."
+        "these very answers, and then looked at on the families left out, which had been seen once before (decision "
+        "record 11): there it is no blind figure."
+    ),
+    (
+        "Missed: the smallest pruned in bfloat16. Tried are the settings of the table; pooled outputs without states "
+        "had 0.992 there (decision record 11) and were not taken, as settings are chosen on noise and int8."
     ),
     (
         "An earlier run of this part was void: changed models were asked in four batch compositions only, the "

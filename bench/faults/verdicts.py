@@ -17,6 +17,8 @@ from introspan_wire.signals import Kind
 
 Scores = Mapping[str, NDArray[np.float64]]
 _TRIES = 40
+TWO_SIDED = "perplexity of the prompt, two-sided"
+"""A baseline beside those of the protocol; nothing is chosen among them with it."""
 
 
 def inside(pool: Pool, rows: Rows, reference: Reference, calibration: Rows) -> Scores:
@@ -42,7 +44,7 @@ def inside(pool: Pool, rows: Rows, reference: Reference, calibration: Rows) -> S
 
 
 def outside(pool: Pool, rows: Rows, calibration: Rows) -> Scores:
-    """What outputs alone say; but for perplexity too small is as odd as too large."""
+    """What outputs alone say; too small is as odd as too large, but for perplexity, which is there either way."""
     found = {"perplexity of the prompt": -pool.prompt_logprob}
     for name, table, signal in (
         ("entropy, prompt", pool.prompt, "output.entropy"),
@@ -53,10 +55,14 @@ def outside(pool: Pool, rows: Rows, calibration: Rows) -> Scores:
         column = [column.signal for column in table.schema.columns].index(signal)
         found[name] = table.values[:, column].astype(np.float64)
     one_sided = next(iter(found))
-    return {
-        name: score[rows] if name == one_sided else np.abs(ranks(score[rows], score[calibration]) - 0.5)
-        for name, score in found.items()
-    }
+    scores = {name: _two_sided(score, rows, calibration) for name, score in found.items()}
+    return scores | {one_sided: found[one_sided][rows], TWO_SIDED: scores[one_sided]}
+
+
+def _two_sided(score: NDArray[np.float64], rows: Rows, calibration: Rows) -> NDArray[np.float64]:
+    """How far from the middle rank; NaN where the score was not measured."""
+    apart = np.abs(ranks(score[rows], score[calibration]) - 0.5)
+    return np.where(np.isnan(score[rows]), np.nan, apart)
 
 
 def _distance(sample: Sample, reference: Reference) -> NDArray[np.float64]:

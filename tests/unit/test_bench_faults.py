@@ -1,6 +1,7 @@
 import importlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from bench.faults.page import missed, page
 from bench.faults.parts import PARTS
 from bench.faults.protocol import check_seal, digest
 from bench.faults.result import Claim, Result, Table
-from bench.faults.rows import LAYER, NEUTRAL, ROWS, SMALL, TEXT
+from bench.faults.rows import CACHE, LAYER, NEUTRAL, ROWS, SMALL, TEXT
 from bench.faults.second_protocol import check_second_seal
 from bench.faults.store import Sample, Store
 from bench.faults.third_protocol import check_third_seal
@@ -85,14 +86,30 @@ def test_a_missed_target_is_shown_with_how_much_is_missing(tmp_path: Path) -> No
     assert "| x\\|y | 0.5 |" in text
     assert "| adds nothing | – |" in text
     assert digest()[:16] in text
-    assert "1 of 2 targets are met, 1 are missed, 0 are not measured. 0 are measured in part" in text
+    # Nine parts have no results, in eighteen places of the table of faults.
+    assert "1 of 20 targets are met, 1 are missed, 18 are not measured. 0 are measured in part" in text
     assert missed(found) == ["caught: **missed by 0.2**"]
 
 
 def test_every_fault_of_the_table_is_at_the_top_measured_or_not() -> None:
     text = page({})
     for fault in ROWS:
-        assert f"| {fault} |  |  | – |  | **not measured** |" in text
+        assert f"| {fault} | all that this part claims |  | – |  | **not measured** |" in text
+
+
+def test_a_part_without_results_is_not_measured_beside_others_of_the_same_fault(tmp_path: Path) -> None:
+    write("cache", Result("", [], [Claim("caught", 1.0, 0.9, row=CACHE)], []), tmp_path)
+    text = (tmp_path / "detection-results.md").read_text()
+    assert f"| {CACHE} | caught | ≥ 0.9 | 1 |  | met | [cache](#cache) |" in text
+    for name in ("served", "started", "requests"):
+        assert f"|  | all that this part claims |  | – |  | **not measured** | {name} |" in text
+
+
+def test_every_part_with_results_has_claims_in_the_rows_that_it_names(request: pytest.FixtureRequest) -> None:
+    stored = json.loads((request.config.rootpath / "docs" / "detection-results.json").read_text("utf-8"))
+    for name, found in stored.items():
+        claims = found["result"]["claims"]
+        assert {one["row"] for one in claims if one["row"]} == set(PARTS[name].rows)
 
 
 def test_what_internals_add_is_said_where_it_is_nothing_too(tmp_path: Path) -> None:
@@ -212,6 +229,41 @@ def test_only_exactly_the_damaged_layer_counts_as_named() -> None:
 def test_what_does_not_change_the_output_is_not_held_against_the_alarm() -> None:
     found = layers.report([trial(3, 3), trial(5, None, ratio=1.0, kl_nats=1e-4)])
     assert found.claims[0].measured == 1.0
+    (of_all,) = [
+        claim
+        for claim in found.claims
+        if claim.text.startswith("float32: paged and exact layer named, of all")
+    ]
+    assert of_all.measured == 0.5
+    (note,) = [note for note in found.notes if note.startswith("Missed of all faults")]
+    assert "1 do not page, of which 1 are immaterial (mean KL < 0.01 nats, at most 0.0001)" in note
+
+
+def test_a_round_off_by_another_cause_is_not_told_by_consistency() -> None:
+    def one(consistency: float) -> Trial:
+        found = replace(comparison(3), consistency_ratio=consistency)
+        return Trial("stale", "", "float32", None, is_other=False, rounds=(found, found), tracked=())
+
+    any_cause, alone, _ = cache.report([one(2.0), one(9.0)]).claims
+    assert any_cause.measured == 1.0
+    assert alone.measured == 0.5
+    assert alone.text == "the same by consistency alone (1 of 2: float32 1 of 2)"
+
+
+def test_neutral_changes_are_to_be_called_equivalent_in_each_dtype() -> None:
+    def one(dtype: str, *, equivalent: bool) -> Trial:
+        found = comparison(None, ratio=1.0, kl_nats=1e-5 if equivalent else 0.1)
+        found = replace(found, top1=1.0 if equivalent else 0.95)
+        family = "neutral: heads permuted"
+        return Trial(family, "", dtype, None, is_other=True, rounds=(found, found), tracked=())
+
+    found = small.report([one("bfloat16", equivalent=False), one("float32", equivalent=True)], {})
+    called = {claim.text: claim.measured for claim in found.claims if "called equivalent" in claim.text}
+    assert called == {
+        "bfloat16: neutral changes called equivalent (0 of 1)": 0.0,
+        "float32: neutral changes called equivalent (1 of 1)": 1.0,
+    }
+    assert any(note.startswith("Missed: 0 of 1 neutral changes") for note in found.notes)
 
 
 def test_a_part_of_which_nothing_has_run_misses_its_targets() -> None:
@@ -230,7 +282,7 @@ def test_a_part_of_which_nothing_has_run_misses_its_targets() -> None:
 
 def test_a_dtype_that_was_not_measured_is_not_passed_over() -> None:
     found = layers.report([trial(3, 3)])
-    assert [claim.measured for claim in found.claims if claim.text.startswith("bfloat16")] == [None] * 4
+    assert [claim.measured for claim in found.claims if claim.text.startswith("bfloat16")] == [None] * 5
 
 
 def test_part_of_a_run_meets_no_target() -> None:
@@ -261,7 +313,11 @@ def _scored(control: float) -> tuple[list[Trial], dict[str, np.ndarray]]:
 
 def test_areas_are_void_where_the_healthy_model_is_told_apart_in_the_same_batches() -> None:
     def claims(control: float) -> list[Claim]:
-        return [one for one in small.report(*_scored(control)).claims if one.text.startswith("bfloat16")]
+        return [
+            one
+            for one in small.report(*_scored(control)).claims
+            if one.text.startswith("bfloat16: AUC") or one.is_gain
+        ]
 
     assert [one.measured for one in claims(1.0)] == [0.0, 1.0, 0.0]
     (void,) = claims(4.0)

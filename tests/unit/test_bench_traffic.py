@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 
-from bench.faults import quiet, requests, shares, silence
+from bench.faults import quiet, requests, sampler, shares, silence, verdicts
 from bench.faults.apart import apart
+from bench.faults.late import late
 from bench.faults.ledger import Ledger
+from bench.faults.loops import Loops
 from bench.faults.outputs_only import without_internals
 from bench.faults.pool import Pool
 from bench.faults.replay import Delay, Replay, Traffic
+from bench.faults.result import Table
+from bench.faults.rows import GREEDY
 from bench.faults.tables import load, save
 from bench.faults.verdicts import ranks
 from introspan_wire.signals import Kind
@@ -100,6 +104,69 @@ def test_blocks_that_change_places_are_no_fault_and_count_in_no_target():
     result = shares.report(found, 10, 4)
     assert any("trials within 300 requests (1 of 1)" in claim.text for claim in result.claims)
     assert [row[1] for row in result.tables[0].rows] == ["kv-foreign", "kv-swapped"]
+
+
+def test_faults_that_no_traffic_was_asked_with_are_not_measured():
+    found = [
+        {"arm": arm, "kind": "template", "set": "template-double-BOS", "first": {"requests": 32}, "page": None,
+         "carried": []}
+        for arm in ("outputs", "with internals")
+    ]  # fmt: skip
+    silent = [claim for claim in shares.report(found, 10, 4).claims if claim.measured is None]
+    assert [(claim.text.partition(" by ")[0], claim.bound) for claim in silent] == [
+        ("RoPE θ × 10", 480),
+        ("positions + 1", 480),
+    ]
+
+
+def test_sets_noticed_late_are_named_with_how_many_never_were():
+    def trial(name, first):
+        return {"kind": "16 %", "set": name, "first": first and {"requests": first}}
+
+    trials = [trial("kv-stale", 816), trial("kv-stale", None), trial("code", 64), trial("control: x", None)]
+    (sentence,) = late(trials)
+    assert sentence.startswith("Missed: 16 %, 2 of 3 trials not within 300 requests: kv-stale 2 (never 1). ")
+
+
+def test_tokens_that_are_not_measured_count_as_delivered():
+    found = [
+        {"temperature": at, "way": way, "first": {"requests": 4}, "page": None}
+        for at in (1.5, 1.1, 1.0)
+        for way in ("one token a segment", "8 of 64 tokens, the default", "all of 64 tokens")
+    ]
+    result = sampler.report(found, ["vLLM", 8, 2, 2], Loops([], Table("", (), ())))
+    delivered = {claim.text: claim.measured for claim in result.claims if "1.5: delivered" in claim.text}
+    assert list(delivered.values()) == [256, 768]
+    assert sum(claim.row == GREEDY and claim.measured is None for claim in result.claims) == 1
+
+
+def test_a_two_sided_filter_takes_too_likely_texts_for_odd_too_and_unknown_ones_for_unknown():
+    scores = np.array([-5.0, 50.0, 105.0, np.nan, *range(1, 101)])
+    low, middle, high, unknown = verdicts._two_sided(scores, np.arange(4), np.arange(4, 104))
+    assert middle < 0.02
+    assert low == 0.5
+    assert high >= 0.5
+    assert np.isnan(unknown)
+
+
+def test_a_filter_that_is_worse_than_chance_is_compared_from_its_better_side_too():
+    random = np.random.default_rng(0)
+    healthy, faulty = random.normal(size=80), random.normal(2.0, size=40)
+
+    def judged(scores):
+        outside = {requests._PERPLEXITY: -scores, verdicts.TWO_SIDED: np.abs(scores)}
+        return requests.Judged("code", {"ours": scores}, outside)
+
+    claims = [
+        claim.text
+        for claim in requests._claims("code", judged(healthy), [judged(faulty)], "ours", verdicts.TWO_SIDED)
+        if "filter" in claim.text
+    ]
+    assert [text.partition(" (")[0] for text in claims] == [
+        "code: AUROC less a one-sided perplexity filter's",
+        "code: AUROC less a two-sided perplexity filter's",
+        "code: AUROC less a filter's on too small a perplexity",
+    ]
 
 
 def test_the_interval_of_an_auroc_holds_it_and_that_of_a_difference_is_paired():
