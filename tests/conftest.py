@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,9 @@ from demo.model import cache_folder, prepare
 # As the command line has it: NumPy, which reads it when it is imported, computes with small matrices here, for which
 # threads of BLAS wait for each other and for the tests of another process.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# What a shell starts in the background ignores Ctrl-C, and so would every program that a test starts and sends it to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _program(name: str, remedy: str) -> Path:
