@@ -1,6 +1,6 @@
 """A real vLLM server in which something is done to the cache or the chat template in, what its canary says out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,7 +10,7 @@ from bench.faults.ledger import Ledger
 from bench.faults.result import Cell, Claim, Result, Table
 from bench.faults.rows import CACHE, TEXT
 from bench.faults.second_protocol import SECOND, check_second_seal, second_digest
-from bench.faults.server import Found, Observed, floors, plugin
+from bench.faults.server import Found, Observed, floors, plugin, told_by_canary
 from bench.faults.workplace import Workplace
 from demo.model import cache_folder, prepare
 
@@ -57,8 +57,8 @@ def report(found: Mapping[str, Sequence[Found]]) -> Result:
     """The part's result, of as many faults as there are."""
     rows: list[list[Cell]] = [_row(fault, rounds) for fault, rounds in found.items()]
     claims = [
-        *_claims("faults of the cache", [one for one in _SERVED["faults"] if one != _TEMPLATE], found, CACHE),
-        *_claims("another chat template", [_TEMPLATE], found, TEXT),
+        _claim("faults of the cache", [one for one in _SERVED["faults"] if one != _TEMPLATE], found, CACHE),
+        _claim("another chat template", [_TEMPLATE], found, TEXT),
     ]
     return Result(
         f"{len(found)} of {len(_SERVED['faults']) + 1} faults, nothing among them.",
@@ -69,14 +69,9 @@ def report(found: Mapping[str, Sequence[Found]]) -> Result:
     )
 
 
-def _claims(
-    text: str, faults: Sequence[str], found: Mapping[str, Sequence[Found]], row: str
-) -> Iterator[Claim]:
+def _claim(text: str, faults: Sequence[str], found: Mapping[str, Sequence[Found]], row: str) -> Claim:
     told = [_is_told(found[fault], row) for fault in faults if fault in found]
-    text = f"{text} in a vLLM server, told by its canary ({sum(told)} of {len(told)})"
-    measured = sum(told) / len(told) if told else None
-    is_complete = len(told) == len(faults)
-    yield Claim(text, measured, SECOND["targets"]["served_told"], is_complete=is_complete, row=row)
+    return told_by_canary(text, told, len(faults), SECOND["targets"]["served_told"], row)
 
 
 def _is_told(rounds: Sequence[Found], row: str) -> bool:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import httpx
 
 from bench.collector import Running
 from bench.faults.gather import BLOCK_TOKENS
+from bench.faults.result import Claim
 from demo.processes import Program, start
 from introspan_collector.testing import free_address
 
@@ -135,3 +136,10 @@ def _once(found: Callable[[], _T | None], within_seconds: float) -> _T:
             return one
         time.sleep(0.2)
     raise TimeoutError(f"nothing came within {within_seconds:g} s")
+
+
+def told_by_canary(text: str, told: Sequence[bool], wanted: int, target: float, row: str) -> Claim:
+    """The claim that the canary of a vLLM server tells faults; told: of each that ran, of so many that are wanted."""
+    text = f"{text} in a vLLM server, told by its canary ({sum(told)} of {len(told)})"
+    measured = sum(told) / len(told) if told else None
+    return Claim(text, measured, target, is_complete=len(told) == wanted, row=row)

@@ -1,7 +1,7 @@
 """vLLM servers that start from changed checkpoints, or read another request's block, in; what a canary says, out."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from bench.faults.checkpoints import with_change, with_other_ids, with_theta
 from bench.faults.ledger import Ledger
 from bench.faults.result import Cell, Claim, Result, Table
 from bench.faults.rows import CACHE, NEUTRAL, SMALL, TEXT
-from bench.faults.server import NAME, Found, Observed, floors, plugin
+from bench.faults.server import NAME, Found, Observed, floors, plugin, told_by_canary
 from bench.faults.third_protocol import THIRD, check_third_seal, third_digest
 from bench.faults.workplace import Workplace
 from demo.model import cache_folder, prepare
@@ -110,10 +110,10 @@ def report(found: Mapping[str, Sequence[Found]]) -> Result:
     neutral = [name for name in _checkpoints() if name.startswith("neutral")]
     small = [name for name in _checkpoints() if name not in (*neutral, *_TEXT)]
     claims = [
-        *_told("checkpoints with noise, pruned, or with a layer in int8", small, found, SMALL),
+        _told("checkpoints with noise, pruned, or with a layer in int8", small, found, SMALL),
         _pages(neutral, found),
-        *_told("another request's block", _CACHE, found, CACHE),
-        *_told("RoPE θ × 10 and another tokenizer", _TEXT, found, TEXT),
+        _told("another request's block", _CACHE, found, CACHE),
+        _told("RoPE θ × 10 and another tokenizer", _TEXT, found, TEXT),
     ]
     return Result(
         f"{len(found)} of {len(_wanted())} faults, nothing among them.",
@@ -124,14 +124,9 @@ def report(found: Mapping[str, Sequence[Found]]) -> Result:
     )
 
 
-def _told(
-    text: str, faults: Sequence[str], found: Mapping[str, Sequence[Found]], row: str
-) -> Iterator[Claim]:
+def _told(text: str, faults: Sequence[str], found: Mapping[str, Sequence[Found]], row: str) -> Claim:
     told = [_is_told(found[fault], row) for fault in faults if fault in found]
-    text = f"{text} in a vLLM server, told by its canary ({sum(told)} of {len(told)})"
-    measured = sum(told) / len(told) if told else None
-    is_complete = len(told) == len(faults)
-    yield Claim(text, measured, THIRD["targets"]["started_told"], is_complete=is_complete, row=row)
+    return told_by_canary(text, told, len(faults), THIRD["targets"]["started_told"], row)
 
 
 def _is_told(rounds: Sequence[Found], row: str) -> bool:
