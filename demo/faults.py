@@ -123,7 +123,7 @@ def damaged(healthy: Path, cache: Path, layer: int = DAMAGED_LAYER) -> Path:
     if folder.exists():
         return folder
     # Imported here: only this fault needs it.
-    from safetensors.numpy import load_file, save_file  # noqa: PLC0415
+    from safetensors.numpy import load_file, save_file  # noqa: PLC0415 - the comment above says why
 
     made = cache / f".{folder.name}"
     shutil.rmtree(made, ignore_errors=True)

@@ -70,8 +70,8 @@ def _fetch(target: Path) -> Path:
 
 def _convert(gguf: Path, target: Path) -> None:
     # Imported here: a prepared model should not cost the seconds these two take.
-    import torch  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - the comment above says why
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: PLC0415 - as above
 
     source = str(gguf.parent)
     quantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf.name, dtype=torch.float32)

@@ -155,7 +155,7 @@ def _follow_worker(wrapper: Any, _: None) -> None:
 
 def _follow_model(worker: Any, config: Any, settings: Settings) -> None:
     from introspan.capture.worker import follow  # noqa: PLC0415 - torch is there only in a worker
-    from introspan.pipeline import Pipeline  # noqa: PLC0415
+    from introspan.pipeline import Pipeline  # noqa: PLC0415 - as above
 
     follow(worker, config, settings, _state["pipeline"] or Pipeline)
 

@@ -118,7 +118,7 @@ def _drive(
     engine.add_request("last", {"prompt_token_ids": [1]}, SamplingParams(max_tokens=2, temperature=0))
     while engine.has_unfinished_requests():
         engine.step()
-    in_order = lambda found: {key: [found[key][i] for i in sorted(found[key])] for key in found}  # noqa: E731
+    in_order = lambda found: {key: [found[key][i] for i in sorted(found[key])] for key in found}  # noqa: E731 - of this function alone
     return in_order(tokens), in_order(logprobs), cached
 
 

@@ -22,7 +22,7 @@ COLUMN = st.builds(Column, TEXT, st.sampled_from(Statistic), AXIS, AXIS, AXIS)
 def tables(draw):
     rows = draw(st.integers(0, 6))
     columns = tuple(draw(st.lists(COLUMN, max_size=6)))
-    of = lambda dtype, shape=rows, **options: draw(arrays.arrays(dtype, shape, **options))  # noqa: E731
+    of = lambda dtype, shape=rows, **options: draw(arrays.arrays(dtype, shape, **options))  # noqa: E731 - of this strategy alone
     return SegmentTable(
         schema=Schema(draw(st.sampled_from(Kind)), columns),
         request_id=draw(st.lists(TEXT, min_size=rows, max_size=rows)),

@@ -394,7 +394,7 @@ def test_every_detector_has_an_alert_name_and_no_other_exists():
 def test_an_alert_is_named_by_the_strongest_evidence_that_names_a_signal():
     unusual = stream("extremes", signal="", layer=-1, side="beyond all")
     far = stream("extremes", signal="class.none", layer=-1, side="beyond all")
-    name = lambda *streams: only(Incidents().take(finding(*streams), START)).incident.alertname  # noqa: E731
+    name = lambda *streams: only(Incidents().take(finding(*streams), START)).incident.alertname  # noqa: E731 - of this test alone
     assert name(unusual) == "IntrospanInternalsShifted"
     assert name(unusual, far, stream()) == "IntrospanTrafficShifted"
     assert name(unusual, stream(), far) == "IntrospanInternalsShifted"

@@ -31,8 +31,8 @@ def fingerprint_of(model: Any, download_dir: str | None = None) -> str:
 def _snapshot(model: Any, download_dir: str | None) -> Path | None:
     """Where a model of the hub was stored by the loader; None where it came from elsewhere, such as a bucket."""
     # Only a model of the hub needs it; vLLM brings it along.
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - the comment above says why
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415 - the comment above says why
 
     try:
         found = snapshot_download(

@@ -114,7 +114,7 @@ class Frontend:
             return
         self._follows_endpoints = True
         try:
-            from vllm.entrypoints.serve.engine.serving import BaseServing  # noqa: PLC0415
+            from vllm.entrypoints.serve.engine.serving import BaseServing  # noqa: PLC0415 - only in a process that serves
 
             self.follow_server(BaseServing)
         except Exception:  # noqa: BLE001 - the edge of the host

@@ -34,11 +34,11 @@ def engine() -> Iterator[str]:
 # Any: classes of vLLM.
 def _surfaces() -> Iterator[tuple[Any, str]]:
     """The places where Introspan attaches."""
-    from vllm.engine.arg_utils import EngineArgs  # noqa: PLC0415
-    from vllm.entrypoints.serve.engine.serving import BaseServing  # noqa: PLC0415
-    from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
-    from vllm.v1.worker.gpu_model_runner import GPUModelRunner  # noqa: PLC0415
-    from vllm.v1.worker.worker_base import WorkerWrapperBase  # noqa: PLC0415
+    from vllm.engine.arg_utils import EngineArgs  # noqa: PLC0415 - vLLM may not be installed, which is said in words
+    from vllm.entrypoints.serve.engine.serving import BaseServing  # noqa: PLC0415 - as above
+    from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415 - as above
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner  # noqa: PLC0415 - as above
+    from vllm.v1.worker.worker_base import WorkerWrapperBase  # noqa: PLC0415 - as above
 
     yield EngineArgs, "create_engine_config"
     yield WorkerWrapperBase, "init_device"
@@ -51,7 +51,7 @@ def _surfaces() -> Iterator[tuple[Any, str]]:
 
 def model(name: str, settings: Settings) -> Iterator[str]:
     """Lines on a model, by folder or by hub id. Raises what vLLM raises for one it cannot serve."""
-    from vllm.engine.arg_utils import EngineArgs  # noqa: PLC0415
+    from vllm.engine.arg_utils import EngineArgs  # noqa: PLC0415 - see _surfaces()
 
     config = EngineArgs(model=name, load_format="dummy", enforce_eager=True).create_engine_config()
     text = config.model_config.hf_text_config
@@ -68,10 +68,10 @@ def model(name: str, settings: Settings) -> Iterator[str]:
 
 
 def _skeleton(config: Any) -> torch.nn.Module:
-    from vllm.config import set_current_vllm_config  # noqa: PLC0415
-    from vllm.distributed import init_distributed_environment, initialize_model_parallel  # noqa: PLC0415
-    from vllm.model_executor.model_loader.utils import initialize_model  # noqa: PLC0415
-    from vllm.utils.torch_utils import set_default_torch_dtype  # noqa: PLC0415
+    from vllm.config import set_current_vllm_config  # noqa: PLC0415 - see _surfaces()
+    from vllm.distributed import init_distributed_environment, initialize_model_parallel  # noqa: PLC0415 - as above
+    from vllm.model_executor.model_loader.utils import initialize_model  # noqa: PLC0415 - as above
+    from vllm.utils.torch_utils import set_default_torch_dtype  # noqa: PLC0415 - as above
 
     with tempfile.TemporaryDirectory() as folder, set_current_vllm_config(config):
         init_distributed_environment(1, 0, f"file://{folder}/meeting", 0, "gloo")

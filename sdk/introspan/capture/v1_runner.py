@@ -72,7 +72,7 @@ class V1Runner:
         self._turn = Turn(health)
         self._stopped = False
         runner._update_states = self._updating(runner._update_states)  # noqa: SLF001 - vLLM has no public seam here
-        runner._prepare_inputs = self._preparing(runner._prepare_inputs)  # noqa: SLF001
+        runner._prepare_inputs = self._preparing(runner._prepare_inputs)  # noqa: SLF001 - as above
         runner.sample_tokens = self._sampling(runner.sample_tokens)
 
     def _updating(self, original: Callable[..., Any]) -> Callable[..., Any]:

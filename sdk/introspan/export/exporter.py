@@ -150,7 +150,7 @@ class Exporter:
 
     def _connect(self) -> Link:
         # gRPC starts threads that do not survive a fork, so it is first imported on this thread.
-        from introspan.export.channel import Channel  # noqa: PLC0415
+        from introspan.export.channel import Channel  # noqa: PLC0415 - the comment above says why
 
         return Channel(self._settings, self._resource.sdk_version)
 
