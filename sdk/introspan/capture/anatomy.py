@@ -18,6 +18,7 @@ _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f",
 SOME_STREAMS, SOME_ATTENTION = "residual.some_layers", "attention.some_layers"
 """Names of what is refused at some layers and measured at the others."""
 
+_OF_ANOTHER_STAGE = "PPMissingLayer"  # what vLLM puts in the place of layers that other pipeline stages hold
 _KV_DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
@@ -30,11 +31,17 @@ class Form(Enum):
     """At the layer's first norm, which takes it as its first argument and hands a second one through."""
     LAYER_INPUT = "layer_input"
     """At the layer's own call, which takes it as its only activation."""
+    HANDED_ON = "handed_on"
+    """Behind the model's own call, which returns it for the next pipeline stage: whole, or in two parts to be added."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamPoint:
-    """Where h_ℓ is read; layer L stands for the stream entering the final norm."""
+    """Where h_ℓ is read; layer L stands for the stream entering the final norm.
+
+    Of a pipeline stage the point behind its last layer has the number of the next stage's first, and that stage has it
+    too.
+    """
 
     layer: int
     module: nn.Module
@@ -52,12 +59,20 @@ class AttentionPoint:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Anatomy:
-    """A decoder as far as it can be tapped: streams by layer 0 … L, attention by layer 0 … L−1."""
+    """A decoder as far as it can be tapped: streams by layer 0 … L, attention by layer 0 … L−1.
+
+    Of one that is spread over pipeline stages, what this one has of it; layer_count is that of the whole.
+    """
 
     layer_count: int
     streams: dict[int, StreamPoint]
     attention: dict[int, AttentionPoint]
     refused: tuple[Disabled, ...]
+
+    def owns(self, layer: int) -> bool:
+        """Whether the stream entering a layer is read here, and not handed on to be read by the next stage."""
+        point = self.streams.get(layer)
+        return point is not None and point.form is not Form.HANDED_ON
 
 
 def survey(model: nn.Module, layer_count: int) -> Anatomy:
@@ -77,32 +92,44 @@ def survey(model: nn.Module, layer_count: int) -> Anatomy:
     parent, layers = stack
     refused: list[Disabled] = []
     streams: dict[int, StreamPoint] = {}
-    for layer, module in enumerate(layers):
+    held = {
+        layer: module for layer, module in enumerate(layers) if type(module).__name__ != _OF_ANOTHER_STAGE
+    }
+    for layer, module in held.items():
         point = _stream(layer, module)
         if point is not None:
             streams[layer] = point
-    final = next((getattr(parent, name) for name in _FINAL_NORMS if hasattr(parent, name)), None)
-    if final is not None:
-        streams[layer_count] = StreamPoint(layer_count, final, _norm_form(final))
-    missing = sorted(set(range(layer_count + 1)) - set(streams))
+    behind = max(held, default=-1) + 1
+    last = _last_stream(model, parent, behind, layer_count)
+    if last is not None:
+        streams[behind] = last
+    missing = sorted({*held, behind} - set(streams))
     if missing:
-        whole = not any(layer in streams and layer + 1 in streams for layer in range(layer_count))
+        whole = not any(layer in streams and layer + 1 in streams for layer in held)
         signal = "residual" if whole else SOME_STREAMS
         refused.append(
             Disabled(signal, "unsupported_layer", f"the stream entering layers {missing} cannot be read")
         )
-    attention, why = _attention(layers)
+    attention, why = _attention(held)
     if why:
         signal = SOME_ATTENTION if attention else "attention"
         refused.append(Disabled(signal, "unsupported_attention", "; ".join(why)))
     return Anatomy(layer_count, streams, attention, tuple(refused))
 
 
-def _attention(layers: nn.ModuleList) -> tuple[dict[int, AttentionPoint], list[str]]:
+def _last_stream(model: nn.Module, parent: nn.Module, behind: int, layer_count: int) -> StreamPoint | None:
+    """Where the stream behind the last layer that is held here is read."""
+    if behind < layer_count:
+        return StreamPoint(behind, model, Form.HANDED_ON)
+    final = next((getattr(parent, name) for name in _FINAL_NORMS if hasattr(parent, name)), None)
+    return None if final is None else StreamPoint(layer_count, final, _norm_form(final))
+
+
+def _attention(layers: dict[int, nn.Module]) -> tuple[dict[int, AttentionPoint], list[str]]:
     """Attention by layer, and why it cannot be measured in the other layers, each reason once."""
     attention: dict[int, AttentionPoint] = {}
     refused: dict[str, None] = {}
-    for layer, module in enumerate(layers):
+    for layer, module in layers.items():
         found = [child for child in module.modules() if _is_attention(child)]
         why = _attention_refusal(found)
         if why is None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from introspan.capture.anatomy import Form
 from introspan.capture.projection import orthogonal_map, project
 from introspan.capture.residual import direction
 from introspan.capture.rows import Selection
@@ -18,13 +19,18 @@ from introspan_wire.signals import PROJECTION_COMPONENTS, Kind, Statistic
 
 
 class CanaryProbe:
-    """Measures where the residual stream is, how large it is and whether it is finite, at every tapped point."""
+    """Measures where the residual stream is, how large it is and whether it is finite, at every tapped point.
+
+    What a pipeline stage hands on is tapped by the next one, too, which measures it.
+    """
 
     def __init__(self, taps: Taps, hidden_size: int, clock: Callable[[], int] = time.time_ns) -> None:
         self._taps = taps
         self._map = torch.from_numpy(orthogonal_map(hidden_size))
         self._clock = clock
-        layers = [point.layer for point in taps.points]
+        own = [tap for tap, point in enumerate(taps.points) if point.form is not Form.HANDED_ON]
+        self._own = torch.tensor(own)
+        layers = [taps.points[tap].layer for tap in own]
         self._schema = Schema(
             Kind.CANARY,
             (
@@ -41,7 +47,7 @@ class CanaryProbe:
     def measure(self, selection: Selection) -> list[Observation]:
         """Observations of the canaries among the rows in the taps' buffers."""
         rows = [row for row, request in enumerate(selection.requests) if request.is_canary]
-        streams = self._taps.rows(len(selection), everywhere=True)[rows]
+        streams = self._taps.rows(len(selection), everywhere=True)[rows][:, self._own]
         found = direction(streams)
         log_rms = found.norm.log() + found.peak.log() - 0.5 * math.log(streams.shape[2])
         values = torch.cat([project(found.unit, self._map).flatten(1), log_rms, found.nonfinite], dim=1)

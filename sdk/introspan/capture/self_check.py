@@ -26,7 +26,7 @@ def check_streams(taps: Taps, count: int, health: Health) -> bool:
     if not rows.numel():
         return False
     for tap, point in enumerate(taps.points):
-        if point.form is Form.LAYER_INPUT:
+        if point.form in (Form.LAYER_INPUT, Form.HANDED_ON):
             continue
         why = _difference(taps, tap, rows)
         if why is not None:

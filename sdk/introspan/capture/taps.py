@@ -115,6 +115,8 @@ class Taps:
             point.module.register_forward_hook(_norm_hook(tap))
         elif point.form is Form.NORM_INPUT:
             point.module.register_forward_hook(_norm_input_hook(tap))
+        elif point.form is Form.HANDED_ON:
+            point.module.register_forward_hook(_handed_on_hook(tap))
         else:
             point.module.register_forward_pre_hook(_layer_hook(tap), with_kwargs=True)
 
@@ -206,6 +208,17 @@ def _norm_input_hook(tap: int) -> Callable[[nn.Module, tuple[Any, ...], Any], No
         normed = output[0] if isinstance(output, tuple) else output
         if len(args) > 0 and isinstance(normed, torch.Tensor):
             _tap(module, args[0], normed, tap)
+
+    return hook
+
+
+def _handed_on_hook(tap: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG001 - torch's signature
+        parts = getattr(output, "tensors", {})
+        stream, residual = parts.get("hidden_states"), parts.get("residual")
+        if isinstance(stream, torch.Tensor):
+            stream = stream if residual is None else stream + residual
+            _tap(module, stream, stream, tap)
 
     return hook
 
