@@ -38,8 +38,13 @@ def lay_out(
     projection_layers: tuple[int, ...],
     attention_layers: tuple[int, ...],
     heads: range,
+    *,
+    with_output: bool = True,
 ) -> Layout:
-    """The layout of rows that measure these layers; heads are indices over the whole model."""
+    """The layout of rows that measure these layers; heads are indices over the whole model.
+
+    with_output: also what is drawn and from what; blocks of what is not measured are empty.
+    """
     columns: list[RowColumn] = []
     blocks: dict[str, slice] = {}
 
@@ -61,5 +66,5 @@ def lay_out(
     for signal in ATTENTION_SIGNALS:
         block(signal, [RowColumn(signal, layer, head) for layer in attention_layers for head in heads])
     for signal in OUTPUT_SIGNALS + TOKEN_SIGNALS:
-        block(signal, [RowColumn(signal)])
+        block(signal, [RowColumn(signal)] if with_output else [])
     return Layout(residual_layers, projection_layers, attention_layers, tuple(columns), blocks)

@@ -16,7 +16,7 @@ class Onsets:
 
     def __init__(self, layout: Layout) -> None:
         self._blocks = [layout.blocks[name] for name in _COUNTED]
-        self._repetition = layout.blocks["output.repetition"].start
+        self._repetition = layout.blocks["output.repetition"]
         self._known: set[str] = set()
 
     def forget(self, key: str) -> None:
@@ -29,7 +29,8 @@ class Onsets:
 
     def repeats(self, selection: Selection, values: NDArray[np.float32]) -> bool:
         """Whether a request begins to repeat itself; values: [rows, columns]."""
-        return self.is_any_new(selection, np.flatnonzero(values[:, self._repetition] > 0).tolist())
+        repeating = (values[:, self._repetition] > 0).any(axis=1)
+        return self.is_any_new(selection, np.flatnonzero(repeating).tolist())
 
     def of(self, selection: Selection, values: NDArray[np.float32]) -> NDArray[np.bool_]:
         """The rows [rows] at which a request shows its first count, which it then has shown."""

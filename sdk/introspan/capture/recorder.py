@@ -47,14 +47,14 @@ class Sinks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probes:
-    """What measures; stream and attention are None where the model does not offer them.
+    """What measures; stream, attention and output are None where the model does not offer them, or another rank does it.
 
     canary is None where no canaries are known, reprefill where no requests are sent again.
     """
 
     stream: StreamProbe | None
     attention: AttentionProbe | None
-    output: OutputProbe
+    output: OutputProbe | None
     canary: CanaryProbe | None = None
     reprefill: ReprefillProbe | None = None
 
@@ -83,7 +83,7 @@ class Recorder:
         self._clock = clock
         self._selection: Selection | None = None
         self._waiting = Waiting(rows_max, len(layout.columns))
-        self._streams_checked = False
+        self._streams_checked = probes.stream is None
         self._streams_lost = False
         self._onsets = Onsets(layout)
         self._apart: set[str] = set()  # requests that are no traffic: canaries, and those sent again
@@ -101,7 +101,8 @@ class Recorder:
             return
         if not request.is_traffic:
             self._apart.add(request.key)
-        self._probes.output.begin(slot, sampling)
+        if self._probes.output is not None:
+            self._probes.output.begin(slot, sampling)
         if self._probes.stream is not None:
             self._probes.stream.forget(slot)
 
@@ -124,7 +125,8 @@ class Recorder:
     @property
     def keeps_logits(self) -> bool:
         """Whether `before_sampling` has anything to do in this step."""
-        return self._selection is not None and bool(self._selection.attention.any())
+        selection = self._selection
+        return self._probes.output is not None and selection is not None and bool(selection.attention.any())
 
     @property
     def has_rows(self) -> bool:
@@ -156,9 +158,10 @@ class Recorder:
 
     def before_sampling(self, logits: torch.Tensor | None) -> None:
         """Keeps the measured rows of the raw logits [requests, V]."""
-        selection = self._selection
-        if selection is not None and logits is not None and self._health.is_on("output"):
-            self._guard("output", lambda: self._probes.output.keep(selection, logits))
+        selection, output = self._selection, self._probes.output
+        is_on = self._health.is_on("output")
+        if selection is not None and output is not None and logits is not None and is_on:
+            self._guard("output", lambda: output.keep(selection, logits))
 
     def after_sampling(
         self, tokens: Callable[[int], int], generated: Callable[[int], NDArray[np.int32]]
@@ -166,7 +169,7 @@ class Recorder:
         """Takes the step's rows in, and computes what waits when it is enough.
 
         tokens and generated give, for a place in the batch, the delivered token and all tokens that the request
-        has generated, that one included.
+        has generated, that one included; they are asked only where output is measured.
         """
         selection = self._selection
         if selection is None:
@@ -177,7 +180,7 @@ class Recorder:
             self._judge_taps(stream)
         if attention is not None and self._health.is_on("attention"):
             self._guard("attention", lambda: attention.take_in(selection, before))
-        if self._health.is_on("output"):
+        if output is not None and self._health.is_on("output"):
             self._guard("output", lambda: output.deliver(selection, before, tokens))
             repetition = [longest_period_tail(generated(i)) for i in selection.batch.tolist()]
             values[:, self._layout.blocks["output.repetition"].start] = repetition
@@ -203,7 +206,7 @@ class Recorder:
             self._guard("residual", lambda: self._measure_streams(stream, selection, values))
         if attention is not None and self._health.is_on("attention"):
             self._guard("attention", lambda: attention.measure(values))
-        if self._health.is_on("output"):
+        if output is not None and self._health.is_on("output"):
             self._guard("output", lambda: output.measure(selection, values))
         closes = self._onsets.of(selection, values)
         rows = self._of_traffic(
@@ -233,7 +236,8 @@ class Recorder:
     def _abandon_step(self) -> None:
         """Asks for no rows: between steps, a step that was cut short, a dummy run."""
         self._selection = None
-        self._probes.output.abandon()
+        if self._probes.output is not None:
+            self._probes.output.abandon()
         if self._probes.stream is not None:
             self._probes.stream.taps.deselect()
         if self._probes.attention is not None:
@@ -242,7 +246,8 @@ class Recorder:
     def _forget_waiting(self) -> None:
         self._waiting.clear()
         self._streams_lost = False
-        self._probes.output.drop()
+        if self._probes.output is not None:
+            self._probes.output.drop()
         if self._probes.attention is not None:
             self._probes.attention.drop()
 
@@ -285,7 +290,7 @@ class Recorder:
     def _is_not_finite(self, selection: Selection, before: int) -> bool:
         """Whether a request shows a value that is not finite for the first time: nobody should wait to be told."""
         stream, output = self._probes.stream, self._probes.output
-        found = set(output.not_finite()) if self._health.is_on("output") else set()
+        found = set(output.not_finite()) if output is not None and self._health.is_on("output") else set()
         if stream is not None and self._health.is_on("residual"):
             found.update(stream.taps.not_finite(before, len(selection)))
         return self._onsets.is_any_new(selection, found)
