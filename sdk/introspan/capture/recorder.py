@@ -47,7 +47,7 @@ class Sinks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probes:
-    """What measures; stream, attention and output are None where the model does not offer them, or another rank does it.
+    """What measures; stream, attention, output are None where the model does not offer them or another rank measures.
 
     canary is None where no canaries are known, reprefill where no requests are sent again.
     """
