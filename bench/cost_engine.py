@@ -1,8 +1,9 @@
 """Lines of work on standard input, one JSON line of cost each on standard output: one vLLM engine in its own process.
 
-Work is `BATCH TOKENS RATE EXPORT`: that many chat requests decode that many tokens each, together, and that share of
-them is measured. With a rate of 0 all of Introspan is in place and idle; with EXPORT 0 what is measured is thrown away
-where it would be handed to the exporter.
+A line is a JSON object: `batch` requests decode `tokens` tokens each, together, behind `context` tokens, or a question
+where that is 0. `rate` is the share of them that is measured: with 0 all of Introspan is in place and idle, and with
+`hooked` false it is not in place. With `export` false what is measured is thrown away where it would be handed to the
+exporter.
 """
 
 import json
@@ -10,7 +11,10 @@ import os
 import resource
 import sys
 import time
+from contextlib import nullcontext
 from typing import Any
+
+import numpy as np
 
 _QUIET = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -29,17 +33,22 @@ def _cpu_seconds() -> float:
 
 
 # Any: vLLM's engine; `opened` is what the worker gave to its pipeline.
-def _work(engine: Any, opened: dict[str, Any], batch: int, tokens: int, seed: int) -> dict[str, Any]:
+def _work(engine: Any, opened: dict[str, Any], work: dict[str, Any], seed: int) -> dict[str, Any]:
     from vllm import SamplingParams
 
-    params = SamplingParams(temperature=0.8, top_p=0.95, max_tokens=tokens, ignore_eos=True)
-    for i in range(batch):
-        topic = _TOPICS[i % len(_TOPICS)]
-        asked = f"Explain {topic} to reader {seed} in {i + 3} sentences."
-        prompt = f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
-        engine.add_request(f"{seed}-{i}", {"prompt": prompt}, params)
+    from bench.unhooked import unhooked
+
+    params = SamplingParams(temperature=0.8, top_p=0.95, max_tokens=work["tokens"], ignore_eos=True)
+    for i in range(work["batch"]):
+        engine.add_request(f"{seed}-{i}", _prompt(i, seed, work["context"]), params)
     while any(request.num_output_tokens == 0 for request in _scheduled(engine)):
         engine.step()
+    # Only now: the runner hears in the step just done which requests of the work before have ended.
+    with nullcontext() if work["hooked"] else unhooked(engine):
+        return _timed(engine, opened, work["batch"])
+
+
+def _timed(engine: Any, opened: dict[str, Any], batch: int) -> dict[str, Any]:
     steps: list[float] = []
     steps_cpu: list[float] = []
     ours_before = opened["status"]().capture_seconds
@@ -57,6 +66,15 @@ def _work(engine: Any, opened: dict[str, Any], batch: int, tokens: int, seed: in
         "steps_cpu": steps_cpu,
         "ours_seconds": opened["status"]().capture_seconds - ours_before,
     }
+
+
+def _prompt(i: int, seed: int, context: int) -> dict[str, Any]:
+    """A question, or drawn tokens, of which all but the last are the same each time, so that they are cached."""
+    if context:
+        drawn = np.random.default_rng(i).integers(1_000, 40_000, context - 1).tolist()
+        return {"prompt_token_ids": [*drawn, seed + 1_000]}
+    asked = f"Explain {_TOPICS[i % len(_TOPICS)]} to reader {seed} in {i + 3} sentences."
+    return {"prompt": f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"}
 
 
 def _scheduled(engine: Any) -> list[Any]:
@@ -91,10 +109,10 @@ def main(model: str, *, eager: bool) -> None:
     answers.write("{}\n")
     answers.flush()
     for seed, line in enumerate(sys.stdin):
-        batch, tokens, rate, export = line.split()
-        opened["export"] = export == "1"
-        opened["admission"]._rate = float(rate)  # noqa: SLF001 - a product can only lower it
-        answers.write(json.dumps(_work(engine, opened, int(batch), int(tokens), seed)) + "\n")
+        work = json.loads(line)
+        opened["export"] = work["export"]
+        opened["admission"]._rate = float(work["rate"])  # noqa: SLF001 - a product can only lower it
+        answers.write(json.dumps(_work(engine, opened, work, seed)) + "\n")
         answers.flush()
 
 

@@ -6,10 +6,20 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 _END_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A batch of requests, each of which decodes so many tokens behind a context of drawn ones, or a short question."""
+
+    batch: int
+    tokens: int
+    context: int = 0
 
 
 class Engine:
@@ -20,13 +30,15 @@ class Engine:
         self._answer()
 
     # Any: measured numbers, as JSON.
-    def work(self, batch: int, tokens: int, rate: int, *, export: bool = True) -> dict[str, Any]:
-        """What it cost to decode so many tokens for each of a batch of requests.
+    def work(self, load: Load, rate: int, *, export: bool = True, hooked: bool = True) -> dict[str, Any]:
+        """What it cost to decode the load's tokens.
 
-        rate: the share of requests that is measured; export: whether what is measured goes to the collector.
+        rate: the share of requests that is measured; export: whether what is measured goes to the collector; hooked:
+        whether Introspan is in the engine at all, which only an eager one can do without.
         """
         work = _pipe(self._process.stdin)
-        work.write(f"{batch} {tokens} {rate} {int(export)}\n")
+        wanted = asdict(load) | {"rate": rate, "export": export, "hooked": hooked}
+        work.write(json.dumps(wanted) + "\n")
         work.flush()
         return self._answer()
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.collector import collector
-from bench.engine import Engine, running
+from bench.engine import Engine, Load, running
 from demo.model import cache_folder, prepare
 
 ROUNDS, BLOCK_STEPS = 40, 126
@@ -51,13 +51,13 @@ def run() -> dict[str, Any]:
 
 def _measure(engine: Engine, order: np.random.Generator) -> tuple[_Steps, _Steps]:
     """Milliseconds of each step, by the clock and of CPU, [rounds, steps of a block], by kind."""
-    engine.work(1, BLOCK_STEPS, 1)
+    engine.work(Load(1, BLOCK_STEPS), 1)
     wall, cpu = ({kind: np.empty((ROUNDS, BLOCK_STEPS)) for kind in KINDS} for _ in range(2))
     for round_ in range(ROUNDS):
         for kind in order.permutation(list(KINDS)).tolist():
             rate, export = KINDS[kind]
             # The first token comes out of the prompt, before the first step that is timed.
-            done = engine.work(1, BLOCK_STEPS + 1, rate, export=export)
+            done = engine.work(Load(1, BLOCK_STEPS + 1), rate, export=export)
             wall[kind][round_] = np.array(done["steps"]) * 1e3
             cpu[kind][round_] = np.array(done["steps_cpu"]) * 1e3
         print(f"round {round_ + 1} of {ROUNDS}", file=sys.stderr, flush=True)

@@ -45,8 +45,8 @@ PARTS = {
         Part(
             "cost",
             "bench.cost",
-            "What does measuring cost the served model? Ratios are to the same engine, with the same plugin in it,"
-            " while it measures no request (*idle*).",
+            "What does measuring cost the served model? Ratios are to the same engine with the plugin in it, which"
+            " measures no request (*idle*), or taken out of it (*unhooked*).",
             (
                 _at_most("eager.batch_1.defaults.cpu_ratio_high", 1.01),
                 _at_most("eager.batch_16.defaults.cpu_ratio_high", 1.01),
