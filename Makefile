@@ -26,6 +26,13 @@ endif
 ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
+# Without an NVIDIA GPU the CUDA libraries are gigabytes for nothing. Whoever says where packages come from has chosen
+# a build of torch with it: this would look for one elsewhere.
+ifeq ($(origin UV_TORCH_BACKEND)$(UV_FIND_LINKS)$(UV_DEFAULT_INDEX)$(UV_INDEX)$(UV_INDEX_URL),undefined)
+ifeq ($(shell command -v nvidia-smi || true),)
+export UV_TORCH_BACKEND := cpu
+endif
+endif
 export PATH := $(abspath $(BIN)):$(PATH)
 export VIRTUAL_ENV := $(abspath $(VENV))
 # Where Python is told to write no bytecode it compiles vLLM anew in every process, which doubles what its start takes.
@@ -37,7 +44,7 @@ PROTOC := $(UV) run --quiet --isolated --no-project --python $(BIN)/python \
 PROTOS := $(wildcard protos/introspan_wire/v1/*.proto)
 BEGAN := $(shell date +%s)
 TOOK = echo "make $@ took $$(( $$(date +%s) - $(BEGAN) )) s"
-CHECKED := sdk collector protos demo bench deploy docs tests
+CHECKED := sdk collector protos demo bench compat deploy docs tests
 
 .PHONY: help
 help: ## Lists the targets.
@@ -129,6 +136,10 @@ bench: install ## Measures cost and throughput and writes docs/benchmarks.md. ON
 bench-faults: install ## Injects faults and writes docs/detection-results.md: what is caught. ONLY=layers runs one part.
 	$(UV) pip install --quiet --no-deps -r requirements/bench.txt
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.faults $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))
+
+.PHONY: compat
+compat: install ## Looks at every supported release of vLLM and writes docs/compatibility.md. ONLY=0.25.1 looks at one.
+	$(BIN)/python -m compat $(if $(ONLY),--only $(ONLY))
 
 .PHONY: proto
 proto: install ## Regenerates the code of protos/.
