@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from introspan.capture.attention_probe import AttentionProbe
 from introspan.capture.canary_probe import CanaryProbe
 from introspan.capture.columns import Layout
+from introspan.capture.handover import Handover, Measured
 from introspan.capture.health import Health
 from introspan.capture.onset import Onsets
 from introspan.capture.output_probe import OutputProbe
@@ -26,23 +27,15 @@ from introspan.capture.reprefill_probe import ReprefillProbe
 from introspan.capture.rows import Selection, Table
 from introspan.capture.sampler import Sampling
 from introspan.capture.self_check import check_streams
+from introspan.capture.sinks import Sinks
 from introspan.capture.stream_probe import StreamProbe
 from introspan.capture.waiting import Waiting
-from introspan.observation import Observation, Request, Rows
+from introspan.observation import Observation, Request
 
 TOGETHER_ROWS = 48
 """Rows that are computed together, unless one has waited too long."""
 
 LONGEST_WAIT_SECONDS = 4.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sinks:
-    """Where measured rows and the ends of requests go; both are called on the model's thread and must not block."""
-
-    rows: Callable[[Rows], None]
-    canaries: Callable[[list[Observation]], None]
-    finished: Callable[[Request, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +72,6 @@ class Recorder:
         self._table = table
         self._probes = probes
         self._health = health
-        self._sinks = sinks
         self._clock = clock
         self._selection: Selection | None = None
         self._waiting = Waiting(rows_max, len(layout.columns))
@@ -87,7 +79,7 @@ class Recorder:
         self._streams_lost = False
         self._onsets = Onsets(layout)
         self._apart: set[str] = set()  # requests that are no traffic: canaries, and those sent again
-        self._drawn = layout.blocks["sampler.pit"]
+        self._handover = Handover(layout, self._onsets, probes.reprefill, self._apart, health, sinks)
 
     def begin(self, request: Request, sampling: Sampling) -> None:
         """Follows a request from its first step on."""
@@ -115,8 +107,8 @@ class Recorder:
             ended = self._table.end(key)
             self._onsets.forget(key)
             self._apart.discard(key)
-            if ended is not None and ended[0].is_traffic:
-                self._sinks.finished(*ended)
+            if ended is not None:
+                self._handover.end(*ended)
 
     def must_flush(self, scheduled: AbstractSet[str]) -> bool:
         """Whether rows wait whose requests are not in the coming step: they may have lost their blocks."""
@@ -164,12 +156,12 @@ class Recorder:
             self._guard("output", lambda: output.keep(selection, logits))
 
     def after_sampling(
-        self, tokens: Callable[[int], int], generated: Callable[[int], NDArray[np.int32]]
+        self, tokens: Callable[[int], int], generated: Callable[[int], NDArray[np.int32]] | None
     ) -> None:
         """Takes the step's rows in, and computes what waits when it is enough.
 
         tokens and generated give, for a place in the batch, the delivered token and all tokens that the request
-        has generated, that one included; they are asked only where output is measured.
+        has generated, that one included, or None where they come later; asked only where output is measured.
         """
         selection = self._selection
         if selection is None:
@@ -182,8 +174,9 @@ class Recorder:
             self._guard("attention", lambda: attention.take_in(selection, before))
         if output is not None and self._health.is_on("output"):
             self._guard("output", lambda: output.deliver(selection, before, tokens))
-            repetition = [longest_period_tail(generated(i)) for i in selection.batch.tolist()]
-            values[:, self._layout.blocks["output.repetition"].start] = repetition
+            if generated is not None:
+                repetition = [longest_period_tail(generated(i)) for i in selection.batch.tolist()]
+                values[:, self._layout.blocks["output.repetition"].start] = repetition
         self._waiting.add(selection, self._clock())
         self._selection = None
         self._health.measured_steps += 1
@@ -208,16 +201,12 @@ class Recorder:
             self._guard("attention", lambda: attention.measure(values))
         if output is not None and self._health.is_on("output"):
             self._guard("output", lambda: output.measure(selection, values))
-        closes = self._onsets.of(selection, values)
-        rows = self._of_traffic(
-            Rows(selection.requests, selection.position, values.copy(), closes), selection
-        )
-        # Here, where rows are in the order of their steps: segments reach the collector in the order in which they
-        # end, and which of them end sooner is a matter of what was drawn.
-        self._health.drawn = self._health.drawn.plus(rows.values[:, self._drawn].ravel())
-        if len(rows.requests):
-            self._sinks.rows(rows)
+        canaries = self._of_canaries(selection)
+        self._hand_on(Measured(selection, values.copy(), canaries, is_whole=not self._streams_lost))
         self._forget_waiting()  # last: what raises above is discarded, and counted
+
+    def _hand_on(self, measured: Measured) -> None:
+        self._handover.give(measured)
 
     def discard(self) -> None:
         """Drops the step at hand and every row that waits, and counts them; and what is kept to be compared."""
@@ -273,19 +262,14 @@ class Recorder:
     def _has_apart(self, selection: Selection) -> bool:
         return bool(self._apart) and not all(request.is_traffic for request in selection.requests)
 
-    def _of_traffic(self, rows: Rows, selection: Selection) -> Rows:
-        """Hands on what comes of canaries and of requests sent again; returns the rows of all others."""
-        probes, measures = self._probes, self._health.is_on("residual") and not self._streams_lost
-        reprefill, canary, hand_on = probes.reprefill, probes.canary, self._sinks.canaries
-        if reprefill is not None and measures and self._health.is_on("consistency"):
-            self._guard("consistency", lambda: hand_on(reprefill.measure(selection, rows.values)))
-        if not self._has_apart(selection):
-            return rows
+    def _of_canaries(self, selection: Selection) -> dict[int, Observation]:
+        """What is measured of the canaries among the rows, by row, while their streams are in the taps' buffers."""
+        canary, found = self._probes.canary, list[Observation]()
+        measures = self._health.is_on("residual") and not self._streams_lost
         if canary is not None and measures and self._health.is_on("canary") and self._has_canaries(selection):
-            self._guard("canary", lambda: hand_on(canary.measure(selection)))
-        kept = [row for row, request in enumerate(rows.requests) if request.is_traffic]
-        requests = [rows.requests[row] for row in kept]
-        return Rows(requests, rows.position[kept], rows.values[kept], rows.closes[kept])
+            self._guard("canary", lambda: found.extend(canary.measure(selection)))
+        rows = [row for row, request in enumerate(selection.requests) if request.is_canary] if found else []
+        return dict(zip(rows, found, strict=True))
 
     def _is_not_finite(self, selection: Selection, before: int) -> bool:
         """Whether a request shows a value that is not finite for the first time: nobody should wait to be told."""

@@ -5,6 +5,7 @@ beyond all that was measured before: positions computed again after a preemption
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,15 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.requests)
+
+    def pick(self, rows: NDArray[np.int64]) -> "Selection":
+        """Some of the rows, in order."""
+        return Selection(
+            [self.requests[row] for row in rows.tolist()], *(each[rows] for each in self._arrays())
+        )
+
+    def _arrays(self) -> list[NDArray[Any]]:
+        return [self.slot, self.token, self.batch, self.position, self.burst, self.attention]
 
 
 def phase_of(request_hash: int, stride: int) -> int:
@@ -96,19 +106,44 @@ class Table:
 
     def end(self, key: str) -> tuple[Request, int] | None:
         """Forgets a request; returns it with the last position it reached, or None if it was not followed."""
+        parted = self.part(key)
+        if parted is None:
+            return None
+        slot, request = parted
+        self.free(slot)
+        return request, int(self._high_water[slot])
+
+    def part(self, key: str) -> tuple[int, Request] | None:
+        """Forgets a request and keeps its slot, for whoever still has to do with it."""
         slot = self._slots.pop(key, None)
         if slot is None:
             return None
         request = self._requests[slot]
         assert request is not None
         self._requests[slot] = None
-        self._free.append(slot)
         self._batch_ids = []
-        return request, int(self._high_water[slot])
+        return slot, request
+
+    def free(self, slot: int) -> None:
+        """Gives a slot back that was kept."""
+        self._free.append(slot)
+
+    def rewind(self, slot: int, position: int) -> bool:
+        """Whether more than a request's rows up to a position were chosen; those beyond it may then be again."""
+        is_beyond = bool(self._high_water[slot] > position)
+        self._high_water[slot] = min(self._high_water[slot], position)
+        return is_beyond
 
     def slot(self, key: str) -> int | None:
         """The slot of a followed request."""
         return self._slots.get(key)
+
+    def slots(self, ids: list[str]) -> NDArray[np.int64]:
+        """The slots of a batch, −1 for requests that are not followed."""
+        if ids != self._batch_ids:
+            self._batch_ids = list(ids)
+            self._batch_slots = np.array([self._slots.get(key, -1) for key in ids], np.int64)
+        return self._batch_slots
 
     def select(
         self, ids: list[str], start: NDArray[np.int64], scheduled: NDArray[np.int64]
@@ -117,10 +152,7 @@ class Table:
 
         start: [requests] tokens computed before the step; scheduled: [requests] tokens in the step.
         """
-        if ids != self._batch_ids:
-            self._batch_ids = list(ids)
-            self._batch_slots = np.array([self._slots.get(key, -1) for key in ids], np.int64)
-        slots = self._batch_slots
+        slots = self.slots(ids)
         position = start + scheduled - 1
         decoded = position - self._prompt_tokens[slots]
         fresh = (slots >= 0) & (decoded >= -1) & (position > self._high_water[slots])
