@@ -1,0 +1,121 @@
+"""A release of vLLM in; what we rely on that it lacks, as read and as imported, out."""
+
+import json
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compat.conflicts import bare, requirements
+from compat.source import Source
+from compat.surface import Found, Surface, problem
+from compat.surfaces import CACHES, SURFACES
+from compat.wheels import NoWheelError, Release, environment, required, torch_of, unpacked
+
+_IMPORTED = Path(__file__).with_name("imported.py")
+_IMPORT_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One wheel looked at. problems: sentences by use; not_imported: why, by module; caches: by backend, as written.
+
+    imported: how many modules, None where none was tried; requires: its own demands of packages that we require too.
+    """
+
+    distribution: str
+    version: str
+    torch: str
+    problems: dict[str, list[str]]
+    imported: int | None = None
+    not_imported: dict[str, str] = field(default_factory=dict)
+    caches: dict[str, list[str]] = field(default_factory=dict)
+    requires: list[str] = field(default_factory=list)
+
+    # Any: JSON.
+    def as_json(self) -> dict[str, Any]:
+        """What a file of results keeps."""
+        return asdict(self)
+
+
+def read(release: Release, folder: Path) -> Look:
+    """What a wheel's files say, none of which is executed. Raises NoWheelError."""
+    with unpacked(release, folder) as target:
+        source = Source(target)
+        caches = {
+            name: sorted(one for one in source.assigned(*where) if _is_of_cache(one))
+            for name, where in CACHES.items()
+        }
+        return Look(
+            release.distribution,
+            release.version,
+            torch_of(target),
+            lacks(source, SURFACES),
+            caches=caches,
+            requires=required(target, [bare(one) for one in requirements()]),
+        )
+
+
+def lacks(source: Source, surfaces: Iterable[Surface]) -> dict[str, list[str]]:
+    """What the files of a package lack, by use."""
+    wanted = list(surfaces)
+    return problems(wanted, {surface.name: source.find(surface.name) for surface in wanted})
+
+
+def imported(release: Release, torch: str, folder: Path) -> Look:
+    """What an import shows in an environment of its own. Raises NoWheelError."""
+    with environment(release, torch, folder) as python:
+        return ask(python, release, torch)
+
+
+def ask(python: Path, release: Release, torch: str, surfaces: Sequence[Surface] = SURFACES) -> Look:
+    """What an import shows to this Python. Raises NoWheelError where it does not answer."""
+    names = "\n".join(dict.fromkeys(surface.name for surface in surfaces))
+    # Isolated, so that it sees nothing of ours.
+    command = [python, "-I", _IMPORTED]
+    done = subprocess.run(
+        command, input=names, capture_output=True, text=True, check=False, timeout=_IMPORT_SECONDS
+    )
+    if done.returncode:
+        raise NoWheelError(f"importing ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+    answer = json.loads(done.stdout)
+    found = {name: _found(one) for name, one in answer["found"].items()}
+    modules = {surface.module for surface in surfaces} - set(answer["errors"])
+    return Look(
+        release.distribution,
+        release.version,
+        torch,
+        problems(surfaces, found),
+        imported=len(modules),
+        not_imported=answer["errors"],
+    )
+
+
+def problems(surfaces: Iterable[Surface], found: dict[str, Found | str]) -> dict[str, list[str]]:
+    """What is not as we need it, each sentence once, by use. What was not looked at is no problem."""
+    said: dict[str, list[str]] = {}
+    for surface in surfaces:
+        if surface.name not in found:
+            continue
+        sentence = problem(surface, found[surface.name])
+        if sentence is not None and sentence not in said.setdefault(surface.use.value, []):
+            said[surface.use.value].append(sentence)
+    return {use: sentences for use, sentences in said.items() if sentences}
+
+
+def _is_of_cache(expression: str) -> bool:
+    """Whether an expression takes the cache apart, or is an order of its dimensions: others only mend strides."""
+    return "kv_cache" in expression or expression[:2].removeprefix("(").isdigit()
+
+
+# Any: JSON.
+def _found(answer: Any) -> Found | str:
+    if isinstance(answer, str):
+        return answer
+    parameters = answer.get("parameters")
+    return Found(
+        None if parameters is None else tuple(parameters),
+        answer.get("takes_any", False),
+        answer.get("value", ""),
+    )

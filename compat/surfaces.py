@@ -1,0 +1,197 @@
+"""Nothing in, everything of vLLM's that our files rely on out: one line for each, by what is lost without it."""
+
+from compat.surface import Surface, Use
+
+_ARGS = "vllm.engine.arg_utils:EngineArgs"
+_CONFIG = "vllm.config"
+_ASYNC = "vllm.v1.engine.async_llm:AsyncLLM"
+_SERVING = "vllm.entrypoints.serve.engine.serving:BaseServing"
+_WORKER = "vllm.v1.worker.worker_base:WorkerWrapperBase"
+_RUNNER = "vllm.v1.worker.gpu_model_runner:GPUModelRunner"
+_BATCH = "vllm.v1.worker.gpu_input_batch:InputBatch"
+_SCHEDULED = "vllm.v1.core.sched.output"
+_PARAMS = "vllm.sampling_params:SamplingParams"
+_ATTENTION = "vllm.model_executor.layers.attention.attention:Attention"
+_CPU = "vllm.v1.attention.backends.cpu_attn"
+_V2 = "vllm.v1.worker.gpu.model_runner:GPUModelRunner"
+_V2_BATCH = "vllm.v1.worker.gpu.input_batch:InputBatch"
+
+_CALLED_FORWARD = ("layer", "query", "key", "value", "kv_cache", "attn_metadata")
+"""What vLLM gives an attention implementation by place, and our wrapper reads by place."""
+
+
+def _all(use: Use, owner: str, *members: str) -> tuple[Surface, ...]:
+    return tuple(Surface(use, f"{owner}.{member}") for member in members)
+
+
+_PLUGIN = (
+    Surface(Use.ATTACH, "vllm:__version__"),
+    Surface(Use.ATTACH, "vllm.plugins:load_general_plugins"),
+    Surface(Use.ATTACH, "vllm.plugins:DEFAULT_PLUGINS_GROUP", value="vllm.general_plugins"),
+    Surface(Use.ATTACH, f"{_ARGS}.create_engine_config"),
+    Surface(Use.ATTACH, f"{_WORKER}.init_device"),
+    *_all(Use.ATTACH, _WORKER, "vllm_config", "worker"),
+    *_all(
+        Use.ATTACH,
+        f"{_CONFIG}.vllm:VllmConfig",
+        *("additional_config", "model_config", "parallel_config", "scheduler_config"),
+        *("load_config", "speculative_config"),
+    ),
+    *_all(
+        Use.ATTACH,
+        f"{_CONFIG}.model:ModelConfig",
+        *("hf_config", "hf_text_config", "get_hidden_size", "dtype", "served_model_name"),
+        *("runner_type", "model", "tokenizer", "revision"),
+    ),
+    *_all(
+        Use.ATTACH,
+        f"{_CONFIG}.parallel:ParallelConfig",
+        *(
+            "tensor_parallel_size",
+            "pipeline_parallel_size",
+            "rank",
+            "data_parallel_rank",
+            "data_parallel_size",
+        ),
+    ),
+    *_all(Use.ATTACH, f"{_CONFIG}.scheduler:SchedulerConfig", "max_num_seqs", "async_scheduling"),
+    Surface(Use.ATTACH, f"{_CONFIG}.load:LoadConfig.download_dir"),
+)
+
+_API = (
+    Surface(Use.CALLERS, f"{_ASYNC}.__init__"),
+    Surface(
+        Use.CALLERS,
+        f"{_ASYNC}.generate",
+        leading=("prompt", "sampling_params", "request_id"),
+        named=("lora_request", "trace_headers", "priority"),
+    ),
+    Surface(Use.CALLERS, f"{_SERVING}._get_trace_headers", leading=("headers",)),
+    Surface(Use.CALLERS, f"{_SERVING}._check_model", leading=("request",)),
+    Surface(Use.CALLERS, f"{_PARAMS}.extra_args"),
+)
+
+_FIRST_RUNNER = (
+    Surface(Use.V1, f"{_CONFIG}.vllm:VllmConfig.use_v2_model_runner"),
+    Surface(Use.V1, f"{_RUNNER}._update_states", leading=("scheduler_output",)),
+    Surface(Use.V1, f"{_RUNNER}._prepare_inputs", leading=("scheduler_output",)),
+    Surface(Use.V1, f"{_RUNNER}.sample_tokens", leading=("grammar_output",)),
+    *_all(
+        Use.V1,
+        _RUNNER,
+        *("load_model", "get_model", "execute_model_state", "input_batch", "requests", "device", "model"),
+    ),
+    Surface(Use.V1, "vllm.v1.worker.gpu_model_runner:ExecuteModelState.logits"),
+    *_all(
+        Use.V1,
+        _BATCH,
+        *("req_ids", "num_reqs", "num_computed_tokens_cpu", "num_prompt_tokens", "num_tokens_no_spec"),
+        *("token_ids_cpu", "logitsprocs"),
+    ),
+    *_all(
+        Use.V1,
+        f"{_SCHEDULED}:SchedulerOutput",
+        *("num_scheduled_tokens", "finished_req_ids", "scheduled_new_reqs"),
+    ),
+    *_all(
+        Use.V1,
+        f"{_SCHEDULED}:NewRequestData",
+        *("req_id", "prompt_token_ids", "sampling_params", "lora_request", "num_computed_tokens"),
+    ),
+    Surface(Use.V1, "vllm.v1.outputs:ModelRunnerOutput.sampled_token_ids"),
+    Surface(Use.V1, "vllm.lora.request:LoRARequest.lora_name"),
+)
+
+_STREAMS = (
+    Surface(
+        Use.STREAM, "vllm.model_executor.layers.layernorm:RMSNorm.forward_native", leading=("x", "residual")
+    ),
+    Surface(Use.STREAM, "vllm.model_executor.models.llama:LlamaDecoderLayer.input_layernorm"),
+    Surface(Use.STREAM, "vllm.model_executor.models.llama:LlamaModel.norm"),
+)
+
+_HEADS = (
+    *_all(Use.ATTENTION, _ATTENTION, "impl", "kv_cache", "layer_name"),
+    Surface(
+        Use.ATTENTION, f"{_CPU}:CPUAttentionBackendImpl.forward", leading=_CALLED_FORWARD, named=("output",)
+    ),
+    *_all(
+        Use.ATTENTION,
+        f"{_CPU}:CPUAttentionBackendImpl",
+        *("num_heads", "head_size", "num_kv_heads", "scale", "sliding_window", "sinks", "alibi_slopes"),
+        *("logits_soft_cap", "kv_cache_dtype", "attn_type"),
+    ),
+    Surface(Use.ATTENTION, f"{_CPU}:CPUAttentionMetadata.block_table"),
+    # It is what gives layers their `isa`, by which we know how keys are packed.
+    Surface(Use.ATTENTION, f"{_CPU}:CPUAttentionMetadataBuilder._set_isa_to_layers"),
+)
+
+_SAMPLING = _all(
+    Use.SAMPLER,
+    _PARAMS,
+    *("temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty"),
+    *("repetition_penalty", "logit_bias", "bad_words", "min_tokens", "allowed_token_ids"),
+    *("structured_outputs", "seed", "max_tokens"),
+)
+
+_CHANGES = (
+    Surface(Use.WEIGHTS, f"{_RUNNER}.reload_weights", leading=("weights_iterator",)),
+    Surface(Use.WEIGHTS, "vllm.v1.worker.gpu_worker:Worker.sleep", leading=("level",)),
+    Surface(Use.WEIGHTS, "vllm.v1.worker.gpu_worker:Worker.wake_up", leading=("tags",)),
+    *_all(Use.WEIGHTS, "vllm.v1.worker.gpu_worker:Worker", "update_weights"),
+)
+
+_REPREFILL = (
+    *_all(Use.AGAIN, _ASYNC, "get_num_unfinished_requests", "vllm_config"),
+    Surface(Use.AGAIN, f"{_ASYNC}.collective_rpc", leading=("method",)),
+    Surface(Use.AGAIN, "vllm:SamplingParams"),
+    Surface(Use.AGAIN, "vllm.sampling_params:RequestOutputKind.FINAL_ONLY"),
+    *_all(Use.AGAIN, _PARAMS, "skip_reading_prefix_cache", "output_kind", "detokenize"),
+    Surface(Use.AGAIN, f"{_CONFIG}.scheduler:SchedulerConfig.policy"),
+)
+
+_DIAGNOSIS = (
+    Surface(Use.DOCTOR, f"{_CONFIG}:set_current_vllm_config", leading=("vllm_config",)),
+    Surface(
+        Use.DOCTOR,
+        "vllm.distributed:init_distributed_environment",
+        leading=("world_size", "rank", "distributed_init_method", "local_rank", "backend"),
+    ),
+    Surface(Use.DOCTOR, "vllm.distributed:initialize_model_parallel"),
+    Surface(Use.DOCTOR, "vllm.model_executor.model_loader.utils:initialize_model", leading=("vllm_config",)),
+    Surface(Use.DOCTOR, "vllm.utils.torch_utils:set_default_torch_dtype", leading=("dtype",)),
+)
+
+_SECOND_RUNNER = (
+    Surface(Use.V2, f"{_V2}.prepare_inputs", leading=("scheduler_output",)),
+    Surface(Use.V2, f"{_V2}.sample_tokens", leading=("grammar_output",)),
+    *_all(Use.V2, _V2, "load_model", "execute_model_state", "req_states"),
+    *_all(
+        Use.V2,
+        _V2_BATCH,
+        *("req_ids", "num_reqs", "query_start_loc_np", "cu_num_logits_np", "num_computed_tokens_np"),
+    ),
+)
+
+SURFACES = (
+    *_PLUGIN,
+    *_API,
+    *_FIRST_RUNNER,
+    *_STREAMS,
+    *_HEADS,
+    *_SAMPLING,
+    *_CHANGES,
+    *_REPREFILL,
+    *_DIAGNOSIS,
+    *_SECOND_RUNNER,
+)
+
+_PAIR = ("key_cache", "value_cache")
+CACHES = {
+    "CPU": (f"{_CPU}", _PAIR),
+    "FlashAttention": ("vllm.v1.attention.backends.flash_attn", _PAIR),
+    "Triton": ("vllm.v1.attention.backends.triton_attn", _PAIR),
+    "FlashInfer": ("vllm.v1.attention.backends.flashinfer", ("kv_cache_permute",)),
+    "FlashInfer's order": ("vllm.v1.attention.backends.flashinfer", ("stride_order",)),
+}
+"""Where each backend says how its cache holds keys and values: by a module, and the names that it gives them."""
