@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 
 from introspan.context import is_chosen
+from introspan.observation import Request
+from introspan_wire.signals import SEGMENT_TOKENS
 
 _LEAST = 1e-4
 _WINDOW_SECONDS = 10.0
@@ -46,6 +48,42 @@ class Admission:
         self._emitted = 0
         self._window_started = self._clock()
 
+    def ended(self, request: Request, last_position: int) -> None:
+        """Takes note of the end of a request, at the last position it reached; here nothing follows from it."""
+
     def brake(self, most: float) -> None:
         """Lowers the configured probability to at most this, until the worker restarts."""
         self._rate = min(self._rate, most)
+
+
+class SharedAdmission(Admission):
+    """The same decisions in every worker of an engine, which measure parts of the same requests.
+
+    Nothing that is a worker's own enters: not when it computes or sends rows, nor its clock. What counts against the
+    budget is what requests give by their lengths, when they begin and end; clock must be the engine's. Only the
+    collector's brake reaches one worker a message before another: as thresholds are nested, the one admits some of what
+    the other does, and weighs it by its own probability.
+    """
+
+    def admit(self, request_hash: int) -> float | None:
+        """As Admission.admit; counts the observation of the prompt of a request that is measured."""
+        probability = super().admit(request_hash)
+        if probability is not None:
+            super().emitted(1)
+        return probability
+
+    def ended(self, request: Request, last_position: int) -> None:
+        """Counts the observations of the tokens that a request has decoded."""
+        super().emitted(_segments(last_position + 1 - request.prompt_tokens))
+
+    def emitted(self, observations: int) -> None:
+        """Counts nothing: what a worker sends in a window of time is its own."""
+
+
+def _segments(decoded_tokens: int) -> int:
+    """How many segments so many decoded tokens are sent in."""
+    count = 0
+    while decoded_tokens > 0:
+        decoded_tokens -= SEGMENT_TOKENS[min(count, len(SEGMENT_TOKENS) - 1)]
+        count += 1
+    return count

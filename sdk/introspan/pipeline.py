@@ -53,6 +53,7 @@ class Pipeline:
 
     def finished(self, request: Request, last_position: int) -> None:
         """Sends what a request's last segment holds."""
+        self._admission.ended(request, last_position)
         self._send(self._segments.finish(request, last_position, self._wall_clock()))
 
     def model_changed(self, fingerprint: str) -> None:

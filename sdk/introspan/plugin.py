@@ -59,9 +59,14 @@ def _attach_api_side() -> None:
 
 
 def _attach_workers() -> None:
+    from vllm.v1.core.sched.output import NewRequestData  # noqa: PLC0415 - as above
     from vllm.v1.worker.worker_base import WorkerWrapperBase  # noqa: PLC0415 - as above
 
+    from introspan.capture.engine_stamp import follow_core  # noqa: PLC0415 - imports nothing of torch
+
     _after(_worker_side, WorkerWrapperBase, "init_device", _follow_worker)
+    # Requests are made for workers in one process only, the engine's core; it is not known yet which one that is.
+    follow_core(_worker_side, NewRequestData)
 
 
 # Any: classes and configuration of vLLM.

@@ -32,6 +32,12 @@ class Layout:
     columns: tuple[RowColumn, ...]
     blocks: dict[str, slice]
 
+    @property
+    def measures_output(self) -> bool:
+        """Whether there is room for what is drawn, and from what."""
+        block = self.blocks["output.entropy"]
+        return block.stop > block.start
+
 
 def lay_out(
     residual_layers: tuple[int, ...],

@@ -8,6 +8,7 @@ from typing import Any
 
 from introspan.admission import Admission
 from introspan.capture.canary_tokens import CanaryTokens
+from introspan.capture.engine_stamp import EngineClock
 from introspan.capture.passport import Passport, read
 from introspan.capture.reprefill_mark import is_genuine
 from introspan.context import cluster_key, request_hash
@@ -21,7 +22,11 @@ LONGEST_ID = 256
 
 
 class Identity:
-    """Names requests as their clients know them, and draws which are measured."""
+    """Names requests as their clients know them, and draws which are measured.
+
+    engine: where several workers measure parts of one request, what makes them do so alike; its salt stands in for an
+    empty one, and clock and the admission's should be its own.
+    """
 
     def __init__(
         self,
@@ -31,8 +36,10 @@ class Identity:
         clock: Callable[[], float] = time.time,
         reprefill_key: bytes = b"",
         drops: Counter[str] | None = None,
+        engine: EngineClock | None = None,
     ) -> None:
         self._salt = salt
+        self._engine = engine
         self._admission = admission
         self._reprefill_key = reprefill_key
         self._drops: Counter[str] = Counter() if drops is None else drops
@@ -41,6 +48,8 @@ class Identity:
     # Any: vLLM's NewRequestData.
     def of(self, new: Any) -> Request | None:
         """The request, or None where it is not measured."""
+        if self._engine is not None:
+            self._engine.hear(new)
         if new.sampling_params is None or new.prompt_token_ids is None:
             return None
         passport = read(new.sampling_params)
@@ -55,7 +64,8 @@ class Identity:
             return None
         caller = passport.cluster_key if passport is not None else None
         if caller is None:
-            caller = cluster_key(self._salt, prompt_token_ids=new.prompt_token_ids)
+            salt = self._salt or (self._engine.salt if self._engine is not None else b"")
+            caller = cluster_key(salt, prompt_token_ids=new.prompt_token_ids)
         return Request(
             key=new.req_id,
             request_id=request_id,

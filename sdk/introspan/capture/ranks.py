@@ -44,6 +44,11 @@ class Ranks:
         """Whether this worker measures what is drawn, and from what."""
         return self.tensor == 0 and self.pipeline == self.pipeline_count - 1
 
+    @property
+    def batches_alternate(self) -> bool:
+        """Whether steps of other requests come between those of a request: stages work on a batch each."""
+        return self.pipeline_count > 1
+
     def heads(self, total: int) -> range:
         """The worker's attention heads, as indices over the whole model.
 
@@ -77,13 +82,13 @@ def ranks_of(parallel: Any) -> Ranks:
     )
 
 
-def changed_fingerprint(former: str, engine: str) -> str:
+def changed_fingerprint(engine: str, change: int) -> str:
     """A name for weights that came from memory, the same at every rank of an engine, each of which sees a part.
 
-    former: the name of the weights before them; engine: what no other start of an engine has. Another change gives
-    another name, and so do the same weights in another engine: what was not compared must not pass for unchanged.
+    engine: what is the same in all its workers and another at each start; change: the how manieth of its weights it is.
+    The same weights have another name each time: what was not compared must not pass for unchanged.
     """
-    return LOADED + hashlib.sha256(f"introspan-ranks-1\0{engine}\0{former}".encode()).hexdigest()
+    return LOADED + hashlib.sha256(f"introspan-ranks-1\0{engine}\0{change}".encode()).hexdigest()
 
 
 # Any: as above.

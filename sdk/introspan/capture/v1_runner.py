@@ -44,11 +44,8 @@ def configuration_refusal(vllm_config: Any) -> str | None:
         "speculative decoding schedules rows that may be rejected, which is not followed yet": (
             vllm_config.speculative_config is not None
         ),
-        "pipeline stages see part of the layers, which is not joined yet": (
-            parallel.pipeline_parallel_size > 1
-        ),
-        "tensor-parallel ranks would count every request once each, which is not joined yet": (
-            parallel.tensor_parallel_size > 1
+        "context parallelism spreads the keys of a request over ranks, none of which has them all": (
+            max(parallel.prefill_context_parallel_size, parallel.decode_context_parallel_size) > 1
         ),
         "a pooling model generates no tokens": vllm_config.model_config.runner_type == "pooling",
     }
@@ -56,7 +53,10 @@ def configuration_refusal(vllm_config: Any) -> str | None:
 
 
 class V1Runner:
-    """Follows one runner from the time its model is loaded."""
+    """Follows one runner from the time its model is loaded.
+
+    batches_alternate: steps of other requests come between those of a request, as in a pipeline of several stages.
+    """
 
     def __init__(
         self,
@@ -64,8 +64,11 @@ class V1Runner:
         recorder: Recorder,
         health: Health,
         identify: Callable[[Any], Request | None],
+        *,
+        batches_alternate: bool = False,
     ) -> None:
         self._runner = runner
+        self._batches_alternate = batches_alternate
         self._recorder = recorder
         self._health = health
         self._identify = identify
@@ -126,7 +129,10 @@ class V1Runner:
             self._recorder.discard()
 
     def _must_flush(self, scheduler_output: Any) -> bool:
-        return self._recorder.must_flush(scheduler_output.num_scheduled_tokens.keys())
+        if not self._batches_alternate:
+            return self._recorder.must_flush(scheduler_output.num_scheduled_tokens.keys())
+        lost = scheduler_output.finished_req_ids | (scheduler_output.preempted_req_ids or set())
+        return bool(lost) and self._recorder.must_flush(self._runner.requests.keys() - lost)
 
     def _after_update(self, scheduler_output: Any) -> None:
         for key in scheduler_output.finished_req_ids:
@@ -174,14 +180,17 @@ class V1Runner:
 
     def _after_sampling(self, output: Any) -> None:
         batch = self._runner.input_batch
-        tokens = output.sampled_token_ids
+
+        def token(place: int) -> int:
+            return int(output.sampled_token_ids[place][0])
 
         def generated(place: int) -> np.ndarray[Any, np.dtype[np.int32]]:
             start, stop = batch.num_prompt_tokens[place], batch.num_tokens_no_spec[place]
             stream: np.ndarray[Any, np.dtype[np.int32]] = batch.token_ids_cpu[place, start:stop]
             return stream
 
-        self._recorder.after_sampling(lambda place: int(tokens[place][0]), generated)
+        # A pipeline stage that draws no tokens is called here all the same, and gives nothing that either could ask.
+        self._recorder.after_sampling(token, generated)
 
 
 def _changes(scheduler_output: Any) -> bool:

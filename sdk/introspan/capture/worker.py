@@ -16,22 +16,25 @@ from typing import Any
 import torch
 
 from introspan import __version__
-from introspan.admission import Admission
+from introspan.admission import Admission, SharedAdmission
 from introspan.capture.anatomy import Anatomy, describe, survey
 from introspan.capture.attention_probe import AttentionProbe
 from introspan.capture.attention_taps import AttentionTap
 from introspan.capture.canary_probe import CanaryProbe
 from introspan.capture.checkpoint import fingerprint_of
 from introspan.capture.columns import Layout, lay_out
+from introspan.capture.engine_stamp import EngineClock
 from introspan.capture.health import Health
 from introspan.capture.identity import Identity
 from introspan.capture.loaded import loaded_fingerprint, unread_fingerprint
 from introspan.capture.output_probe import OutputProbe
-from introspan.capture.recorder import TOGETHER_ROWS, Probes, Recorder, Sinks
+from introspan.capture.ranks import Ranks, changed_fingerprint, ranks_of
+from introspan.capture.recorder import TOGETHER_ROWS, Probes, Recorder
 from introspan.capture.reprefill_limit import limit, offer
 from introspan.capture.reprefill_mark import shared_key
 from introspan.capture.reprefill_probe import ReprefillProbe
 from introspan.capture.rows import Table
+from introspan.capture.sinks import Sinks
 from introspan.capture.stream_probe import StreamProbe
 from introspan.capture.taps import Taps
 from introspan.capture.v1_runner import V1Runner, foreign_processor, refusal
@@ -57,11 +60,11 @@ def choose(settings: Settings, anatomy: Anatomy) -> Depths:
     residual = tuple(
         layer
         for layer in settings.layers.resolve(count)
-        if layer in anatomy.streams and layer + 1 in anatomy.streams
+        if anatomy.owns(layer) and layer + 1 in anatomy.streams
     )
     # Every layer where every layer is asked for; else the two that drift detection looks at.
     wanted = residual if settings.layers.wanted == "all" else tuple(sorted({count // 2, max(count - 2, 0)}))
-    projection = tuple(layer for layer in wanted if layer in anatomy.streams) if settings.projections else ()
+    projection = tuple(layer for layer in wanted if anatomy.owns(layer)) if settings.projections else ()
     attention = tuple(
         layer for layer in settings.attention_layers.resolve(count) if layer in anatomy.attention
     )
@@ -71,15 +74,18 @@ def choose(settings: Settings, anatomy: Anatomy) -> Depths:
 # Any throughout: vLLM's worker and configuration; `pipeline` is introspan.pipeline.Pipeline, which no stage imports.
 def follow(worker: Any, config: Any, settings: Settings, pipeline: Callable[..., Any]) -> None:
     """Measures this worker's model from now on, or says why not, in the log and to the collector."""
-    runner, health = worker.model_runner, Health()
-    admission = Admission(settings.request_rate, settings.row_budget)
+    runner, health, ranks = worker.model_runner, Health(), ranks_of(config.parallel_config)
+    engine = EngineClock() if ranks.are_several else None
+    admission = _admission(settings, engine)
     capacity = 2 * config.scheduler_config.max_num_seqs
-    tensor_rank, heads = _heads(config.model_config, config.parallel_config)
-    anatomy, depths = _look(runner, config, settings, health)
-    layout = lay_out(depths.residual, depths.projection, depths.attention, heads)
+    anatomy, depths = _look(runner, config, settings, ranks, health)
+    heads = ranks.heads(int(config.model_config.hf_text_config.num_attention_heads))
+    layout = lay_out(
+        depths.residual, depths.projection, depths.attention, heads, with_output=ranks.measure_output
+    )
     opened = pipeline(
         settings,
-        _resource(config, settings, tensor_rank),
+        _resource(config, settings, ranks),
         layout.columns,
         capacity,
         admission,
@@ -88,17 +94,16 @@ def follow(worker: Any, config: Any, settings: Settings, pipeline: Callable[...,
     )
     if settings.reprefill_rate:
         offer(worker, lambda: limit(settings.reprefill_rate, settings.request_rate, admission, health))
-    if not health.is_on("capture"):
+    if not health.is_on("capture") or not layout.columns:
         return
     sinks = Sinks(opened.rows, opened.canaries, opened.finished)
     with _told(health):
-        recorder = _recorder(runner, config, settings, anatomy, layout, capacity, health, sinks)
-        weights = Weights(
-            health, lambda: _leave(runner, recorder), lambda source: _rename(runner, config, opened, source)
-        )
+        recorder = _recorder(runner, config, settings, anatomy, layout, capacity, ranks, health, sinks)
+        weights = Weights(health, lambda: _leave(runner, recorder), _renaming(runner, config, opened, ranks))
         weights.follow(worker, runner)
-        identity = _identity(settings, admission, health)
-        V1Runner(runner, recorder, health, weights.measured(identity.of))
+        identity = _identity(settings, admission, health, engine)
+        identify, alternate = weights.measured(identity.of), ranks.batches_alternate
+        V1Runner(runner, recorder, health, identify, batches_alternate=alternate)
         # Before the exporter's own, whose priority is 100: what waits here becomes observations there.
         Finalize(None, _close, (recorder, opened), exitpriority=110)
     for line in describe(anatomy):
@@ -106,25 +111,37 @@ def follow(worker: Any, config: Any, settings: Settings, pipeline: Callable[...,
     _log.info("introspan: exporting %d values a row to %s", len(layout.columns), settings.endpoint)
 
 
-def _identity(settings: Settings, admission: Admission, health: Health) -> Identity:
+def _admission(settings: Settings, engine: EngineClock | None) -> Admission:
+    if engine is None:
+        return Admission(settings.request_rate, settings.row_budget)
+    return SharedAdmission(settings.request_rate, settings.row_budget, engine.seconds)
+
+
+def _identity(
+    settings: Settings, admission: Admission, health: Health, engine: EngineClock | None
+) -> Identity:
     return Identity(
-        settings.salt or os.urandom(16),
+        settings.salt or (os.urandom(16) if engine is None else b""),
         admission,
         settings.canary_key,
+        time.time if engine is None else engine.unix_seconds,
         reprefill_key=shared_key() if settings.reprefill_rate else b"",
         drops=health.dropped_requests,
+        engine=engine,
     )
 
 
-def _look(runner: Any, config: Any, settings: Settings, health: Health) -> tuple[Anatomy, Depths]:
-    """What the model offers and what of it to measure; nothing where that cannot be found out."""
+def _look(
+    runner: Any, config: Any, settings: Settings, ranks: Ranks, health: Health
+) -> tuple[Anatomy, Depths]:
+    """What the model offers and what of it this worker measures; nothing where that cannot be found out."""
     nothing = Anatomy(0, {}, {}, ()), Depths((), (), ())
     try:
         why = refusal(runner, config)
         if why is not None:
             health.refuse(Disabled("capture", "unsupported_engine", why))
             return nothing
-        anatomy = survey(runner.model, config.model_config.hf_text_config.num_hidden_layers)
+        anatomy = ranks.share(survey(runner.model, config.model_config.hf_text_config.num_hidden_layers))
         depths = choose(settings, anatomy)
     except Exception as error:  # noqa: BLE001 - told to the collector, which has to be opened first
         _log.warning("introspan: engine or model could not be looked at", exc_info=True)
@@ -153,20 +170,29 @@ def _leave(runner: Any, recorder: Recorder) -> None:
     recorder.discard()  # nothing waits any more, but there may be rows that requests sent again are compared with
 
 
-def _rename(runner: Any, config: Any, opened: Any, source: Source) -> None:
-    """After weights have changed: the fingerprint is taken again, and goes with what is measured from now on."""
-    began = time.monotonic()
-    if source is Source.FILES:
-        fingerprint = fingerprint_of(config.model_config, config.load_config.download_dir)
-    elif source is Source.UNANNOUNCED:
-        fingerprint = unread_fingerprint()
-    else:
-        fingerprint = loaded_fingerprint(runner.get_model())
-    opened.model_changed(fingerprint)
-    took = time.monotonic() - began
-    _log.info(
-        "introspan: weights were changed; the model is now %s, which took %.2f s to tell", fingerprint, took
-    )
+def _renaming(runner: Any, config: Any, opened: Any, ranks: Ranks) -> Callable[[Source], None]:
+    """What is done after weights have changed: the fingerprint is taken again, for what is measured from now on."""
+    changes = 0
+
+    def rename(source: Source) -> None:
+        nonlocal changes
+        began = time.monotonic()
+        changes += 1
+        if source is Source.FILES:
+            name = fingerprint_of(config.model_config, config.load_config.download_dir)
+        elif ranks.are_several:
+            name = changed_fingerprint(config.instance_id, changes)
+        elif source is Source.UNANNOUNCED:
+            name = unread_fingerprint()
+        else:
+            name = loaded_fingerprint(runner.get_model())
+        opened.model_changed(name)
+        took = time.monotonic() - began
+        _log.info(
+            "introspan: weights were changed; the model is now %s, which took %.2f s to tell", name, took
+        )
+
+    return rename
 
 
 def _close(recorder: Recorder, opened: Any) -> None:
@@ -187,6 +213,7 @@ def _recorder(
     anatomy: Anatomy,
     layout: Layout,
     capacity: int,
+    ranks: Ranks,
     health: Health,
     sinks: Sinks,
 ) -> Recorder:
@@ -210,19 +237,26 @@ def _recorder(
         chosen = [anatomy.attention[layer] for layer in layout.attention_layers]
         tapped_attention = [AttentionTap(point, rows_max, dtype, device, health) for point in chosen]
         attention = AttentionProbe(layout, tapped_attention, settings.attention_bytes, health)
+    output = None
+    if layout.measures_output:
+        _check_processors(runner, health)
+        output = OutputProbe(layout, capacity, rows_max, health)
+    table = Table(capacity, settings.token_stride)
+    reprefill = _reprefill(settings, layout, ranks, health)
+    probes = Probes(stream, attention, output, canary, reprefill)
+    return Recorder(layout, table, probes, health, sinks, rows_max)
+
+
+def _check_processors(runner: Any, health: Health) -> None:
     foreign = foreign_processor(runner)
     if foreign is not None:
         detail = f"the engine runs {foreign}, whose effect on the distribution is not reproduced"
         health.refuse(Disabled("sampler", "custom_logits_processor", detail))
-    output = OutputProbe(layout, capacity, rows_max, health)
-    table = Table(capacity, settings.token_stride)
-    probes = Probes(stream, attention, output, canary, _reprefill(settings, layout, health))
-    return Recorder(layout, table, probes, health, sinks, rows_max)
 
 
-def _reprefill(settings: Settings, layout: Layout, health: Health) -> ReprefillProbe | None:
-    if not settings.reprefill_rate:
-        return None
+def _reprefill(settings: Settings, layout: Layout, ranks: Ranks, health: Health) -> ReprefillProbe | None:
+    if not settings.reprefill_rate or (ranks.are_several and not layout.projection_layers):
+        return None  # another worker compares
     if not layout.projection_layers:
         why = "the model's residual stream cannot be read where it would be compared"
         health.refuse(Disabled("consistency", "no_projections", why))
@@ -230,35 +264,15 @@ def _reprefill(settings: Settings, layout: Layout, health: Health) -> ReprefillP
     return ReprefillProbe(layout, settings.reprefill_rate, health.dropped_requests)
 
 
-def _heads(model: Any, parallel: Any) -> tuple[int, range]:
-    """Tensor-parallel rank of the worker, and its heads as indices over the whole model."""
-    total = int(model.hf_text_config.num_attention_heads)
-    size = int(parallel.tensor_parallel_size)
-    rank = int(parallel.rank) % size
-    own = total // size
-    return rank, range(rank * own, (rank + 1) * own)
-
-
-def _data_ranks(parallel: Any) -> tuple[int, int]:
-    """Rank of this engine among the data-parallel ones, and how many there are.
-
-    vLLM tells the engine of a model without experts that it is the only one; these two fields it leaves as they were.
-    """
-    rank = getattr(parallel, "data_parallel_index", parallel.data_parallel_rank)
-    count = getattr(parallel, "elastic_ep_max_dp_size", None) or 1
-    return int(rank), max(int(parallel.data_parallel_size), int(count))
-
-
-def _resource(config: Any, settings: Settings, tensor_rank: int) -> Resource:
+def _resource(config: Any, settings: Settings, ranks: Ranks) -> Resource:
     import vllm  # noqa: PLC0415 - its own version attribute; the distribution has several names
 
-    model, parallel = config.model_config, config.parallel_config
+    model = config.model_config
     names = model.served_model_name
-    data_rank, data_ranks = _data_ranks(parallel)
     replica = settings.replica or socket.gethostname()
     return Resource(
         service_name=settings.service_name,
-        replica=f"{replica}-dp{data_rank}" if data_ranks > 1 else replica,
+        replica=f"{replica}-dp{ranks.data}" if ranks.data_count > 1 else replica,
         model_name=names[0] if isinstance(names, list) else str(names),
         model_fingerprint=fingerprint_of(model, config.load_config.download_dir),
         engine_name="vllm",
@@ -267,7 +281,8 @@ def _resource(config: Any, settings: Settings, tensor_rank: int) -> Resource:
         layer_count=int(model.hf_text_config.num_hidden_layers),
         head_count=int(model.hf_text_config.num_attention_heads),
         sdk_version=__version__,
-        tensor_parallel_rank=tensor_rank,
-        data_parallel_rank=data_rank,
+        tensor_parallel_rank=ranks.tensor,
+        pipeline_parallel_rank=ranks.pipeline,
+        data_parallel_rank=ranks.data,
         attributes=dict(settings.resource_attributes),
     )
