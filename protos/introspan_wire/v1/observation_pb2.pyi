@@ -37,7 +37,7 @@ STATISTIC_SAMPLE: Statistic
 STATISTIC_FIRST: Statistic
 
 class Resource(_message.Message):
-    __slots__ = ("service_name", "replica", "model_name", "model_fingerprint", "engine_name", "engine_version", "dtype", "tensor_parallel_rank", "pipeline_parallel_rank", "data_parallel_rank", "layer_count", "head_count", "sdk_version", "attributes")
+    __slots__ = ("service_name", "replica", "model_name", "model_fingerprint", "engine_name", "engine_version", "dtype", "tensor_parallel_rank", "pipeline_parallel_rank", "data_parallel_rank", "layer_count", "head_count", "sdk_version", "attributes", "tensor_parallel_size", "pipeline_parallel_size")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,8 @@ class Resource(_message.Message):
     HEAD_COUNT_FIELD_NUMBER: _ClassVar[int]
     SDK_VERSION_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_PARALLEL_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PIPELINE_PARALLEL_SIZE_FIELD_NUMBER: _ClassVar[int]
     service_name: str
     replica: str
     model_name: str
@@ -73,7 +75,9 @@ class Resource(_message.Message):
     head_count: int
     sdk_version: str
     attributes: _containers.ScalarMap[str, str]
-    def __init__(self, service_name: _Optional[str] = ..., replica: _Optional[str] = ..., model_name: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., engine_name: _Optional[str] = ..., engine_version: _Optional[str] = ..., dtype: _Optional[str] = ..., tensor_parallel_rank: _Optional[int] = ..., pipeline_parallel_rank: _Optional[int] = ..., data_parallel_rank: _Optional[int] = ..., layer_count: _Optional[int] = ..., head_count: _Optional[int] = ..., sdk_version: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    tensor_parallel_size: int
+    pipeline_parallel_size: int
+    def __init__(self, service_name: _Optional[str] = ..., replica: _Optional[str] = ..., model_name: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., engine_name: _Optional[str] = ..., engine_version: _Optional[str] = ..., dtype: _Optional[str] = ..., tensor_parallel_rank: _Optional[int] = ..., pipeline_parallel_rank: _Optional[int] = ..., data_parallel_rank: _Optional[int] = ..., layer_count: _Optional[int] = ..., head_count: _Optional[int] = ..., sdk_version: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., tensor_parallel_size: _Optional[int] = ..., pipeline_parallel_size: _Optional[int] = ...) -> None: ...
 
 class Columns(_message.Message):
     __slots__ = ("signals", "signal_index", "layer", "head", "component", "statistic")
@@ -154,7 +158,7 @@ class DisabledSignal(_message.Message):
     def __init__(self, signal: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class ProducerStatus(_message.Message):
-    __slots__ = ("measured_steps", "measured_rows", "capture_seconds", "drops", "disabled", "probe_errors", "sampler_rows_skipped", "attention_rows_skipped", "sampling_probability", "sampler_tokens", "sampler_low", "sampler_high", "sampler_sum")
+    __slots__ = ("measured_steps", "measured_rows", "capture_seconds", "drops", "disabled", "probe_errors", "sampler_rows_skipped", "attention_rows_skipped", "sampling_probability", "sampler_tokens", "sampler_low", "sampler_high", "sampler_sum", "queue_age_seconds")
     MEASURED_STEPS_FIELD_NUMBER: _ClassVar[int]
     MEASURED_ROWS_FIELD_NUMBER: _ClassVar[int]
     CAPTURE_SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +172,7 @@ class ProducerStatus(_message.Message):
     SAMPLER_LOW_FIELD_NUMBER: _ClassVar[int]
     SAMPLER_HIGH_FIELD_NUMBER: _ClassVar[int]
     SAMPLER_SUM_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     measured_steps: int
     measured_rows: int
     capture_seconds: float
@@ -181,4 +186,5 @@ class ProducerStatus(_message.Message):
     sampler_low: int
     sampler_high: int
     sampler_sum: float
-    def __init__(self, measured_steps: _Optional[int] = ..., measured_rows: _Optional[int] = ..., capture_seconds: _Optional[float] = ..., drops: _Optional[_Iterable[_Union[DropCount, _Mapping]]] = ..., disabled: _Optional[_Iterable[_Union[DisabledSignal, _Mapping]]] = ..., probe_errors: _Optional[int] = ..., sampler_rows_skipped: _Optional[int] = ..., attention_rows_skipped: _Optional[int] = ..., sampling_probability: _Optional[float] = ..., sampler_tokens: _Optional[int] = ..., sampler_low: _Optional[int] = ..., sampler_high: _Optional[int] = ..., sampler_sum: _Optional[float] = ...) -> None: ...
+    queue_age_seconds: float
+    def __init__(self, measured_steps: _Optional[int] = ..., measured_rows: _Optional[int] = ..., capture_seconds: _Optional[float] = ..., drops: _Optional[_Iterable[_Union[DropCount, _Mapping]]] = ..., disabled: _Optional[_Iterable[_Union[DisabledSignal, _Mapping]]] = ..., probe_errors: _Optional[int] = ..., sampler_rows_skipped: _Optional[int] = ..., attention_rows_skipped: _Optional[int] = ..., sampling_probability: _Optional[float] = ..., sampler_tokens: _Optional[int] = ..., sampler_low: _Optional[int] = ..., sampler_high: _Optional[int] = ..., sampler_sum: _Optional[float] = ..., queue_age_seconds: _Optional[float] = ...) -> None: ...
