@@ -25,6 +25,19 @@ class Origin:
     pipeline_parallel_rank: int = 0
     data_parallel_rank: int = 0
     attributes: tuple[tuple[str, str], ...] = ()
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    """Workers of one engine send the same segments, each with columns of its own."""
+
+    @property
+    def workers(self) -> int:
+        """Workers that the engine is spread over."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which of them it is: pipeline stage and tensor-parallel rank."""
+        return self.pipeline_parallel_rank, self.tensor_parallel_rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,8 @@ class ProducerStatus:
     """Requests that were not measured, or not compared, by reason."""
     dropped_rows: tuple[tuple[str, int], ...] = ()
     """Rows that were chosen or measured and entered no segment, by reason."""
+    queue_age_seconds: float = 0.0
+    """Of the oldest observation that waited in the producer when it said this."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -55,6 +55,8 @@ class Resource:
     tensor_parallel_rank: int = 0
     pipeline_parallel_rank: int = 0
     data_parallel_rank: int = 0
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
     attributes: dict[str, str] = field(default_factory=dict)
 
 

@@ -284,5 +284,7 @@ def _resource(config: Any, settings: Settings, ranks: Ranks) -> Resource:
         tensor_parallel_rank=ranks.tensor,
         pipeline_parallel_rank=ranks.pipeline,
         data_parallel_rank=ranks.data,
+        tensor_parallel_size=ranks.tensor_count,
+        pipeline_parallel_size=ranks.pipeline_count,
         attributes=dict(settings.resource_attributes),
     )

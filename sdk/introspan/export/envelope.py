@@ -21,6 +21,8 @@ def encode_resource(resource: Resource) -> pb.Resource:
         tensor_parallel_rank=resource.tensor_parallel_rank,
         pipeline_parallel_rank=resource.pipeline_parallel_rank,
         data_parallel_rank=resource.data_parallel_rank,
+        tensor_parallel_size=resource.tensor_parallel_size,
+        pipeline_parallel_size=resource.pipeline_parallel_size,
         layer_count=resource.layer_count,
         head_count=resource.head_count,
         sdk_version=texts.name(resource.sdk_version),
