@@ -30,7 +30,7 @@ endif
 # a build of torch with it: this would look for one elsewhere.
 ifeq ($(origin UV_TORCH_BACKEND)$(UV_FIND_LINKS)$(UV_DEFAULT_INDEX)$(UV_INDEX)$(UV_INDEX_URL),undefined)
 ifeq ($(shell command -v nvidia-smi || true),)
-export UV_TORCH_BACKEND := cpu
+CPU_TORCH := UV_TORCH_BACKEND=cpu
 endif
 endif
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -50,6 +50,7 @@ CHECKED := sdk collector protos demo bench compat deploy docs tests
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
+INSTALL := $(UV) pip install --overrides requirements/overrides.txt -r requirements/dev.txt $(TORCH) --editable .
 .PHONY: install
 install: $(VENV)/.installed ## Makes .venv with everything the other targets need.
 
@@ -60,7 +61,8 @@ $(UV):
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 
 $(VENV)/.installed: pyproject.toml requirements/dev.txt requirements/overrides.txt | $(UV)
-	$(UV) pip install --overrides requirements/overrides.txt -r requirements/dev.txt $(TORCH) --editable .
+	$(CPU_TORCH) $(INSTALL) || \
+	  { [ -n "$(CPU_TORCH)" ] && echo "torch's CPU build cannot be had here: taking the usual, larger one" && $(INSTALL); }
 	touch $@
 
 .PHONY: demo
