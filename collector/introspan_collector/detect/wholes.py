@@ -1,0 +1,149 @@
+"""Batches of workers that each measure a part of the same requests in; tables with all of a request in a row out.
+
+Detectors compare a request as a whole: where its prompt lies says which others it is like, and what is compared of it
+are features of all layers, heads averaged over all. Whole tables pass as they are; of engines that are spread over
+several workers a segment waits until every worker that sends such segments has sent it, and not longer than a while.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from introspan_collector.joined import Piece, assembled, key_of
+from introspan_collector.model import Batch, Origin
+from introspan_wire.codec import SegmentTable
+
+WAIT_SECONDS = 15.0
+"""Workers compute rows within four seconds of one another and send them in one more; a busy machine takes longer."""
+
+_MOST_BYTES = 64 << 20
+_MOST_SUBJECTS = 1024
+_MOST_PARTS = 4096
+_ROW_BYTES = 512
+"""What objects of a row take beside its values."""
+
+_Part = tuple[int, int]
+_Subject = tuple[str, str, str]
+"""Model, replica and kind of segment."""
+
+
+class Whole(NamedTuple):
+    """A table as detectors take it; origin is that of the first of its workers."""
+
+    origin: Origin
+    table: SegmentTable
+    received_unix_nano: int
+
+
+@dataclass(slots=True)
+class _Waiting:
+    subject: _Subject
+    since_unix_nano: int
+    received_unix_nano: int
+    pieces: dict[_Part, tuple[Origin, Piece]] = field(default_factory=dict)
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Senders:
+    """Which workers send such segments. Known once a segment has waited for the others in vain."""
+
+    parts: set[_Part] = field(default_factory=set)
+    known: bool = False
+
+
+class Wholes:
+    """Puts segments together by request; bounded, the oldest are given as they are.
+
+    What waits is in no checkpoint: a crash loses to detection what came in the last seconds before it.
+    """
+
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._waiting: OrderedDict[tuple[object, ...], _Waiting] = OrderedDict()
+        self._senders: OrderedDict[_Subject, _Senders] = OrderedDict()
+        self.incomplete = 0
+        """Segments that were given although some worker's part of them had not come."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def take(self, batch: Batch, now_unix_nano: int) -> Iterator[Whole]:
+        """Takes a batch, in log order, which may have been received long ago; gives what is whole with it."""
+        origin = batch.origin
+        if origin.workers <= 1:
+            yield from (Whole(origin, table, batch.received_unix_nano) for table in batch.tables)
+            return
+        done: list[_Waiting] = []
+        for table in batch.tables:
+            subject = (origin.model, origin.replica, table.schema.kind.value)
+            needed = self._needed(subject, origin)
+            for row in range(len(table)):
+                key, found = self._put(subject, origin, (table, row), now_unix_nano)
+                found.received_unix_nano = max(found.received_unix_nano, batch.received_unix_nano)
+                if len(found.pieces) >= needed:
+                    done.append(self._pop(key))
+        while self._bytes > self._most_bytes:
+            done.append(self._give_up(next(iter(self._waiting))))
+        yield from _given(done)
+
+    def late(self, now_unix_nano: int) -> Iterator[Whole]:
+        """What has waited long enough, as far as it has come."""
+        before = now_unix_nano - round(WAIT_SECONDS * 1e9)
+        late = [key for key, found in self._waiting.items() if found.since_unix_nano <= before]
+        yield from _given([self._give_up(key) for key in late])
+
+    def _needed(self, subject: _Subject, origin: Origin) -> int:
+        """How many workers' parts make a segment whole."""
+        senders = self._senders.setdefault(subject, _Senders())
+        self._senders.move_to_end(subject)
+        if len(self._senders) > _MOST_SUBJECTS:
+            self._senders.popitem(last=False)
+        if len(senders.parts) < _MOST_PARTS:
+            senders.parts.add(origin.part)
+        return len(senders.parts) if senders.known else origin.workers
+
+    def _put(
+        self, subject: _Subject, origin: Origin, piece: Piece, now_unix_nano: int
+    ) -> tuple[tuple[object, ...], _Waiting]:
+        table, row = piece
+        number = 0
+        # Of an id that a client uses again, the worker's next row belongs to the next request.
+        while True:
+            key = (subject, key_of(table, row), number)
+            found = self._waiting.setdefault(key, _Waiting(subject, now_unix_nano, 0))
+            if origin.part not in found.pieces:
+                break
+            number += 1
+        size = table.values[row].nbytes + _ROW_BYTES
+        found.pieces[origin.part] = (origin, piece)
+        found.bytes += size
+        self._bytes += size
+        return key, found
+
+    def _pop(self, key: tuple[object, ...]) -> _Waiting:
+        found = self._waiting.pop(key)
+        self._bytes -= found.bytes
+        return found
+
+    def _give_up(self, key: tuple[object, ...]) -> _Waiting:
+        """Waits no longer for the rest of a segment, nor for whoever did not send it, until they send again."""
+        found = self._pop(key)
+        self.incomplete += 1
+        if (senders := self._senders.get(found.subject)) is not None:
+            senders.parts, senders.known = set(found.pieces), True
+        return found
+
+
+def _given(done: list[_Waiting]) -> Iterator[Whole]:
+    """Whole rows by the origin of their first part, in the order in which they became so."""
+    by_origin: dict[Origin, list[_Waiting]] = {}
+    for found in done:
+        first, _ = found.pieces[min(found.pieces)]
+        by_origin.setdefault(first, []).append(found)
+    for origin, members in by_origin.items():
+        received = max(found.received_unix_nano for found in members)
+        segments = [[found.pieces[part][1] for part in sorted(found.pieces)] for found in members]
+        yield from (Whole(origin, table, received) for table in assembled(segments))

@@ -1,0 +1,97 @@
+"""Segments as several workers of an engine sent them in, each segment once, with what all measured of it, out.
+
+Workers that hold parts of one model send columns of their own for the same segments of the same requests: other layers,
+other heads. Everything that looks at a request as a whole puts them side by side here.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from introspan_collector.view import Stored
+from introspan_wire.codec import SCHEMAS_KEPT, Schema, SegmentTable
+
+Piece = tuple[SegmentTable, int]
+"""A row of a table."""
+
+_Key = tuple[str, str, str, int, int, int]
+
+
+def key_of(table: SegmentTable, row: int) -> _Key:
+    """What is the same in every worker's rows of one segment."""
+    return (
+        table.request_id[row],
+        table.adapter[row],
+        table.schema.kind.value,
+        int(table.segment_index[row]),
+        int(table.token_start[row]),
+        int(table.token_count[row]),
+    )
+
+
+def joined(tables: Iterable[SegmentTable]) -> Iterator[SegmentTable]:
+    """The rows of the tables, those of one segment that have different columns as one."""
+    segments: dict[_Key, list[list[Piece]]] = {}
+    for table in tables:
+        for row in range(len(table)):
+            # Of ids that clients use again there are several segments.
+            alike = segments.setdefault(key_of(table, row), [])
+            other = next((pieces for pieces in alike if _is_other_part(table.schema, pieces)), None)
+            if other is None:
+                alike.append([(table, row)])
+            else:
+                other.append((table, row))
+    return assembled([pieces for alike in segments.values() for pieces in alike])
+
+
+def joined_stored(found: Sequence[Stored]) -> list[Stored]:
+    """The same of segments of several replicas."""
+    ordered = sorted(found, key=lambda one: (one.model, one.replica))
+    return [
+        Stored(*who, table)
+        for who, of in groupby(ordered, key=lambda one: (one.model, one.replica))
+        for table in joined(one.table for one in of)
+    ]
+
+
+def assembled(segments: Sequence[Sequence[Piece]]) -> Iterator[SegmentTable]:
+    """Tables of so many segments, each of its pieces: columns side by side, the rest as in the first piece."""
+    by_schemas: dict[tuple[Schema, ...], list[Sequence[Piece]]] = {}
+    for pieces in segments:
+        by_schemas.setdefault(tuple(table.schema for table, _ in pieces), []).append(pieces)
+    for schemas, members in by_schemas.items():
+        first = [pieces[0] for pieces in members]
+        values = [np.concatenate([table.values[row] for table, row in pieces]) for pieces in members]
+        # Any: arrays of several types, and names.
+        columns: dict[str, Any] = {
+            field.name: _gathered(field.name, first)
+            for field in fields(SegmentTable)
+            if field.name not in ("schema", "values")
+        }
+        yield SegmentTable(schema=_side_by_side(schemas), values=np.stack(values), **columns)
+
+
+# Any: as above.
+def _gathered(name: str, pieces: Sequence[Piece]) -> Any:
+    found = [getattr(table, name)[row] for table, row in pieces]
+    return np.stack(found) if isinstance(getattr(pieces[0][0], name), np.ndarray) else found
+
+
+def _is_other_part(schema: Schema, pieces: Sequence[Piece]) -> bool:
+    return not any(_overlap(schema, table.schema) for table, _ in pieces)
+
+
+@lru_cache(maxsize=SCHEMAS_KEPT)
+def _overlap(one: Schema, other: Schema) -> bool:
+    return not set(one.columns).isdisjoint(other.columns)
+
+
+@lru_cache(maxsize=SCHEMAS_KEPT)
+def _side_by_side(schemas: tuple[Schema, ...]) -> Schema:
+    if len(schemas) == 1:
+        return schemas[0]
+    return Schema(schemas[0].kind, tuple(column for schema in schemas for column in schema.columns))
