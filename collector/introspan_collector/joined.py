@@ -4,8 +4,8 @@ Workers that hold parts of one model send columns of their own for the same segm
 other heads. Everything that looks at a request as a whole puts them side by side here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
@@ -33,29 +33,50 @@ def key_of(table: SegmentTable, row: int) -> _Key:
     )
 
 
-def joined(tables: Iterable[SegmentTable]) -> Iterator[SegmentTable]:
-    """The rows of the tables, those of one segment that have different columns as one."""
-    segments: dict[_Key, list[list[Piece]]] = {}
-    for table in tables:
-        for row in range(len(table)):
+def joined(found: Sequence[Stored], *, newest_first: bool = False) -> list[Stored]:
+    """The rows found, those of one segment that have different columns as one, in the order of their first ones.
+
+    newest_first: of the rows found, too, which inside a table are the oldest first.
+    """
+    segments: dict[tuple[object, ...], list[_Segment]] = {}
+    count = 0
+    for stored in found:
+        rows = range(len(stored.table))
+        for row in reversed(rows) if newest_first else rows:
+            count += 1
+            key = (stored.model, stored.replica, *key_of(stored.table, row))
             # Of ids that clients use again there are several segments.
-            alike = segments.setdefault(key_of(table, row), [])
-            other = next((pieces for pieces in alike if _is_other_part(table.schema, pieces)), None)
+            alike = segments.setdefault(key, [])
+            other = next((one for one in alike if one.lacks(stored.table.schema)), None)
             if other is None:
-                alike.append([(table, row)])
+                alike.append(_Segment(stored, count, [(stored.table, row)]))
             else:
-                other.append((table, row))
-    return assembled([pieces for alike in segments.values() for pieces in alike])
-
-
-def joined_stored(found: Sequence[Stored]) -> list[Stored]:
-    """The same of segments of several replicas."""
-    ordered = sorted(found, key=lambda one: (one.model, one.replica))
+                other.pieces.append((stored.table, row))
+    ordered = sorted((one for alike in segments.values() for one in alike), key=lambda one: one.place)
+    if len(ordered) == count:
+        return list(found)
+    runs = groupby(ordered, key=lambda one: (one.first.model, one.first.replica, one.schemas))
     return [
-        Stored(*who, table)
-        for who, of in groupby(ordered, key=lambda one: (one.model, one.replica))
-        for table in joined(one.table for one in of)
+        Stored(model, replica, table)
+        for (model, replica, _), run in runs
+        for table in assembled([one.pieces for one in run][:: -1 if newest_first else 1])
     ]
+
+
+@dataclass(slots=True)
+class _Segment:
+    """What was found of a segment; place: of its first row among all."""
+
+    first: Stored
+    place: int
+    pieces: list[Piece]
+
+    @property
+    def schemas(self) -> tuple[Schema, ...]:
+        return tuple(table.schema for table, _ in self.pieces)
+
+    def lacks(self, schema: Schema) -> bool:
+        return not any(_overlap(schema, table.schema) for table, _ in self.pieces)
 
 
 def assembled(segments: Sequence[Sequence[Piece]]) -> Iterator[SegmentTable]:
@@ -79,10 +100,6 @@ def assembled(segments: Sequence[Sequence[Piece]]) -> Iterator[SegmentTable]:
 def _gathered(name: str, pieces: Sequence[Piece]) -> Any:
     found = [getattr(table, name)[row] for table, row in pieces]
     return np.stack(found) if isinstance(getattr(pieces[0][0], name), np.ndarray) else found
-
-
-def _is_other_part(schema: Schema, pieces: Sequence[Piece]) -> bool:
-    return not any(_overlap(schema, table.schema) for table, _ in pieces)
 
 
 @lru_cache(maxsize=SCHEMAS_KEPT)

@@ -22,6 +22,7 @@ from introspan_collector.archive.retention import Retention
 from introspan_collector.archive.rollups import Wanted, read_rollups, write_rollups
 from introspan_collector.archive.schemas import Schemas
 from introspan_collector.archive.settings import ArchiveSettings
+from introspan_collector.joined import joined
 from introspan_collector.model import Batch
 from introspan_collector.view import ArchiveStats, Stored, Track
 from introspan_wire.codec import Schema, SegmentTable
@@ -156,15 +157,21 @@ class Archive:
         raise AssertionError("unreachable")
 
     def request(self, request_id: str, from_unix_seconds: float, to_unix_seconds: float) -> list[Stored]:
-        """Segments of a request by its client's id, received in the last hour of a time that has it, in log order."""
+        """Segments of a request by its client's id, received in the last hour of a time that has it, in log order.
+
+        What several workers measured of one segment is one row.
+        """
         hours = [hour_of(int(max(one, 0) * 1e9)) for one in (from_unix_seconds, to_unix_seconds)]
-        return self._lookup.request(request_id, *hours)
+        return joined(self._lookup.request(request_id, *hours))
 
     def newest(
         self, model: str, replica: str | None, adapter: str | None, kind: Kind | None, limit: int
     ) -> list[Stored]:
-        """The newest segments of a model, newest first; None = every. May be called from other threads."""
-        return self._lookup.newest(Filter(model, replica, adapter, kind), limit)
+        """The newest segments of a model, newest first; None = every. May be called from other threads.
+
+        At most about limit; fewer where several workers measure of one segment, whose rows are one here.
+        """
+        return joined(self._lookup.newest(Filter(model, replica, adapter, kind), limit), newest_first=True)
 
     def _set_aside(self, path: Path, error: duckdb.Error) -> None:
         if not path.exists() or path in self._unreadable:

@@ -18,8 +18,8 @@ from introspan_collector.view import Stored
 from introspan_wire.codec import Column, Schema, SegmentTable
 from introspan_wire.signals import Kind, Statistic
 
-MOST_SEGMENTS = 128
-"""Of a request: one of 60,000 tokens has as many."""
+MOST_ROWS = 512
+"""Of a request: one of 60,000 tokens has as many, where four workers measure a part of each of its 128 segments."""
 
 _PARTS_LOOKED_AT = 64
 _COUNTS = ("segment_index", "token_start", "token_count", "measured_count", "prompt_tokens", "cached_tokens")
@@ -50,7 +50,7 @@ class Lookup:
         self._buffered = buffered
 
     def request(self, request_id: str, from_hour: str, to_hour: str) -> list[Stored]:
-        """Segments of a request, by its client's id, received in hours from … to (inclusive), at most MOST_SEGMENTS.
+        """Segments of a request, by its client's id, received in hours from … to (inclusive), at most MOST_ROWS.
 
         Hours are looked at from the last to the first, until one has it; then the one before it as well.
         """
@@ -68,7 +68,7 @@ class Lookup:
                 continue
             more = self._read(members, REQUEST, {"request_id": request_id}, _first_offset(waiting))
             found = more + found
-            if is_last or sum(len(one.table) for one in found) >= MOST_SEGMENTS:
+            if is_last or sum(len(one.table) for one in found) >= MOST_ROWS:
                 break
             is_last = bool(more)
         return found
@@ -92,7 +92,7 @@ class Lookup:
         condition: str,
         parameters: dict[str, Any],
         before: int | None,
-        limit: int = MOST_SEGMENTS,
+        limit: int = MOST_ROWS,
     ) -> list[Stored]:
         """Segments of parts that meet a condition, without those from log offset `before` on: they are buffered."""
         select = f"""
