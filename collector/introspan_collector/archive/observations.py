@@ -48,20 +48,43 @@ _COLUMNS = """
 _CHOSEN = f"""
     CREATE OR REPLACE TEMP TABLE chosen AS {_MATCHING} ORDER BY log_offset, request_id, segment
 """
+# Workers that measure parts of one model send the same segments, with columns of their own: the first row of a segment
+# from each belongs together, and the second, as clients may use an id again.
+_WHOLES = """
+    CREATE OR REPLACE TEMP TABLE wholes AS
+    SELECT line, dense_rank() OVER (ORDER BY first_line) - 1 AS number FROM (
+        SELECT line, min(line) OVER (PARTITION BY segment_of, nth) AS first_line FROM (
+            SELECT line, segment_of, row_number() OVER (PARTITION BY segment_of, schema_id ORDER BY line) AS nth FROM (
+                SELECT rowid AS line, schema_id, (model, replica, adapter, request_id, kind, segment, token_start,
+                       token_count) AS segment_of FROM chosen
+            )
+        )
+    )
+"""
+_COUNTED = "SELECT count(DISTINCT number), count(*) FROM wholes"
 # Lists are zipped row by row, so that nothing has to be grouped, however many values there are.
+_VALUES = """[
+    {signal: x[2].signal, layer: x[2].layer, head: x[2].head, component: x[2].component,
+     statistic: x[2].statistic, value: x[1]}
+    FOR x IN list_zip(values, columns) IF isfinite(x[1]) AND coalesce(x[2].signal = $signal, $signal IS NULL)
+]"""
 _NESTED = f"""
     SELECT {_IDENTITY}, values FROM (
-        SELECT chosen.rowid AS place, * EXCLUDE (values), [
-            {{signal: x[2].signal, layer: x[2].layer, head: x[2].head, component: x[2].component,
-              statistic: x[2].statistic, value: x[1]}}
-            FOR x IN list_zip(values, columns) IF isfinite(x[1]) AND coalesce(x[2].signal = $signal, $signal IS NULL)
-        ] AS values
+        SELECT chosen.rowid AS line, * EXCLUDE (values), {_VALUES} AS values
         FROM chosen JOIN columns USING (schema_id) WHERE chosen.rowid >= $first AND chosen.rowid < $end
-    ) WHERE len(values) > 0 OR $signal IS NULL ORDER BY place
+    ) WHERE len(values) > 0 OR $signal IS NULL ORDER BY line
 """  # noqa: S608  # constants
-_SUMMED = f"""
-    SELECT {_IDENTITY}, len(values) AS measured, list_avg([x.value FOR x IN values]) AS mean FROM ({_NESTED})
+_FIRST = ", ".join(f"first({name.strip()} ORDER BY line) AS {name.strip()}" for name in _IDENTITY.split(","))
+_JOINED = f"""
+    SELECT {_FIRST}, flatten(list(values ORDER BY line)) AS values FROM (
+        SELECT line, number, chosen.* EXCLUDE (values), {_VALUES} AS values
+        FROM wholes JOIN chosen ON chosen.rowid = line JOIN columns USING (schema_id)
+        WHERE number >= $first AND number < $end
+    ) WHERE len(values) > 0 OR $signal IS NULL GROUP BY number ORDER BY number
 """  # noqa: S608  # constants
+_SUMMED = """
+    SELECT * EXCLUDE (values), len(values) AS measured, list_avg([x.value FOR x IN values]) AS mean FROM ({})
+"""
 # In the order of the parts: sorting would have all values in memory.
 _LONG = f"""
     SELECT {_IDENTITY}, named.signal, named.layer, named.head, named.component, named.statistic, value
@@ -117,15 +140,17 @@ class Observations:
     def rows(self, question: Question) -> Iterator[dict[str, Any]]:  # Any: as in JSON
         """Each observation as a dictionary: identity, and `values`, a list of dictionaries."""
         for some in self._neighbours(question):
-            for chunk in self._chosen(question, some):
-                yield from self._asked(_NESTED, chunk)
+            nested, chunks = self._chosen(question, some)
+            for chunk in chunks:
+                yield from self._asked(nested, chunk)
 
     def newest(self, question: Question, limit: int) -> list[dict[str, Any]]:  # Any: as in JSON
         """The newest observations, oldest first: identity, how many values were measured, and their mean."""
         found: list[dict[str, Any]] = []  # Any: as in JSON
         for some in reversed(self._neighbours(question)):
-            for chunk in reversed(self._chosen(question, some)):
-                found += list(self._asked(_SUMMED, chunk))[::-1]
+            nested, chunks = self._chosen(question, some)
+            for chunk in reversed(chunks):
+                found += list(self._asked(_SUMMED.format(nested), chunk))[::-1]
                 if len(found) >= limit:
                     return found[limit - 1 :: -1]
         return found[::-1]
@@ -135,8 +160,9 @@ class Observations:
         lines = self._tail_root / "lines"
         with to.open("wb") as file:
             for some in self._neighbours(question):
-                for chunk in self._chosen(question, some):
-                    self._copy(_NESTED, chunk, lines, "FORMAT json")
+                nested, chunks = self._chosen(question, some)
+                for chunk in chunks:
+                    self._copy(nested, chunk, lines, "FORMAT json")
                     with lines.open("rb") as found:
                         shutil.copyfileobj(found, file)
 
@@ -160,15 +186,17 @@ class Observations:
         self._connection.execute(f"COPY ({select}) TO '{quoted(to)}' ({form})", parameters)
 
     # Any: what DuckDB takes.
-    def _chosen(self, question: Question, some: Sequence[Path]) -> list[dict[str, Any]]:
-        """Has what answers in some files at hand; parameters that ask for it a few observations at a time, in order."""
+    def _chosen(self, question: Question, some: Sequence[Path]) -> tuple[str, list[dict[str, Any]]]:
+        """Has what answers in some files at hand; how it is asked for, and the parameters of a few at a time, in order."""
         self._know_columns()
         # Reading takes minutes where there is much, and retention goes on.
         some = [path for path in some if path.exists()]
         if not some:
-            return []
-        (count,) = self._connection.execute(_CHOSEN, self._parameters(question, some)).fetchall()[0]
-        return [
+            return _NESTED, []
+        self._connection.execute(_CHOSEN, self._parameters(question, some))
+        self._connection.execute(_WHOLES)
+        count, rows = self._connection.execute(_COUNTED).fetchall()[0]
+        return _NESTED if count == rows else _JOINED, [
             {"signal": question.signal, "first": first, "end": first + _NESTED_ROWS}
             for first in range(0, count, _NESTED_ROWS)
         ]
@@ -187,7 +215,9 @@ class Observations:
         self._knows_columns = True
 
     def _neighbours(self, question: Question) -> list[list[Path]]:
-        """The files that are read, a few at a time, in log order."""
+        """The files that are read, a few at a time, in log order; for one request all at once, as it is little."""
+        if question.request_id is not None:
+            return [self._files(question)]
         groups: list[list[Path]] = []
         room = 0
         for path in self._files(question):
