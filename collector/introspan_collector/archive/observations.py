@@ -187,7 +187,7 @@ class Observations:
 
     # Any: what DuckDB takes.
     def _chosen(self, question: Question, some: Sequence[Path]) -> tuple[str, list[dict[str, Any]]]:
-        """Has what answers in some files at hand; how to ask for it, and the parameters of a few at a time, in order."""
+        """Has what answers in some files at hand; how to ask for it, and parameters of a few at a time, in order."""
         self._know_columns()
         # Reading takes minutes where there is much, and retention goes on.
         some = [path for path in some if path.exists()]
