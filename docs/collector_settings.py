@@ -62,6 +62,8 @@ MEANINGS = {
     "notify.webhook_ca_file": "PEM file of the authority that signed their certificates.",
     "notify.webhook_headers": "Further headers of calls to them.",
     "notify.runbook_url": "Address of docs/runbook.md, to which an alert's heading is added.",
+    "notify.grafana_url": "Address of Grafana as people reach it, for an alert's `dashboard_url`; empty: none.",
+    "notify.page_url": "Address of this collector's pages as people reach them, for an alert's `page_url`; empty: none.",
     "notify.timeout_seconds": "Longest time of one call.",
     "notify.resend_seconds": "How often a standing alert is sent to Alertmanager again.",
     "notify.retry_seconds": "Wait after a first failed call; it doubles with each further one.",

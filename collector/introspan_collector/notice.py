@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import quote
 
 
 class Severity(StrEnum):
@@ -35,3 +36,22 @@ class Notice:
     def identity(self) -> str:
         """The labels as one text, whatever their order."""
         return json.dumps(sorted(self.labels))
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Addresses as people reach them: of docs/runbook.md, of Grafana and of the collector's own pages; "" for none."""
+
+    runbook_url: str = "docs/runbook.md"
+    grafana_url: str = "http://localhost:3000"
+    page_url: str = "http://localhost:9464"
+
+    def of(self, alertname: str, model: str, incident: str) -> dict[str, str]:
+        """Where an alert leads: what to do about it, the dashboard of its model, and everything that is known of it."""
+        grafana, pages = self.grafana_url.rstrip("/"), self.page_url.rstrip("/")
+        found = {"runbook_url": f"{self.runbook_url}#{alertname.lower()}"}
+        if grafana:
+            found["dashboard_url"] = f"{grafana}/d/introspan-requests?var-model={quote(model, safe='')}"
+        if pages:
+            found["page_url"] = f"{pages}/incident?id={quote(incident, safe='')}"
+        return found

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import httpx
 
+from introspan_collector.notice import Links
+
 _POSITIVE = (
     "timeout_seconds",
     "resend_seconds",
@@ -34,6 +36,8 @@ class NotifySettings:
     webhook_ca_file: Path | None = None
     webhook_headers: Mapping[str, str] = field(default_factory=dict)
     runbook_url: str = "docs/runbook.md"
+    grafana_url: str = "http://localhost:3000"
+    page_url: str = "http://localhost:9464"
     timeout_seconds: float = 5.0
     resend_seconds: float = 60.0
     retry_seconds: float = 1.0
@@ -62,6 +66,11 @@ class NotifySettings:
                 if not (name + value).isascii() or not (name + value).isprintable():
                     # Not repeated: it may hold a secret.
                     raise ValueError(f"notify.{key}.{name!r} must be printable ASCII: encode it otherwise")
+
+    @property
+    def links(self) -> Links:
+        """Where alerts lead."""
+        return Links(self.runbook_url, self.grafana_url, self.page_url)
 
 
 def _check_address(key: str, address: str) -> None:
