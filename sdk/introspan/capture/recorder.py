@@ -9,21 +9,18 @@ Nothing here knows an engine: an adapter calls these methods.
 import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from introspan.capture.attention_probe import AttentionProbe
-from introspan.capture.canary_probe import CanaryProbe
 from introspan.capture.columns import Layout
 from introspan.capture.handover import Handover, Measured
 from introspan.capture.health import Health
 from introspan.capture.onset import Onsets
-from introspan.capture.output_probe import OutputProbe
+from introspan.capture.probes import Probes
 from introspan.capture.repetition import longest_period_tail
-from introspan.capture.reprefill_probe import ReprefillProbe
 from introspan.capture.rows import Selection, Table
 from introspan.capture.sampler import Sampling
 from introspan.capture.self_check import check_streams
@@ -36,20 +33,6 @@ TOGETHER_ROWS = 48
 """Rows that are computed together, unless one has waited too long."""
 
 LONGEST_WAIT_SECONDS = 4.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Probes:
-    """What measures; stream, attention, output are None where the model does not offer them or another rank measures.
-
-    canary is None where no canaries are known, reprefill where no requests are sent again.
-    """
-
-    stream: StreamProbe | None
-    attention: AttentionProbe | None
-    output: OutputProbe | None
-    canary: CanaryProbe | None = None
-    reprefill: ReprefillProbe | None = None
 
 
 class Recorder:
@@ -105,10 +88,24 @@ class Recorder:
                 self.flush()
         finally:
             ended = self._table.end(key)
-            self._onsets.forget(key)
-            self._apart.discard(key)
+            self._forget(key)
             if ended is not None:
                 self._handover.end(*ended)
+
+    def _forget(self, key: str) -> None:
+        self._onsets.forget(key)
+        self._apart.discard(key)
+
+    def leave(self) -> None:
+        """Ends all requests between two steps: what waits is computed, and they are followed no further."""
+        self.flush()
+        for key in self._table.followed():
+            self.finish(key)
+        self.discard()  # nothing waits any more, but there may be rows that requests sent again are compared with
+
+    def close(self) -> None:
+        """Computes what waits; nothing comes after."""
+        self.flush()
 
     def must_flush(self, scheduled: AbstractSet[str]) -> bool:
         """Whether rows wait whose requests are not in the coming step: they may have lost their blocks."""
@@ -148,12 +145,13 @@ class Recorder:
         if attention is not None and self._health.is_on("attention"):
             attention.select(selection)
 
-    def before_sampling(self, logits: torch.Tensor | None) -> None:
-        """Keeps the measured rows of the raw logits [requests, V]."""
+    def before_sampling(self, logits: torch.Tensor | None, rows: NDArray[np.int64] | None = None) -> None:
+        """Keeps the measured rows of the raw logits [requests, V]; rows: [requests] their places if they are others."""
         selection, output = self._selection, self._probes.output
-        is_on = self._health.is_on("output")
-        if selection is not None and output is not None and logits is not None and is_on:
-            self._guard("output", lambda: output.keep(selection, logits))
+        if selection is None or output is None or logits is None or not self._health.is_on("output"):
+            return
+        kept = selection if rows is None else replace(selection, batch=rows[selection.batch])
+        self._guard("output", lambda: output.keep(kept, logits))
 
     def after_sampling(
         self, tokens: Callable[[int], int], generated: Callable[[int], NDArray[np.int32]] | None

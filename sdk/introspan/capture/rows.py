@@ -134,6 +134,10 @@ class Table:
         self._high_water[slot] = min(self._high_water[slot], position)
         return is_beyond
 
+    def followed(self) -> list[str]:
+        """The requests that are followed."""
+        return list(self._slots)
+
     def slot(self, key: str) -> int | None:
         """The slot of a followed request."""
         return self._slots.get(key)

@@ -4,16 +4,14 @@ Four methods of the runner instance are wrapped; each calls the host's own first
 unchanged, and catches whatever ours raises. Read off vLLM 0.32.0, `v1/worker/gpu_model_runner.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from introspan.capture.edge import Edge, RecorderT
 from introspan.capture.health import Health
-from introspan.capture.recorder import Recorder
-from introspan.capture.sampler import requested
-from introspan.capture.turn import Turn
-from introspan.observation import Request
+from introspan.observation import Disabled, Request
 
 METHODS = ("_update_states", "_prepare_inputs", "sample_tokens")
 """Methods of the runner that are wrapped."""
@@ -28,6 +26,8 @@ def refusal(runner: Any, vllm_config: Any) -> str | None:
     missing = [name for name in METHODS + _ATTRIBUTES if not hasattr(runner, name)]
     if missing:
         return f"{type(runner).__name__} lacks {', '.join(missing)}; the V1 runner of vLLM 0.32 has them"
+    if vllm_config.speculative_config is not None:
+        return "speculative decoding schedules rows that may be rejected, which is not followed with the V1 runner"
     return configuration_refusal(vllm_config)
 
 
@@ -35,15 +35,6 @@ def configuration_refusal(vllm_config: Any) -> str | None:
     """Why an engine of this configuration cannot be followed, or None where it can."""
     parallel = vllm_config.parallel_config
     refusals = {
-        "the V2 model runner is not followed yet; VLLM_USE_V2_MODEL_RUNNER=0 chooses V1": (
-            vllm_config.use_v2_model_runner
-        ),
-        "asynchronous scheduling delivers tokens a step later, which is not followed yet": (
-            vllm_config.scheduler_config.async_scheduling
-        ),
-        "speculative decoding schedules rows that may be rejected, which is not followed yet": (
-            vllm_config.speculative_config is not None
-        ),
         "context parallelism spreads the keys of a request over ranks, none of which has them all": (
             max(parallel.prefill_context_parallel_size, parallel.decode_context_parallel_size) > 1
         ),
@@ -52,7 +43,14 @@ def configuration_refusal(vllm_config: Any) -> str | None:
     return next((reason for reason, applies in refusals.items() if applies), None)
 
 
-class V1Runner:
+def limits(runner: Any, vllm_config: Any) -> Iterator[Disabled]:  # noqa: ARG001 - what another adapter looks at
+    """What of an engine that is followed is not measured, and why."""
+    foreign = foreign_processor(runner.input_batch.logitsprocs.all)
+    if foreign is not None:
+        yield foreign
+
+
+class V1Runner(Edge[RecorderT]):
     """Follows one runner from the time its model is loaded.
 
     batches_alternate: steps of other requests come between those of a request, as in a pipeline of several stages.
@@ -61,19 +59,15 @@ class V1Runner:
     def __init__(
         self,
         runner: Any,
-        recorder: Recorder,
+        recorder: RecorderT,
         health: Health,
         identify: Callable[[Any], Request | None],
         *,
         batches_alternate: bool = False,
     ) -> None:
+        super().__init__(recorder, health, identify)
         self._runner = runner
         self._batches_alternate = batches_alternate
-        self._recorder = recorder
-        self._health = health
-        self._identify = identify
-        self._turn = Turn(health)
-        self._stopped = False
         runner._update_states = self._updating(runner._update_states)  # noqa: SLF001 - vLLM has no public seam here
         runner._prepare_inputs = self._preparing(runner._prepare_inputs)  # noqa: SLF001 - as above
         runner.sample_tokens = self._sampling(runner.sample_tokens)
@@ -107,27 +101,6 @@ class V1Runner:
 
         return call
 
-    def _guarded(self, action: Callable[[], None], needed: Callable[[], bool] = lambda: True) -> None:
-        """Nothing of ours may raise into the host: an error drops the rows at hand and is counted."""
-        try:
-            if not self._health.is_on("capture"):
-                self._stop()
-            elif needed():
-                with self._turn:
-                    action()
-        except Exception as error:  # noqa: BLE001 - the edge of the host
-            self._failed(error)
-
-    def _failed(self, error: Exception) -> None:
-        self._health.error("capture", error)
-        self._recorder.discard()
-
-    def _stop(self) -> None:
-        """Leaves the taps alone once capture was switched off, possibly in the middle of a step."""
-        if not self._stopped:
-            self._stopped = True
-            self._recorder.discard()
-
     def _must_flush(self, scheduler_output: Any) -> bool:
         if not self._batches_alternate:
             return self._recorder.must_flush(scheduler_output.num_scheduled_tokens.keys())
@@ -140,34 +113,20 @@ class V1Runner:
         for new in scheduler_output.scheduled_new_reqs:
             self._begin(new)
 
-    def _finish(self, key: str) -> None:
-        """Ends a request; an error is counted here, so that those after it end and begin all the same."""
-        try:
-            self._recorder.finish(key)
-        except Exception as error:  # noqa: BLE001 - as in _guarded, of one request
-            self._failed(error)
-
-    def _begin(self, new: Any) -> None:
-        """Follows a new request; what is odd about one costs no other its measurement."""
-        try:
-            request = self._identify(new)
-            sampling = requested(new.sampling_params) if request is not None else None
-        except Exception as error:  # noqa: BLE001 - the request's own: nothing of others is touched yet
-            self._health.odd_request(error)
-            return
-        if request is None or sampling is None:
-            return
-        try:
-            self._recorder.begin(request, sampling)
-        except Exception as error:  # noqa: BLE001 - as in _guarded, of one request
-            self._failed(error)
-
     def _after_prepare(self, scheduler_output: Any) -> None:
         batch = self._runner.input_batch
         ids = batch.req_ids
         counts = scheduler_output.num_scheduled_tokens
         scheduled = np.array([counts[key] for key in ids], np.int64)
-        self._recorder.begin_step(ids, batch.num_computed_tokens_cpu[: len(ids)].astype(np.int64), scheduled)
+        self._begin_step(ids, batch.num_computed_tokens_cpu[: len(ids)].astype(np.int64), scheduled)
+
+    def _begin_step(
+        self,
+        ids: list[str],
+        start: np.ndarray[Any, np.dtype[np.int64]],
+        scheduled: np.ndarray[Any, np.dtype[np.int64]],
+    ) -> None:
+        self._recorder.begin_step(ids, start, scheduled)
 
     def _before_sampling(self) -> None:
         state = self._runner.execute_model_state
@@ -198,8 +157,11 @@ def _changes(scheduler_output: Any) -> bool:
     return bool(scheduler_output.finished_req_ids or scheduler_output.scheduled_new_reqs)
 
 
-def foreign_processor(runner: Any) -> str | None:
-    """The name of a logits processor that is not vLLM's own, or None: what it does is not reproduced."""
-    loaded = runner.input_batch.logitsprocs
-    names = [type(each).__module__ + "." + type(each).__name__ for each in loaded.all]
-    return next((name for name in names if not name.startswith("vllm.")), None)
+def foreign_processor(processors: Iterable[object]) -> Disabled | None:
+    """Why sampler signals are not measured beside a logits processor that is not vLLM's own; None without one."""
+    names = [type(each).__module__ + "." + type(each).__name__ for each in processors]
+    foreign = next((name for name in names if not name.startswith("vllm.")), None)
+    if foreign is None:
+        return None
+    detail = f"the engine runs {foreign}, whose effect on the distribution is not reproduced"
+    return Disabled("sampler", "custom_logits_processor", detail)

@@ -28,21 +28,24 @@ from introspan.capture.health import Health
 from introspan.capture.identity import Identity
 from introspan.capture.loaded import loaded_fingerprint, unread_fingerprint
 from introspan.capture.output_probe import OutputProbe
+from introspan.capture.probes import Probes
 from introspan.capture.ranks import Ranks, changed_fingerprint, ranks_of
-from introspan.capture.recorder import TOGETHER_ROWS, Probes, Recorder
+from introspan.capture.recorder import TOGETHER_ROWS, Recorder
 from introspan.capture.reprefill_limit import limit, offer
 from introspan.capture.reprefill_mark import shared_key
 from introspan.capture.reprefill_probe import ReprefillProbe
-from introspan.capture.rows import Table
+from introspan.capture.runners import follow as follow_runner
+from introspan.capture.runners import limits, recorder_of, refusal
 from introspan.capture.sinks import Sinks
 from introspan.capture.stream_probe import StreamProbe
 from introspan.capture.taps import Taps
-from introspan.capture.v1_runner import V1Runner, foreign_processor, refusal
 from introspan.capture.weights import Source, Weights
 from introspan.config import Settings
 from introspan.observation import Disabled, Resource
 
 _log = logging.getLogger("introspan")
+
+_OF_OUTPUT = ("output", "sampler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +102,11 @@ def follow(worker: Any, config: Any, settings: Settings, pipeline: Callable[...,
     sinks = Sinks(opened.rows, opened.canaries, opened.finished)
     with _told(health):
         recorder = _recorder(runner, config, settings, anatomy, layout, capacity, ranks, health, sinks)
-        weights = Weights(health, lambda: _leave(runner, recorder), _renaming(runner, config, opened, ranks))
+        weights = Weights(health, recorder.leave, _renaming(runner, config, opened, ranks))
         weights.follow(worker, runner)
         identity = _identity(settings, admission, health, engine)
         identify, alternate = weights.measured(identity.of), ranks.batches_alternate
-        V1Runner(runner, recorder, health, identify, batches_alternate=alternate)
+        follow_runner(runner, config, recorder, health, identify, batches_alternate=alternate)
         # Before the exporter's own, whose priority is 100: what waits here becomes observations there.
         Finalize(None, _close, (recorder, opened), exitpriority=110)
     for line in describe(anatomy):
@@ -162,14 +165,6 @@ def _told(health: Health) -> Iterator[None]:
         raise
 
 
-def _leave(runner: Any, recorder: Recorder) -> None:
-    """Before weights change: what waits is computed, and requests in flight end."""
-    recorder.flush()
-    for key in list(runner.requests):
-        recorder.finish(key)
-    recorder.discard()  # nothing waits any more, but there may be rows that requests sent again are compared with
-
-
 def _renaming(runner: Any, config: Any, opened: Any, ranks: Ranks) -> Callable[[Source], None]:
     """What is done after weights have changed: the fingerprint is taken again, for what is measured from now on."""
     changes = 0
@@ -200,7 +195,7 @@ def _close(recorder: Recorder, opened: Any) -> None:
     try:
         # Rows that wait were made in this mode, and may only be written to in it.
         with torch.inference_mode():
-            recorder.flush()
+            recorder.close()
         opened.close()
     except Exception:  # noqa: BLE001 - the edge of the host, which is ending
         _log.warning("introspan: the last rows were lost", exc_info=True)
@@ -237,21 +232,14 @@ def _recorder(
         chosen = [anatomy.attention[layer] for layer in layout.attention_layers]
         tapped_attention = [AttentionTap(point, rows_max, dtype, device, health) for point in chosen]
         attention = AttentionProbe(layout, tapped_attention, settings.attention_bytes, health)
-    output = None
-    if layout.measures_output:
-        _check_processors(runner, health)
-        output = OutputProbe(layout, capacity, rows_max, health)
-    table = Table(capacity, settings.token_stride)
+    output = OutputProbe(layout, capacity, rows_max, health) if layout.measures_output else None
+    for entry in limits(runner, config):
+        if output is not None or entry.signal not in _OF_OUTPUT:
+            health.refuse(entry)
     reprefill = _reprefill(settings, layout, ranks, health)
     probes = Probes(stream, attention, output, canary, reprefill)
-    return Recorder(layout, table, probes, health, sinks, rows_max)
-
-
-def _check_processors(runner: Any, health: Health) -> None:
-    foreign = foreign_processor(runner)
-    if foreign is not None:
-        detail = f"the engine runs {foreign}, whose effect on the distribution is not reproduced"
-        health.refuse(Disabled("sampler", "custom_logits_processor", detail))
+    stride = settings.token_stride
+    return recorder_of(runner, config, layout, capacity, stride, probes, health, sinks, rows_max)
 
 
 def _reprefill(settings: Settings, layout: Layout, ranks: Ranks, health: Health) -> ReprefillProbe | None:
