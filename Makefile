@@ -139,6 +139,14 @@ bench-faults: install ## Injects faults and writes docs/detection-results.md: wh
 	$(UV) pip install --quiet --no-deps -r requirements/bench.txt
 	OMP_NUM_THREADS=1 $(BIN)/python -m bench.faults $(if $(ONLY),--only $(ONLY)) $(if $(SCALE),--scale $(SCALE))
 
+# In an environment of its own: .venv has vLLM for CPUs. Its GPU is looked for before 10 GB are fetched.
+.PHONY: bench-gpu
+bench-gpu: $(UV) ## On a machine with an NVIDIA GPU: measures there and writes docs/benchmarks-gpu.md. ONLY=parity runs one step.
+	$(BIN)/python -m bench.gpu.device
+	$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-gpu
+	$(UV) pip install --quiet --python .venv-gpu/bin/python -r requirements/gpu.txt --editable '.[collector]'
+	.venv-gpu/bin/python -m bench.gpu $(if $(ONLY),--only $(ONLY))
+
 .PHONY: compat
 compat: install ## Looks at every supported release of vLLM and writes docs/compatibility.md. ONLY=0.25.1 looks at one.
 	$(BIN)/python -m compat $(if $(ONLY),--only $(ONLY))

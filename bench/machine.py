@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,9 +17,9 @@ def hardware() -> str:
     return f"{_processor()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, {platform.system()} {kernel}"
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the timings depend on."""
-    found = {name: _version(name) for name in _PACKAGES}
+def versions(more: Iterable[str] = ()) -> dict[str, str]:
+    """Versions of what the timings depend on, and of more packages."""
+    found = {name: _version(name) for name in (*_PACKAGES, *more)}
     return {"Python": platform.python_version(), **{name: it for name, it in found.items() if it}}
 
 

@@ -1,0 +1,1 @@
+"""What Introspan costs and whether its numbers are right on an NVIDIA GPU: `python -m bench.gpu`."""

@@ -1,0 +1,94 @@
+"""Nothing in, the steps of `python -m bench.gpu` and what each is held against out."""
+
+from dataclasses import dataclass
+
+from bench.gpu.scale import FULL
+from bench.parts import Target
+
+LIMIT_SECONDS = 600.0
+"""Longest that a step may take: it is ended then, and counts as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: its module has `run(scale, *arguments) -> dict`, whose values are numbers, text or such dicts."""
+
+    name: str
+    module: str
+    question: str
+    arguments: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
+
+
+def _at_most(key: str, bound: float, unit: str = "") -> Target:
+    return Target(key, bound, at_most=True, unit=unit)
+
+
+def _cost(model: str, context: str, level: str) -> Step:
+    bound = 1.01 if level == "defaults" else 1.10
+    ratios = tuple(_at_most(f"batch_{batch}.tpot_ratio_high", bound) for batch in _batches(context))
+    return Step(
+        f"cost-{model}-{context}-{level}",
+        "bench.gpu.cost",
+        f"What does Introspan at {level} cost a Llama of {model} behind {context} tokens, CUDA graphs on?",
+        (model, context, level),
+        (*ratios, _at_most("memory.more_mib", 64, "MiB")),
+    )
+
+
+def _batches(context: str) -> tuple[int, ...]:
+    # 128 requests of 8,192 tokens have more keys and values than fit beside a second engine on one GPU.
+    return tuple(batch for batch in FULL.batches if batch * FULL.contexts[context] <= 16 * 8192)
+
+
+_CORRECT = (
+    Step("environment", "bench.gpu.environment", "What is it run on?"),
+    Step(
+        "parity",
+        "bench.gpu.parity",
+        "Do captured values equal those that Hugging Face transformers computes on the same device?",
+        targets=tuple(_at_most(f"{signal}.largest", bound) for signal, bound in FULL.tolerances.items()),
+    ),
+    Step(
+        "tokens",
+        "bench.gpu.sameness",
+        "Eager: does the served model answer the same with Introspan as without?",
+        ("eager",),
+        (_at_most("differing_tokens", 0),),
+    ),
+    Step(
+        "compiled",
+        "bench.gpu.sameness",
+        "Compiled, CUDA graphs on: does it change log-probabilities more than running again does?",
+        ("compiled",),
+    ),
+    Step(
+        "replay",
+        "bench.gpu.replay",
+        "Do taps measure every token where decoding is replayed from a full CUDA graph?",
+        targets=(_at_most("unmeasured_rows", 0), _at_most("signals_off", 0), _at_most("stale_rows", 0)),
+    ),
+    Step(
+        "fusion",
+        "bench.gpu.fusion",
+        "Does the compiler fuse what it fuses without Introspan?",
+        targets=(_at_most("lost", 0, "patterns"),),
+    ),
+)
+_COSTS = tuple(
+    _cost(model, context, level)
+    for model in FULL.models
+    for context in FULL.contexts
+    for level in ("defaults", "everything")
+)
+_OTHERS = (
+    Step(
+        "alternatives",
+        "bench.gpu.alternatives",
+        "What do other ways to hidden states cost, in the same run?",
+        ("1b", "512"),
+    ),
+)
+
+STEPS = {step.name: step for step in (*_CORRECT, *_COSTS, *_OTHERS)}
+"""Every step by name, in the order they run."""
