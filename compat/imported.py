@@ -15,9 +15,13 @@ from typing import Any
 
 # Any throughout: whatever modules have.
 def look(names: list[str]) -> dict[str, Any]:
-    """`found`: what is there by name, or a sentence on what is not; `errors`: why modules cannot be imported."""
+    """`found`: what is there by name, or a sentence on what is not; `modules`: how many were imported.
+
+    `errors`: why others could not be.
+    """
     found: dict[str, Any] = {}
     errors: dict[str, str] = {}
+    modules: set[str] = set()
     for name in names:
         module, _, path = name.partition(":")
         if module in errors:
@@ -32,10 +36,11 @@ def look(names: list[str]) -> dict[str, Any]:
         except BaseException as error:  # noqa: BLE001 - whatever a module does where it is not at home
             errors[module] = f"{type(error).__name__}: {error}"
         else:
+            modules.add(module)
             answer = _described(owner, module, path)
             if answer is not None:
                 found[name] = answer
-    return {"found": found, "errors": errors}
+    return {"found": found, "modules": len(modules), "errors": errors}
 
 
 def _described(owner: Any, module: str, path: str) -> Any:

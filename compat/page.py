@@ -38,6 +38,7 @@ _USES = """
 | weights | nothing at first: changes of weights are not noticed |
 | sent again | `INTROSPAN_REPREFILL_RATE`: no request is sent again |
 | doctor | `introspan doctor` |
+| V1 asynchronous | everything, where the V1 runner serves and scheduling is asynchronous |
 | V2 runner | everything, where the V2 runner serves |
 """
 

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def read(release: Release, folder: Path) -> Look:
 def lacks(source: Source, surfaces: Iterable[Surface]) -> dict[str, list[str]]:
     """What the files of a package lack, by use."""
     wanted = list(surfaces)
-    return problems(wanted, {surface.name: source.find(surface.name) for surface in wanted})
+    return problems(wanted, {name: source.find(name) for surface in wanted for name in surface.names})
 
 
 def imported(release: Release, torch: str, folder: Path) -> Look:
@@ -71,7 +71,7 @@ def imported(release: Release, torch: str, folder: Path) -> Look:
 
 def ask(python: Path, release: Release, torch: str, surfaces: Sequence[Surface] = SURFACES) -> Look:
     """What an import shows to this Python. Raises NoWheelError where it does not answer."""
-    names = "\n".join(dict.fromkeys(surface.name for surface in surfaces))
+    names = "\n".join(dict.fromkeys(name for surface in surfaces for name in surface.names))
     # Isolated, so that it sees nothing of ours.
     command = [python, "-I", _IMPORTED]
     done = subprocess.run(
@@ -81,27 +81,26 @@ def ask(python: Path, release: Release, torch: str, surfaces: Sequence[Surface] 
         raise NoWheelError(f"importing ended with {done.returncode}: {done.stderr.strip()[-300:]}")
     answer = json.loads(done.stdout)
     found = {name: _found(one) for name, one in answer["found"].items()}
-    modules = {surface.module for surface in surfaces} - set(answer["errors"])
     return Look(
         release.distribution,
         release.version,
         torch,
         problems(surfaces, found),
-        imported=len(modules),
+        imported=answer["modules"],
         not_imported=answer["errors"],
     )
 
 
-def problems(surfaces: Iterable[Surface], found: dict[str, Found | str]) -> dict[str, list[str]]:
+def problems(surfaces: Iterable[Surface], found: Mapping[str, Found | str]) -> dict[str, list[str]]:
     """What is not as we need it, each sentence once, by use. What was not looked at is no problem."""
-    said: dict[str, list[str]] = {}
+    said: dict[str, dict[str, None]] = {}
     for surface in surfaces:
-        if surface.name not in found:
-            continue
-        sentence = problem(surface, found[surface.name])
-        if sentence is not None and sentence not in said.setdefault(surface.use.value, []):
-            said[surface.use.value].append(sentence)
-    return {use: sentences for use, sentences in said.items() if sentences}
+        looked = [problem(surface, name, found[name]) for name in surface.names if name in found]
+        wrong = [sentence for sentence in looked if sentence is not None]
+        # One that is right under any of its names is right; and what cannot be seen may be.
+        if wrong and len(wrong) == len(surface.names):
+            said.setdefault(surface.use.value, {})["; ".join(wrong)] = None
+    return {use: list(sentences) for use, sentences in said.items()}
 
 
 def _is_of_cache(expression: str) -> bool:

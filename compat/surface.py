@@ -16,6 +16,7 @@ class Use(Enum):
     WEIGHTS = "weights"
     AGAIN = "sent again"
     DOCTOR = "doctor"
+    LATE = "V1 asynchronous"
     V2 = "V2 runner"
 
 
@@ -24,7 +25,7 @@ class Surface:
     """What we use of vLLM: `module` alone, or `module:name`, or `module:Class.member`.
 
     leading: the names of its first parameters after self, which we give or read by place; named: parameters that we
-    give by name; value: what a constant has to be.
+    give by name; value: what a constant has to be. elsewhere: where other releases have it, one of which does.
     """
 
     use: Use
@@ -32,11 +33,12 @@ class Surface:
     leading: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     value: str = ""
+    elsewhere: tuple[str, ...] = ()
 
     @property
-    def module(self) -> str:
-        """The module that it is in."""
-        return self.name.partition(":")[0]
+    def names(self) -> tuple[str, ...]:
+        """Where it is looked for."""
+        return (self.name, *self.elsewhere)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,11 @@ class Found:
     value: str = ""
 
 
-def problem(surface: Surface, found: Found | str) -> str | None:
-    """What of a surface is not as we need it, or None. found: the thing, or why it is not there."""
+def problem(surface: Surface, name: str, found: Found | str) -> str | None:
+    """What of a surface is not as we need it under one of its names, or None. found: it, or why it is not there."""
     if isinstance(found, str):
         return found
-    name, parameters = surface.name, found.parameters
+    parameters = found.parameters
     if found.value != surface.value and surface.value:
         return f"{name} is {found.value!r}, not {surface.value!r}"
     if parameters is None:

@@ -1,11 +1,12 @@
 """Nothing in, everything of vLLM's that our files rely on out: one line for each, by what is lost without it."""
 
 from compat.surface import Surface, Use
+from introspan.capture.endpoints import PLACES
 
 _ARGS = "vllm.engine.arg_utils:EngineArgs"
 _CONFIG = "vllm.config"
 _ASYNC = "vllm.v1.engine.async_llm:AsyncLLM"
-_SERVING = "vllm.entrypoints.serve.engine.serving:BaseServing"
+_SERVING = tuple(f"{module}:{name}" for module, name in PLACES)
 _WORKER = "vllm.v1.worker.worker_base:WorkerWrapperBase"
 _RUNNER = "vllm.v1.worker.gpu_model_runner:GPUModelRunner"
 _BATCH = "vllm.v1.worker.gpu_input_batch:InputBatch"
@@ -47,6 +48,8 @@ _PLUGIN = (
         Use.ATTACH,
         f"{_CONFIG}.parallel:ParallelConfig",
         *(
+            "prefill_context_parallel_size",
+            "decode_context_parallel_size",
             "tensor_parallel_size",
             "pipeline_parallel_size",
             "rank",
@@ -66,13 +69,19 @@ _API = (
         leading=("prompt", "sampling_params", "request_id"),
         named=("lora_request", "trace_headers", "priority"),
     ),
-    Surface(Use.CALLERS, f"{_SERVING}._get_trace_headers", leading=("headers",)),
-    Surface(Use.CALLERS, f"{_SERVING}._check_model", leading=("request",)),
+    *(
+        Surface(
+            Use.CALLERS,
+            f"{_SERVING[0]}.{method}",
+            leading=(first,),
+            elsewhere=tuple(f"{place}.{method}" for place in _SERVING[1:]),
+        )
+        for method, first in (("_get_trace_headers", "headers"), ("_check_model", "request"))
+    ),
     Surface(Use.CALLERS, f"{_PARAMS}.extra_args"),
 )
 
 _FIRST_RUNNER = (
-    Surface(Use.V1, f"{_CONFIG}.vllm:VllmConfig.use_v2_model_runner"),
     Surface(Use.V1, f"{_RUNNER}._update_states", leading=("scheduler_output",)),
     Surface(Use.V1, f"{_RUNNER}._prepare_inputs", leading=("scheduler_output",)),
     Surface(Use.V1, f"{_RUNNER}.sample_tokens", leading=("grammar_output",)),
@@ -162,14 +171,35 @@ _DIAGNOSIS = (
     Surface(Use.DOCTOR, "vllm.utils.torch_utils:set_default_torch_dtype", leading=("dtype",)),
 )
 
+_LATE = (
+    *_all(
+        Use.LATE,
+        "vllm.v1.worker.gpu_model_runner:AsyncGPUModelRunnerOutput",
+        *("async_copy_ready_event", "sampled_token_ids_cpu", "_invalid_req_indices"),
+    ),
+    Surface(Use.LATE, f"{_BATCH}.prev_sampled_token_ids"),
+    Surface(Use.LATE, f"{_SCHEDULED}:SchedulerOutput.scheduled_cached_reqs"),
+    Surface(Use.LATE, f"{_SCHEDULED}:CachedRequestData.resumed_req_ids"),
+)
+
 _SECOND_RUNNER = (
-    Surface(Use.V2, f"{_V2}.prepare_inputs", leading=("scheduler_output",)),
-    Surface(Use.V2, f"{_V2}.sample_tokens", leading=("grammar_output",)),
-    *_all(Use.V2, _V2, "load_model", "execute_model_state", "req_states"),
+    Surface(Use.V2, f"{_V2}.finish_requests", leading=("scheduler_output",)),
+    Surface(Use.V2, f"{_V2}.add_requests", leading=("scheduler_output",)),
+    *_all(Use.V2, _V2, "prepare_inputs", "sample", "sample_tokens", "load_model"),
+    *_all(Use.V2, _V2, "model", "req_states", "max_model_len", "sampler"),
     *_all(
         Use.V2,
         _V2_BATCH,
         *("req_ids", "num_reqs", "query_start_loc_np", "cu_num_logits_np", "num_computed_tokens_np"),
+        "prefill_len_np",
+    ),
+    Surface(Use.V2, "vllm.v1.worker.gpu.states:RequestState.req_id_to_index"),
+    Surface(Use.V2, f"{_SCHEDULED}:SchedulerOutput.preempted_req_ids"),
+    Surface(Use.V2, f"{_SCHEDULED}:NewRequestData.prefill_token_ids"),
+    *_all(
+        Use.V2,
+        "vllm.v1.worker.gpu.async_utils:AsyncOutput",
+        *("copy_event", "sampled_token_ids", "num_sampled_tokens_np"),
     ),
 )
 
@@ -183,6 +213,7 @@ SURFACES = (
     *_CHANGES,
     *_REPREFILL,
     *_DIAGNOSIS,
+    *_LATE,
     *_SECOND_RUNNER,
 )
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from introspan.capture.endpoints import having
 from introspan.capture.identity import LONGEST_ID
 from introspan.capture.passport import Passport, stamp
 from introspan.capture.reprefill_mark import shared_key
@@ -69,8 +70,11 @@ class Frontend:
 
         self._patches.replace(engine, "generate", around)
 
-    def follow_server(self, serving: Any) -> None:
-        """Wraps the base class of the server's endpoints."""
+    def follow_server(self, serving: Any, checking: Any = None) -> None:
+        """Wraps the class of the server's endpoints that reads headers, and the one that looks at requests.
+
+        checking: the second; None where it is the same.
+        """
 
         def around_headers(original: Any) -> Any:
             async def get_trace_headers(
@@ -89,7 +93,7 @@ class Frontend:
 
         # vLLM has no public seam here.
         self._patches.replace(serving, "_get_trace_headers", around_headers)
-        self._patches.replace(serving, "_check_model", around_check)
+        self._patches.replace(checking or serving, "_check_model", around_check)
 
     def follow_starts(self, engine: Any) -> None:
         """Follows the endpoints as soon as the process has an engine client of this class."""
@@ -114,9 +118,7 @@ class Frontend:
             return
         self._follows_endpoints = True
         try:
-            from vllm.entrypoints.serve.engine.serving import BaseServing  # noqa: PLC0415 - only in a process that serves
-
-            self.follow_server(BaseServing)
+            self.follow_server(having("_get_trace_headers"), having("_check_model"))
         except Exception:  # noqa: BLE001 - the edge of the host
             _log.warning("introspan: callers of HTTP requests are not told apart", exc_info=True)
 
