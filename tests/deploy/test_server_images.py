@@ -11,17 +11,18 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
+from introspan.config import load
 from tests.deploy.dockerfile import stages
-from tests.deploy.rendered import ROOT
+from tests.deploy.rendered import KUBERNETES, ROOT
 
-_EXAMPLES = ROOT / "deploy" / "examples"
 _UV = Path(sys.executable).with_name("uv")
-_DERIVED = stages(_EXAMPLES / "vllm.Dockerfile")
-_LENT = stages(_EXAMPLES / "sdk.Dockerfile")
-_DEPLOYMENT = yaml.safe_load((_EXAMPLES / "vllm-init-container.yaml").read_text())
+_DERIVED = stages(ROOT / "deploy" / "examples" / "vllm.Dockerfile")
+_LENT = stages(ROOT / "deploy" / "init-container" / "Dockerfile")
+_DEPLOYMENT = yaml.safe_load((ROOT / "deploy" / "init-container" / "vllm-deployment.yaml").read_text())
 _POD = _DEPLOYMENT["spec"]["template"]["spec"]
 _LOOK = """
 import json
@@ -177,3 +178,17 @@ def test_the_init_container_has_no_rights():
     assert context["readOnlyRootFilesystem"]
     assert not context["allowPrivilegeEscalation"]
     assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_deployment_is_one_that_kubernetes_takes_and_switches_capture_on():
+    kubernetes_validate.validate(_DEPLOYMENT, KUBERNETES, strict=True)
+    (server,) = _POD["containers"]
+    environment = {one["name"]: one["value"] for one in server["env"]}
+    settings = load({key: value for key, value in environment.items() if key.startswith("INTROSPAN_")})
+    assert settings.off_because is None
+
+
+def test_vllms_image_is_the_one_that_the_other_examples_begin_with():
+    (server,) = _POD["containers"]
+    dockerfile = (ROOT / "deploy" / "examples" / "vllm.Dockerfile").read_text()
+    assert f"ARG VLLM_IMAGE={server['image']}\n" in dockerfile
