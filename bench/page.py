@@ -17,7 +17,9 @@ command measured on the machine named beside it; `docs/benchmarks.json` has the 
 # Any: a result is JSON, whose leaves are numbers and text.
 def page(results: Mapping[str, Any]) -> str:
     """The page, with a section for each part; one that was never measured says so."""
-    return _HEAD + "".join(_section(part, results.get(part.name)) for part in PARTS.values())
+    return (
+        _HEAD + _targets(results) + "".join(_section(part, results.get(part.name)) for part in PARTS.values())
+    )
 
 
 def missed(part: Part, values: Mapping[str, Any]) -> list[str]:
@@ -45,6 +47,18 @@ def _sentence(target: Target, value: Any) -> str:
     return f"{target.key} must be {target}, {got}"
 
 
+def _targets(results: Mapping[str, Any]) -> str:
+    """One table of all targets, so that what is missed need not be looked for."""
+    rows = []
+    for part in PARTS.values():
+        flat = dict(flatten(results[part.name]["values"])) if part.name in results else {}
+        rows += [
+            _row(f"[{part.name}](#{part.name}).{target.key}", flat.get(target.key), target)
+            for target in part.targets
+        ]
+    return f"\n## Targets\n\n| value | measured | target |\n| --- | ---: | --- |\n{''.join(rows)}"
+
+
 def _section(part: Part, result: Mapping[str, Any] | None) -> str:
     conditions = f"\n{CONDITIONS[part.name]}" if part.name in CONDITIONS else ""
     head = f"\n## {part.name}\n\n{part.question}\n{conditions}"
@@ -58,15 +72,19 @@ def _section(part: Part, result: Mapping[str, Any] | None) -> str:
 
 
 def _row(key: str, value: Any, target: Target | None) -> str:
-    return f"| {key} | {_text(value)} | {'' if target is None else _verdict(target, {key: value})} |\n"
+    return f"| {key} | {_text(value)} | {'' if target is None else _verdict(target, value)} |\n"
 
 
-def _verdict(target: Target, flat: Mapping[str, Any]) -> str:
+def _verdict(target: Target, value: Any) -> str:
+    if value is None:
+        return f"{target}, not measured"
     of = f" by {target.of}" if target.of else ""
-    return f"{target}, {'met' if _met(target, flat) else '**missed**'}{of}"
+    return f"{target}, {'met' if _met(target, {target.key: value}) else '**missed**'}{of}"
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -73,8 +73,16 @@ def test_page_shows_measured_value_beside_target_and_says_where_it_was_measured(
     result = {"date": "2026-01-02", "hardware": "a machine", "versions": {"numpy": "2"}, "values": nested}
     text = page({name: result})
     assert f"| {target.key} | {target.bound * 2:.4g} | {target}, **missed** |" in text
+    assert f"| [{name}](#{name}).{target.key} | {target.bound * 2:.4g} | {target}, **missed** |" in text
     assert "Measured on 2026-01-02: a machine; numpy 2." in text
     assert text.count("Not measured yet") == len(PARTS) - 1
+
+
+def test_the_table_of_targets_has_every_one_also_of_what_was_not_measured():
+    text = page({})
+    for name, part in PARTS.items():
+        for target in part.targets:
+            assert f"| [{name}](#{name}).{target.key} | – | {target}, not measured |" in text
 
 
 def test_unknown_part_is_refused_with_the_names_of_those_there_are():
