@@ -18,6 +18,7 @@ _log = structlog.get_logger(__name__)
 _IDLE_SECONDS = 0.25
 # Reading after every group commit would contend with the acknowledgements for the interpreter.
 _GATHER_SECONDS = 0.05
+_SAY_AGAIN_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Feed:
         """Batches that a consumer did not take, or that could not be read at all, by reason."""
         self.failures: Counter[str] = Counter()
         """What failed and is tried again, so that nothing is lost by it: reading, saving, upkeep of a stage."""
+        self._said_at: dict[tuple[str, str], float] = {}
         self.cpu_seconds = dict.fromkeys((branch.name for branch in self._branches), 0.0)
         self._thread = threading.Thread(target=self._run, name="introspan-feed", daemon=True)
 
@@ -152,11 +154,20 @@ class Feed:
             self._note_failure(name, error)
 
     def _note_drop(self, reason: str, error: Exception) -> None:
-        if not self.dropped[reason]:
-            _log.error("batch dropped", reason=reason, exc_info=error)
         self.dropped[reason] += 1
+        if self._is_to_be_said(reason, error):
+            _log.error("batch dropped", reason=reason, dropped_so_far=self.dropped[reason], exc_info=error)
 
     def _note_failure(self, operation: str, error: Exception) -> None:
-        if not self.failures[operation]:
-            _log.error("failed, is tried again", operation=operation, exc_info=error)
         self.failures[operation] += 1
+        if self._is_to_be_said(operation, error):
+            so_far = self.failures[operation]
+            _log.error("failed, is tried again", operation=operation, failed_so_far=so_far, exc_info=error)
+
+    def _is_to_be_said(self, what: str, error: Exception) -> bool:
+        """Once an hour for each kind of error: metrics have every one."""
+        kind, now = (what, type(error).__name__), self._monotonic()
+        if now - self._said_at.get(kind, -_SAY_AGAIN_SECONDS) < _SAY_AGAIN_SECONDS:
+            return False
+        self._said_at[kind] = now
+        return True

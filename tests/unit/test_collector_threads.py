@@ -6,6 +6,7 @@ import threading
 import httpx
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from bench import fleet
 from introspan_collector.config import Settings
@@ -104,6 +105,13 @@ def test_a_batch_that_was_refused_for_whatever_reason_is_not_found_after_a_resta
     assert an_appender(disk).end == log.end == 0
 
 
+class Clock:
+    now = 1_000.0
+
+    def __call__(self):
+        return self.now
+
+
 class Consumer:
     def __init__(self):
         self.sequences = []
@@ -114,7 +122,7 @@ class Consumer:
         self.came.release()
 
 
-def a_feed(disk, log, *consumers, upkeep=None, save=lambda _offset: None, save_seconds=60.0):
+def a_feed(disk, log, *consumers, upkeep=None, save=lambda _offset: None, save_seconds=60.0, **clocks):
     return Feed(
         Reader(disk, 0),
         [Branch(f"consumer-{number}", consumer, 0) for number, consumer in enumerate(consumers)],
@@ -123,6 +131,7 @@ def a_feed(disk, log, *consumers, upkeep=None, save=lambda _offset: None, save_s
         upkeep=upkeep or {},
         save=save,
         save_seconds=save_seconds,
+        **clocks,
     )
 
 
@@ -161,6 +170,41 @@ def test_a_batch_that_one_consumer_does_not_take_is_counted_for_it_and_the_other
         assert consumer.came.acquire(timeout=5)
     feed.stop(1.0)
     assert (consumer.sequences, feed.dropped, feed.failures) == ([1, 2], {"consumer-0_error": 2}, {})
+
+
+def test_what_a_consumer_drops_is_said_once_an_hour_with_the_number_so_far():
+    disk, clock = FaultyDisk(), Clock()
+    log = an_appender(disk)
+    feed = a_feed(disk, log, Spoilt(), save_seconds=1e9, monotonic=clock)
+    with capture_logs() as logged:
+        feed.start()
+        for sequence, clock.now in enumerate((1_000.0, 1_000.0, 4_599.0, 4_601.0, 4_602.0), start=1):
+            log.append([a_record(sequence)])
+            while feed.dropped["consumer-0_error"] < sequence:
+                assert feed.alive
+        feed.stop(1.0)
+    said = [(line["event"], line["reason"], line["dropped_so_far"]) for line in logged]
+    assert said == [("batch dropped", "consumer-0_error", 1), ("batch dropped", "consumer-0_error", 4)]
+
+
+def test_another_kind_of_error_is_said_at_once():
+    disk, errors = FaultyDisk(), [OSError("full"), OSError("full"), ValueError("another")]
+
+    def upkeep():
+        if errors:
+            raise errors.pop(0)
+
+    with capture_logs() as logged:
+        feed = a_feed(disk, an_appender(disk), upkeep={"archive": upkeep}, save_seconds=0.001)
+        feed.start()
+        while errors:
+            assert feed.alive
+        feed.stop(1.0)
+    said = [(line["event"], line["failed_so_far"], repr(line["exc_info"])) for line in logged]
+    assert said == [
+        ("failed, is tried again", 1, "OSError('full')"),
+        ("failed, is tried again", 3, "ValueError('another')"),
+    ]
 
 
 def test_whatever_goes_wrong_in_reading_is_counted_and_the_batch_is_read_afterwards():

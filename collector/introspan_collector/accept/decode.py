@@ -17,6 +17,7 @@ from functools import lru_cache
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from introspan_collector.accept.origins import Origins
 from introspan_collector.accept.status import checked_status
 from introspan_collector.model import Origin, ProducerStatus
 from introspan_wire.codec import (
@@ -41,6 +42,8 @@ from introspan_wire.v1 import observation_service_pb2 as service_pb
 
 MAX_SKEW_SECONDS = 86_400.0
 _PRODUCER_BYTES = 16
+_ORIGINS_BYTES = 32 * 2**20
+"""Ten thousand producers whose resources are of the usual length."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +74,7 @@ class Decoded:
 def decode(raw: bytes, received_unix_nano: int) -> Decoded:
     """The request in raw. Raises FrameError naming field, value and remedy if it is malformed."""
     request = _parse(raw)
-    origin = _origin(request.resource.SerializeToString(deterministic=True))
+    origin = _origins.of(request.resource.SerializeToString(deterministic=True))
     tables: list[SegmentTable] = []
     unknown_names: set[str] = set()
     unknown_columns = skewed_segments = 0
@@ -121,7 +124,6 @@ def _parse(raw: bytes) -> service_pb.ExportObservationsRequest:
     return request
 
 
-@lru_cache(maxsize=4096)
 def _origin(data: bytes) -> Origin:
     resource = pb.Resource.FromString(data)
     texts = ("service_name", "replica", "model_name", "model_fingerprint", "engine_name", "engine_version")
@@ -152,7 +154,12 @@ def _origin(data: bytes) -> Origin:
         pipeline_parallel_rank=resource.pipeline_parallel_rank,
         data_parallel_rank=resource.data_parallel_rank,
         attributes=tuple(sorted(resource.attributes.items())),
+        tensor_parallel_size=max(resource.tensor_parallel_size, 1),
+        pipeline_parallel_size=max(resource.pipeline_parallel_size, 1),
     )
+
+
+_origins = Origins(_origin, _ORIGINS_BYTES)
 
 
 def _check_text(field: str, text: str) -> None:
