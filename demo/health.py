@@ -7,12 +7,14 @@ from collections.abc import Callable
 import httpx
 from rich.console import Console
 
-from demo.processes import DemoError, Program
+from demo.processes import DemoError, PortTakenError, Program
 
 _LIMIT_SECONDS = 600.0
 _POLL_SECONDS = 0.5
 _SAY_EVERY_SECONDS = 15.0
 _TAIL_LINES = 25
+_TAKEN = ("address already in use", "cannot be bound")
+"""What programs say that could not listen, in lower case: those in Python, and the collector."""
 
 
 async def until_healthy(
@@ -21,7 +23,7 @@ async def until_healthy(
     tell: Callable[[float], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Returns once the address answers 200; tell hears meanwhile how long it takes. Raises DemoError."""
+    """Returns once the address answers 200; tell hears meanwhile how long it takes. Raises as check_alive does."""
     began = clock()
     async with httpx.AsyncClient(timeout=5.0) as client:
         while not await _healthy(client, address):
@@ -54,9 +56,11 @@ async def until_shown_healthy(
 
 
 def check_alive(program: Program) -> None:
-    """Raises DemoError with the end of the program's log when it has ended."""
+    """Raises DemoError with the end of the program's log when it has ended, PortTakenError where that was why."""
     if program.ended():
-        raise DemoError(_failure(program, f"ended with exit code {program.process.returncode}"))
+        failure = _failure(program, f"ended with exit code {program.process.returncode}")
+        said = program.log_tail(_TAIL_LINES).lower()
+        raise (PortTakenError if any(words in said for words in _TAKEN) else DemoError)(failure)
 
 
 async def _healthy(client: httpx.AsyncClient, address: str) -> bool:

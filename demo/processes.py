@@ -18,6 +18,10 @@ class DemoError(Exception):
     """Something the demonstration cannot go on without; its text says what and why."""
 
 
+class PortTakenError(DemoError):
+    """Somebody took a port after it was found free and before the program that was to listen on it did."""
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """A program that was started in a process group of its own; log is everything it printed."""

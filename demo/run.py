@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,17 @@ from demo.faults import DamagedLayer, Fault, FaultName, HotSampler, NewTraffic, 
 from demo.health import until_shown_healthy
 from demo.model import cache_folder, prepare
 from demo.phases import Director
-from demo.processes import DemoError, Program, loopback_port, start
-from demo.server import MODEL, PATIENCE_SECONDS, ModelServer
+from demo.processes import DemoError, PortTakenError, Program, loopback_port, start
+from demo.server import MODEL, ModelServer
 from demo.show import Plan, Show
 from demo.stage import Stage
 from demo.traffic import Tally
 from demo.view import COLUMNS
 
+COLLECTOR_PATIENCE_SECONDS = 20.0
+"""Twice what it takes at most to process what it has accepted."""
+
+_ATTEMPTS = 3
 _KEY_BYTES = 32
 
 
@@ -56,13 +60,27 @@ def main() -> int:
         console = Console(highlight=False, width=COLUMNS)
     try:
         folder = prepare(cache_folder(), lambda line: console.print(line, markup=False))
-        asyncio.run(_demonstrate(options, folder, console, started_seconds))
+        on_free_ports(
+            lambda: asyncio.run(_demonstrate(options, folder, console, started_seconds)), console.print
+        )
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("ended early; nothing that the demonstration started is left running")
     except DemoError as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
     return 0
+
+
+def on_free_ports(attempt: Callable[[], None], say: Callable[[str], None], attempts: int = _ATTEMPTS) -> None:
+    """Makes an attempt, and another on other ports where somebody took one meanwhile. Raises what the last one does."""
+    for _ in range(attempts - 1):
+        try:
+            attempt()
+        except PortTakenError:
+            say("somebody took a port before it was listened on; starting anew with another")
+        else:
+            return
+    attempt()
 
 
 async def _demonstrate(options: _Options, model: Path, console: Console, started_seconds: float) -> None:
@@ -129,7 +147,7 @@ async def _collector(
         *("--config", config, "--data", folder / "data"),
         *("--grpc", f"127.0.0.1:{grpc}", "--http", f"127.0.0.1:{http}"),
     )
-    with start("collector", command, {}, folder, PATIENCE_SECONDS) as program:
+    with start("collector", command, {}, folder, COLLECTOR_PATIENCE_SECONDS) as program:
         await until_shown_healthy(program, f"http://127.0.0.1:{http}/readyz", console)
         yield program
 

@@ -15,7 +15,9 @@ from demo.health import until_healthy, until_shown_healthy
 from demo.processes import Program, start
 
 MODEL = "smollm2-135m-instruct"
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 4.0
+"""vLLM leaves requests unanswered when it is told to end, and then waits for their connections for ever."""
+
 _DRAIN_SECONDS = 20.0
 _PICTURE_SECONDS = 1.5
 _ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}

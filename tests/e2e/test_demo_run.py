@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from demo.processes import loopback_port
+from demo.run import COLLECTOR_PATIENCE_SECONDS
 from demo.server import PATIENCE_SECONDS
 from tests.patience import eventually
 
@@ -32,7 +33,7 @@ _PROGRAMS = 2
 """What a demonstration starts, each in a session of its own: a collector and a server."""
 _START_SECONDS = 600.0
 _RUN_SECONDS = 30.0
-_INTERRUPTED_SECONDS = 2 * PATIENCE_SECONDS + 10.0
+_INTERRUPTED_SECONDS = PATIENCE_SECONDS + COLLECTOR_PATIENCE_SECONDS + 10.0
 """Each of the two programs has its patience to end in; so much more for what the demonstration says itself."""
 
 

@@ -22,10 +22,12 @@ from demo import watched
 from demo.callers import chats
 from demo.collected import EMPTY, read
 from demo.faults import NewTraffic, NoFault, damaged, write_wrong_sampler
+from demo.health import check_alive
 from demo.outcome import story
 from demo.phases import HEALTHY_SECONDS, READING_SECONDS, Director, Phase
 from demo.picture import save
-from demo.processes import Program, loopback_port, start
+from demo.processes import DemoError, PortTakenError, Program, loopback_port, start
+from demo.run import on_free_ports
 from demo.server import ModelServer
 from demo.show import Plan, Show
 from demo.stage import Stage
@@ -114,6 +116,45 @@ def test_taken_port_is_replaced_by_a_free_one(free_port):
         assert loopback_port(port) != port
     preferred = free_port()
     assert loopback_port(preferred) == preferred
+
+
+@pytest.mark.parametrize("program", ["collector", "another"])
+def test_program_that_could_not_listen_is_told_from_one_that_failed_otherwise(tmp_path, program, free_port):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        if program == "collector":
+            where = ("--data", tmp_path / "data", "--grpc", f"127.0.0.1:{free_port()}")
+            command = (Path(sys.executable).with_name("introspan"), "collector", *where)
+            command += ("--http", f"127.0.0.1:{port}")
+        else:
+            command = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port))
+        with start(program, command, {}, tmp_path, 5.0) as running:
+            running.process.wait(20)
+            with pytest.raises(PortTakenError, match="ended with exit code"):
+                check_alive(running)
+    with start(
+        "wrong", (sys.executable, "-c", "raise SystemExit('no memory')"), {}, tmp_path, 5.0
+    ) as running:
+        running.process.wait(20)
+        with pytest.raises(DemoError, match="no memory") as caught:
+            check_alive(running)
+    assert not isinstance(caught.value, PortTakenError)
+
+
+def test_demonstration_starts_anew_where_a_port_was_taken_meanwhile_and_gives_up_in_the_end():
+    said, outcomes = [], [PortTakenError("one"), PortTakenError("two"), None]
+
+    def attempt():
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+
+    on_free_ports(attempt, said.append, attempts=3)
+    assert (outcomes, len(said)) == ([], 2)
+    for failure, tries in ((PortTakenError("again"), 3), (DemoError("no memory"), 1)):
+        outcomes[:] = [failure] * 3
+        with pytest.raises(type(failure), match=str(failure)):
+            on_free_ports(attempt, said.append, attempts=3)
+        assert len(outcomes) == 3 - tries
 
 
 def test_same_seed_gives_the_same_requests_and_every_request_its_own_trace():
