@@ -39,8 +39,9 @@ class Whole(NamedTuple):
 @dataclass(slots=True)
 class _Waiting:
     subject: _Subject
+    key: object
     since_unix_nano: int
-    received_unix_nano: int
+    received_unix_nano: int = 0
     pieces: dict[_Part, tuple[Origin, Piece]] = field(default_factory=dict)
     bytes: int = 0
 
@@ -62,7 +63,9 @@ class Wholes:
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._waiting: OrderedDict[tuple[object, ...], _Waiting] = OrderedDict()
+        self._waiting: OrderedDict[int, _Waiting] = OrderedDict()
+        self._numbers: dict[object, list[int]] = {}  # of those of one key, the oldest first
+        self._next = 0
         self._senders: OrderedDict[_Subject, _Senders] = OrderedDict()
         self.incomplete = 0
         """Segments that were given although some worker's part of them had not come."""
@@ -81,10 +84,10 @@ class Wholes:
             subject = (origin.model, origin.replica, table.schema.kind.value)
             needed = self._needed(subject, origin)
             for row in range(len(table)):
-                key, found = self._put(subject, origin, (table, row), now_unix_nano)
+                number, found = self._put(subject, origin, (table, row), now_unix_nano)
                 found.received_unix_nano = max(found.received_unix_nano, batch.received_unix_nano)
                 if len(found.pieces) >= needed:
-                    done.append(self._pop(key))
+                    done.append(self._pop(number))
         while self._bytes > self._most_bytes:
             done.append(self._give_up(next(iter(self._waiting))))
         yield from _given(done)
@@ -92,8 +95,8 @@ class Wholes:
     def late(self, now_unix_nano: int) -> Iterator[Whole]:
         """What has waited long enough, as far as it has come."""
         before = now_unix_nano - round(WAIT_SECONDS * 1e9)
-        late = [key for key, found in self._waiting.items() if found.since_unix_nano <= before]
-        yield from _given([self._give_up(key) for key in late])
+        late = [number for number, found in self._waiting.items() if found.since_unix_nano <= before]
+        yield from _given([self._give_up(number) for number in late])
 
     def _needed(self, subject: _Subject, origin: Origin) -> int:
         """How many workers' parts make a segment whole."""
@@ -107,30 +110,35 @@ class Wholes:
 
     def _put(
         self, subject: _Subject, origin: Origin, piece: Piece, now_unix_nano: int
-    ) -> tuple[tuple[object, ...], _Waiting]:
+    ) -> tuple[int, _Waiting]:
         table, row = piece
-        number = 0
+        key = (subject, key_of(table, row))
+        numbers = self._numbers.setdefault(key, [])
         # Of an id that a client uses again, the worker's next row belongs to the next request.
-        while True:
-            key = (subject, key_of(table, row), number)
-            found = self._waiting.setdefault(key, _Waiting(subject, now_unix_nano, 0))
-            if origin.part not in found.pieces:
-                break
-            number += 1
+        number = next((one for one in numbers if origin.part not in self._waiting[one].pieces), None)
+        if number is None:
+            number, self._next = self._next, self._next + 1
+            numbers.append(number)
+            self._waiting[number] = _Waiting(subject, key, now_unix_nano)
+        found = self._waiting[number]
         size = table.values[row].nbytes + _ROW_BYTES
         found.pieces[origin.part] = (origin, piece)
         found.bytes += size
         self._bytes += size
-        return key, found
+        return number, found
 
-    def _pop(self, key: tuple[object, ...]) -> _Waiting:
-        found = self._waiting.pop(key)
+    def _pop(self, number: int) -> _Waiting:
+        found = self._waiting.pop(number)
         self._bytes -= found.bytes
+        numbers = self._numbers[found.key]
+        numbers.remove(number)
+        if not numbers:
+            del self._numbers[found.key]
         return found
 
-    def _give_up(self, key: tuple[object, ...]) -> _Waiting:
+    def _give_up(self, number: int) -> _Waiting:
         """Waits no longer for the rest of a segment, nor for whoever did not send it, until they send again."""
-        found = self._pop(key)
+        found = self._pop(number)
         self.incomplete += 1
         if (senders := self._senders.get(found.subject)) is not None:
             senders.parts, senders.known = set(found.pieces), True
