@@ -12,14 +12,14 @@ def _raising(module: str, owner: str, function: str) -> str:
 
 
 _STREAM_TAP = (
-    "import introspan.capture.taps as t\n"
+    "import introspan.capture.host_streams as t\n"
     "class Broken(tuple):\n"
     "    def __getitem__(self, _): raise RuntimeError('broken on purpose')\n"
-    "original = t.Taps.select\n"
+    "original = t.HostStreams.select\n"
     "def select(*args, **kwargs):\n"
     "    original(*args, **kwargs)\n"
     "    t._selection.into = Broken(t._selection.into)\n"
-    "t.Taps.select = select"
+    "t.HostStreams.select = select"
 )
 
 BROKEN = {

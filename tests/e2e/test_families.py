@@ -1,5 +1,7 @@
 """Parity over the forms a decoder can take: fused and plain norms, windows, multipliers, experts, parallel residual."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from comparison import Comparison
@@ -10,6 +12,7 @@ from tiny_models import FAMILIES, SERVED, VOCABULARY, write
 from introspan.capture.projection import orthogonal_map
 
 HIDDEN_SIZE = 128
+STATIC = "import introspan.capture.static_rows as rows; rows._ON_HOST = frozenset()"
 
 
 def _calls() -> list[Call]:
@@ -35,6 +38,16 @@ def _calls() -> list[Call]:
 
 @pytest.mark.parametrize(("family", "eager"), [*((family, True) for family in FAMILIES), ("llama", False)])
 def test_every_value_equals_the_reference(family, eager, tmp_path):
+    _compare(family, tmp_path, eager=eager)
+
+
+@pytest.mark.slow  # starts, and compiles, as often again
+@pytest.mark.parametrize("eager", [True, False])
+def test_taps_that_a_graph_can_record_give_the_same_values(eager, tmp_path):
+    _compare("llama", tmp_path, eager=eager, before=STATIC)
+
+
+def _compare(family: str, tmp_path: Path, *, eager: bool, before: str = "") -> None:
     model = write(family, tmp_path / family)
     calls = _calls()
     engine = SERVED | {
@@ -43,7 +56,7 @@ def test_every_value_equals_the_reference(family, eager, tmp_path):
         "max_num_batched_tokens": 128,
         "enforce_eager": eager,
     }
-    result = run(Run(str(model), calls, engine, EVERYTHING), tmp_path)
+    result = run(Run(str(model), calls, engine, EVERYTHING, before=before), tmp_path)
     assert result.status["disabled"] == [], result.stderr[-2000:]
     assert result.status["probe_errors"] == 0, result.stderr[-2000:]
     comparison = Comparison(result, HuggingFace(model), HIDDEN_SIZE)

@@ -9,11 +9,12 @@ import torch
 
 from introspan.capture.anatomy import AttentionPoint
 from introspan.capture.attention_probe import AttentionProbe
-from introspan.capture.attention_taps import AttentionTap
+from introspan.capture.attention_taps import AttentionTap, take_block_tables, tap_attention
 from introspan.capture.columns import lay_out
 from introspan.capture.health import Health
 from introspan.capture.rows import Selection
 from introspan.observation import Request
+from tests.graphs import Graph
 
 LAYERS, HEADS, KV_HEADS, D, BLOCK, BLOCKS = (3, 4), 4, 2, 16, 16, 4
 BYTES_PER_KEY = len(LAYERS) * KV_HEADS * D * 4
@@ -31,11 +32,15 @@ class Served:
             len(LAYERS), 2, requests, KV_HEADS, BLOCKS * BLOCK, D, generator=generator
         )
         self.health = Health()
-        self.taps = [self._tap(layer, kv) for layer, kv in zip(LAYERS, self.keys_values, strict=True)]
+        points = [self._point(layer, kv) for layer, kv in zip(LAYERS, self.keys_values, strict=True)]
+        self.taps = self._tapped(points)
         self.probe = AttentionProbe(ROWS, self.taps, budget_bytes, self.health)
         self.rows = 0
 
-    def _tap(self, layer: int, keys_values: torch.Tensor) -> AttentionTap:
+    def _tapped(self, points: list[AttentionPoint]) -> list[AttentionTap]:
+        return tap_attention(points, 64, torch.float32, torch.device("cpu"), self.health)
+
+    def _point(self, layer: int, keys_values: torch.Tensor) -> AttentionPoint:
         cache = torch.full((self.table.numel(), KV_HEADS, BLOCK, 2 * D), math.nan)
         k, v = keys_values.unflatten(3, (BLOCKS, BLOCK)).transpose(2, 3).flatten(1, 2)
         halves = cache.view(*cache.shape[:2], 2, BLOCK * D)
@@ -52,24 +57,30 @@ class Served:
             sinks=None,
             forward=lambda *_, output: output,
         )
-        module = SimpleNamespace(impl=impl, kv_cache=cache, isa="vec")
-        point = AttentionPoint(layer, module)
-        return AttentionTap(point, 64, torch.float32, torch.device("cpu"), self.health)
+        return AttentionPoint(
+            layer, SimpleNamespace(impl=impl, kv_cache=cache, isa="vec", layer_name=f"layer {layer}")
+        )
 
     def step(self, batch: list[int], lengths: list[int]) -> Selection:
         """One forward in which these requests come to have that many keys; every row is asked for."""
         selection = _selection(batch, lengths)
         self.probe.select(selection)
-        for at, tap in enumerate(self.taps):
+        queries, outputs = [], []
+        for at in range(len(self.taps)):
             seed = [1000 * at + 100 * request + n for request, n in zip(batch, lengths, strict=True)]
             q = torch.stack([torch.randn(HEADS, D, generator=torch.Generator().manual_seed(s)) for s in seed])
-            output = torch.zeros_like(q) if self.wrong_output else self._attend(at, q, batch, lengths)
-            metadata = SimpleNamespace(block_table=self.table[torch.tensor(batch)])
-            tap.point.module.impl.forward(None, q.flatten(1), None, None, None, metadata, output=output)
+            queries.append(q)
+            outputs.append(torch.zeros_like(q) if self.wrong_output else self._attend(at, q, batch, lengths))
+        metadata = SimpleNamespace(block_table=self.table[torch.tensor(batch)])
+        self._forward(torch.stack(queries), torch.stack(outputs), metadata)
         self.probe.take_in(selection, self.rows)
         self.probe.deselect()
         self.rows += len(batch)
         return selection
+
+    def _forward(self, queries: torch.Tensor, outputs: torch.Tensor, metadata: object) -> None:
+        for tap, q, output in zip(self.taps, queries, outputs, strict=True):
+            tap.point.module.impl.forward(None, q.flatten(1), None, None, None, metadata, output=output)
 
     def _attend(self, at: int, q: torch.Tensor, batch: list[int], lengths: list[int]) -> torch.Tensor:
         outputs = []
@@ -88,6 +99,28 @@ class Served:
         return values[:, blocks[0].start : blocks[-1].stop]
 
 
+class Replayed(Served):
+    """The same, of whose attention calls no Python is run: a graph of them is replayed, over PADDED tokens."""
+
+    PADDED = 4
+
+    def __init__(self, *args: int, **kwargs: bool) -> None:
+        super().__init__(*args, **kwargs)
+        self._memory = torch.zeros(2, len(LAYERS), self.PADDED, HEADS, D)
+        self.graph = Graph()
+        with self.graph:
+            super()._forward(*self._memory, None)
+
+    def _tapped(self, points: list[AttentionPoint]) -> list[AttentionTap]:
+        return tap_attention(points, 64, torch.float32, torch.device("cpu"), self.health, static=True)
+
+    def _forward(self, queries: torch.Tensor, outputs: torch.Tensor, metadata: object) -> None:
+        for memory, new in zip(self._memory, (queries, outputs), strict=True):
+            memory[:, : new.shape[1]] = new
+        self.graph.replay()
+        take_block_tables(self.taps, {tap.point.module.layer_name: metadata for tap in self.taps})
+
+
 def _selection(batch: list[int], lengths: list[int]) -> Selection:
     count = len(batch)
     return Selection(
@@ -104,8 +137,12 @@ def _selection(batch: list[int], lengths: list[int]) -> Selection:
 STEPS = [([0, 1], [15, 40]), ([1, 0], [41, 16]), ([0], [17]), ([2, 0, 1], [1, 18, 42])]
 
 
-def test_rows_of_several_steps_have_the_values_of_each_step_alone():
-    together, alone = Served(3), Served(3)
+BOTH = pytest.mark.parametrize("served_by", [Served, Replayed])
+
+
+@BOTH
+def test_rows_of_several_steps_have_the_values_of_each_step_alone(served_by):
+    together, alone = served_by(3), Served(3)
     expected = []
     for batch, lengths in STEPS:
         together.step(batch, lengths)
@@ -128,22 +165,25 @@ def test_keys_count_once_a_request_against_the_budget():
     assert served.probe.is_too_much(_selection([2], [1]))
 
 
-def test_rows_beyond_the_budget_are_counted_and_not_measured():
-    served = Served(3, budget_bytes=60 * BYTES_PER_KEY)
+@BOTH
+def test_rows_beyond_the_budget_are_counted_and_not_measured(served_by):
+    served = served_by(3, budget_bytes=60 * BYTES_PER_KEY)
     served.step([0, 1, 2], [30, 30, 1])
     assert served.health.attention_rows_skipped == 1
     assert np.isnan(served.measured()).all(axis=1).tolist() == [False, False, True]
 
 
+@BOTH
 @pytest.mark.parametrize("wrong_output", [False, True])
-def test_outputs_that_do_not_follow_from_the_keys_switch_attention_off(wrong_output):
-    served = Served(2, wrong_output=wrong_output)
+def test_outputs_that_do_not_follow_from_the_keys_switch_attention_off(wrong_output, served_by):
+    served = served_by(2, wrong_output=wrong_output)
     served.step([0, 1], [20, 30])
     assert [entry.reason for entry in served.health.disabled.values()] == ["self_check_failed"] * wrong_output
 
 
-def test_the_first_eight_rows_are_checked_and_then_one_in_ten_thousand():
-    served = Served(2)
+@BOTH
+def test_the_first_eight_rows_are_checked_and_then_one_in_ten_thousand(served_by):
+    served = served_by(2)
     for n in range(20, 24):
         served.step([0, 1], [n, n])
     served.wrong_output = True
@@ -162,6 +202,26 @@ def test_a_layer_whose_attention_did_not_pass_its_tap_switches_attention_off():
     metadata = SimpleNamespace(block_table=served.table[:1])
     first.point.module.impl.forward(None, q, None, None, None, metadata, output=torch.zeros(1, HEADS, D))
     served.probe.take_in(_selection([0], [20]), 0)
+    (entry,) = served.health.disabled.values()
+    assert (entry.signal, entry.reason) == ("attention", "tap_silent")
+    assert "layers [4]" in entry.detail
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_layer_whose_attention_is_not_in_the_graph_switches_attention_off(checked):
+    served = Replayed(2)
+    if not checked:
+        for n in range(20, 24):
+            served.step([0, 1], [n, n])
+        assert not np.isnan(served.measured()).any()
+    missing = served.taps[1]._static.buffers[1].fired
+    served.graph.kernels = [
+        kernel for kernel in served.graph.kernels if not any(arg is missing for arg in kernel.reads)
+    ]
+    served.step([0, 1], [24, 24])
+    # Nothing waits for the device but a step whose outputs are checked.
+    assert bool(served.health.disabled) == checked
+    assert np.isnan(served.measured()).all()
     (entry,) = served.health.disabled.values()
     assert (entry.signal, entry.reason) == ("attention", "tap_silent")
     assert "layers [4]" in entry.detail

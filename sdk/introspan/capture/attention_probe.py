@@ -92,10 +92,7 @@ class AttentionProbe:
         rows = self._arriving
         if not rows.size or any(tap.failed for tap in self._taps):
             return
-        silent = [tap.layer for tap in self._taps if tap.fired != 1]
-        if silent:
-            detail = f"attention of layers {silent} did not pass its tap exactly once in a step"
-            self._health.refuse(Disabled("attention", "tap_silent", detail))
+        if self._is_silent([tap.layer for tap in self._taps if not tap.complete()]):
             return
         self._groups = self._groups or _grouped(self._taps)
         batch = torch.from_numpy(selection.batch[rows])
@@ -112,7 +109,7 @@ class AttentionProbe:
 
     def measure(self, values: NDArray[np.float32]) -> None:
         """Writes the attention signals of the rows that wait into values [rows, columns]."""
-        if not self._rows:
+        if not self._rows or self._is_silent([tap.layer for tap in self._taps if tap.was_silent()]):
             return
         count = len(self._rows)
         if any(
@@ -141,6 +138,13 @@ class AttentionProbe:
         self._rows, self._slots, self._lengths = [], [], []
         for group in self._groups:
             group.tables.clear()
+
+    def _is_silent(self, layers: list[int]) -> bool:
+        """Whether there are layers that a step's taps are missing of; then attention is switched off."""
+        if layers:
+            detail = f"attention of layers {layers} did not pass its tap exactly once in a step"
+            self._health.refuse(Disabled("attention", "tap_silent", detail))
+        return bool(layers)
 
     def _within_budget(self, selection: Selection) -> NDArray[np.int64]:
         """Rows of a step whose keys, taken in order, the budget allows to be read."""

@@ -243,6 +243,8 @@ class Recorder:
     ) -> None:
         if not self._streams_checked:
             self._streams_checked = check_streams(stream.taps, len(selection), self._health)
+        elif stream.taps.was_silent():
+            self._health.refuse(stream.silence())
         if self._health.is_on("residual"):
             stream.measure(selection, values)
 

@@ -19,7 +19,7 @@ from introspan import __version__
 from introspan.admission import Admission, SharedAdmission
 from introspan.capture.anatomy import Anatomy, describe, survey
 from introspan.capture.attention_probe import AttentionProbe
-from introspan.capture.attention_taps import AttentionTap
+from introspan.capture.attention_taps import tap_attention
 from introspan.capture.canary_probe import CanaryProbe
 from introspan.capture.checkpoint import fingerprint_of
 from introspan.capture.columns import Layout, lay_out
@@ -230,7 +230,7 @@ def _recorder(
     attention = None
     if layout.attention_layers:
         chosen = [anatomy.attention[layer] for layer in layout.attention_layers]
-        tapped_attention = [AttentionTap(point, rows_max, dtype, device, health) for point in chosen]
+        tapped_attention = tap_attention(chosen, rows_max, dtype, device, health)
         attention = AttentionProbe(layout, tapped_attention, settings.attention_bytes, health)
     output = OutputProbe(layout, capacity, rows_max, health) if layout.measures_output else None
     for entry in limits(runner, config):
