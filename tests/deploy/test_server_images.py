@@ -79,7 +79,10 @@ def image(place, without=()):
     (site,) = place.glob("lib/python3*/site-packages")
     for found in Path(sysconfig.get_path("purelib")).iterdir():
         if not found.name.startswith(("introspan", "_editable_impl_introspan", "_virtualenv", *without)):
-            (site / found.name).symlink_to(found)
+            if found.suffix == ".dist-info":  # uv takes no link for an installed package
+                shutil.copytree(found, site / found.name)
+            else:
+                (site / found.name).symlink_to(found)
     return site
 
 
