@@ -14,6 +14,9 @@ _PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 _PYTHON = "3.12"
 """Of vLLM's own images."""
 
+_PLAIN = ("--quiet", "--no-header", "--no-annotate")
+_AS_IT_IS = ("--dry-run", "--offline", "--no-index")
+
 
 class ConflictError(Exception):
     """No environment meets all requirements; the resolver's words."""
@@ -68,20 +71,7 @@ def together(
 
 def resolve(wanted: Sequence[str], options: Sequence[str] = ()) -> dict[str, str]:
     """Versions by package of an environment that has what is wanted. Raises ConflictError where there is none."""
-    command = [
-        UV,
-        "pip",
-        "compile",
-        "-",
-        "--quiet",
-        "--no-header",
-        "--no-annotate",
-        "--python-version",
-        _PYTHON,
-    ]
-    done = subprocess.run(
-        [*command, *options], input="\n".join(wanted), capture_output=True, text=True, check=False
-    )
+    done = _piped("\n".join(wanted), "compile", "-", *_PLAIN, "--python-version", _PYTHON, *options)
     if done.returncode:
         raise ConflictError(" ".join(done.stderr.split()))
     lines = (line.partition(";")[0].strip() for line in done.stdout.splitlines())
@@ -90,9 +80,14 @@ def resolve(wanted: Sequence[str], options: Sequence[str] = ()) -> dict[str, str
 
 def lacking(python: Path, wanted: Sequence[str]) -> str | None:
     """Why an environment as it is does not meet requirements, or None where it does; nothing is fetched."""
-    command = [UV, "pip", "install", "--dry-run", "--offline", "--no-index", "--python", python, "-r", "-"]
-    done = subprocess.run(command, input="\n".join(wanted), capture_output=True, text=True, check=False)
+    done = _piped("\n".join(wanted), "install", *_AS_IT_IS, "--python", str(python), "-r", "-")
     return " ".join(done.stderr.split()) if done.returncode else None
+
+
+def _piped(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(UV), "pip", *arguments], input=text, capture_output=True, text=True, check=False
+    )
 
 
 def bare(requirement: str) -> str:

@@ -34,6 +34,7 @@ _USES = """
 | V1 runner | everything, where the V1 runner serves |
 | stream | signals of the residual stream, of models built that way |
 | attention | signals of attention on a CPU |
+| GPU attention | signals of attention on a GPU |
 | sampler | everything, for requests with sampling parameters |
 | weights | nothing at first: changes of weights are not noticed |
 | sent again | `INTROSPAN_REPREFILL_RATE`: no request is sent again |

@@ -73,7 +73,7 @@ def ask(python: Path, release: Release, torch: str, surfaces: Sequence[Surface] 
     """What an import shows to this Python. Raises NoWheelError where it does not answer."""
     names = "\n".join(dict.fromkeys(name for surface in surfaces for name in surface.names))
     # Isolated, so that it sees nothing of ours.
-    command = [python, "-I", _IMPORTED]
+    command = [str(python), "-I", str(_IMPORTED)]
     done = subprocess.run(
         command, input=names, capture_output=True, text=True, check=False, timeout=_IMPORT_SECONDS
     )

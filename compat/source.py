@@ -85,9 +85,9 @@ class Source:
 
     def _member(self, module: str, node: ast.ClassDef, name: str, depth: int = 0) -> ast.AST | None:
         """A method, field or attribute of a class, its own or inherited; also one that only a method assigns."""
-        for inner in node.body:
-            if (isinstance(inner, _Definition) and inner.name == name) or name in _targets(inner):
-                return inner
+        for statement in node.body:
+            if (isinstance(statement, _Definition) and statement.name == name) or name in _targets(statement):
+                return statement
         for inner in ast.walk(node):
             if isinstance(inner, ast.Attribute) and inner.attr == name and _is_assigned_to_self(inner):
                 return inner

@@ -12,6 +12,7 @@ class Use(Enum):
     V1 = "V1 runner"
     STREAM = "stream"
     ATTENTION = "attention"
+    GPU = "GPU attention"
     SAMPLER = "sampler"
     WEIGHTS = "weights"
     AGAIN = "sent again"

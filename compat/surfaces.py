@@ -171,6 +171,31 @@ _DIAGNOSIS = (
     Surface(Use.DOCTOR, "vllm.utils.torch_utils:set_default_torch_dtype", leading=("dtype",)),
 )
 
+_IMPLEMENTATIONS = (
+    "vllm.v1.attention.backends.flash_attn:FlashAttentionImpl",
+    "vllm.v1.attention.backends.triton_attn:TritonAttentionImpl",
+    "vllm.v1.attention.backends.flashinfer:FlashInferImpl",
+)
+
+_GPU_HEADS = (
+    *(
+        Surface(Use.GPU, f"{name}.forward", leading=_CALLED_FORWARD, named=("output",))
+        for name in _IMPLEMENTATIONS
+    ),
+    *(
+        surface
+        for name in _IMPLEMENTATIONS
+        for surface in _all(
+            Use.GPU,
+            name,
+            *("num_heads", "head_size", "num_kv_heads", "scale", "sliding_window", "logits_soft_cap"),
+            *("alibi_slopes", "kv_cache_dtype", "sinks"),
+        )
+    ),
+    Surface(Use.GPU, "vllm.v1.attention.backends.flash_attn:FlashAttentionMetadata.block_table"),
+    Surface(Use.GPU, "vllm.v1.attention.backends.triton_attn:TritonAttentionMetadata.block_table"),
+)
+
 _LATE = (
     *_all(
         Use.LATE,
@@ -213,6 +238,7 @@ SURFACES = (
     *_CHANGES,
     *_REPREFILL,
     *_DIAGNOSIS,
+    *_GPU_HEADS,
     *_LATE,
     *_SECOND_RUNNER,
 )

@@ -67,14 +67,14 @@ def compare(engines: dict[str, Served], batch: int, context: int, scale: Scale) 
     for engine in engines.values():
         engine.work(batch, context, scale.tokens, seed=0)
     for repeat in range(scale.repeats):
-        turn = repeat % len(names)
+        cycle, turn = divmod(repeat, len(names))
         order = [*names[turn:], *names[:turn]]
-        for name in order if repeat % 2 == 0 else reversed(order):
+        for name in reversed(order) if cycle % 2 else order:
             done[name].append(engines[name].work(batch, context, scale.tokens, seed=repeat + 1))
     base, *others = names
     values: dict[str, Any] = {name: _summary(work) for name, work in done.items()}
     for name in others:
-        ratios = {}
+        ratios: dict[str, float] = {}
         for what, key in (("tpot", "tpot_ratio"), ("ttft", "ttft_ratio")):
             ratios |= paired_ratio(key, _middle(done[name], what), _middle(done[base], what))
         values |= ratios if len(others) == 1 else {f"{name}_to_{base}": ratios}

@@ -44,7 +44,9 @@ def difference(measured: Measured, request: str, signal: str, expected: Float) -
         [expected[(slice(None), *(axis for axis in column[1:3] if axis >= 0))] for column in columns], axis=1
     )
     off: Float = np.abs(got - wanted).ravel()
-    return off[np.isfinite(off) | (np.isfinite(got) != np.isfinite(wanted)).ravel()]
+    counts = np.isfinite(off) | (np.isfinite(got) != np.isfinite(wanted)).ravel()
+    compared: Float = off[counts]
+    return compared
 
 
 def _summary(off: Float) -> dict[str, float]:

@@ -23,10 +23,9 @@ class Reference:
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         # Any: transformers leaves its models untyped.
-        self._model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), attn_implementation="eager"
-        )
-        self._model.eval().to(self._device)
+        loader: Any = AutoModelForCausalLM
+        model = loader.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="eager")
+        self._model = model.eval().to(self._device)
 
     def measure(self, tokens: list[int], prompt_tokens: int) -> dict[str, Float]:
         """Signals of the last prompt token's row and of each decoded token's but the last.

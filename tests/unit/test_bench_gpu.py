@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from bench.gpu import device
 from bench.gpu.__main__ import main
+from bench.gpu.cost import compare
 from bench.gpu.course import go
 from bench.gpu.engines import Measured
 from bench.gpu.fusion import patterns
@@ -170,6 +172,35 @@ def test_stored_results_were_measured_on_a_gpu_and_the_page_is_theirs():
     stored = json.loads((_DOCS / "benchmarks-gpu.json").read_text())
     assert "rehearsal" not in stored["conditions"]["device"]
     assert (_DOCS / "benchmarks-gpu.md").read_text() == page(stored)
+
+
+class Clockwork:
+    """An engine whose tokens take so many seconds each; notes when it is asked."""
+
+    def __init__(self, seconds, name, asked):
+        self.seconds, self.name, self.asked = seconds, name, asked
+
+    def work(self, batch, context, tokens, seed):
+        assert context == 8
+        self.asked.append((self.name, seed))
+        return {
+            "ttft": [1.0] * batch,
+            "tpot": [self.seconds] * batch,
+            "seconds": 2.0,
+            "tokens": batch * tokens,
+        }
+
+
+def test_engines_work_by_turns_and_each_is_first_as_often():
+    asked = []
+    engines = {"off": Clockwork(0.010, "off", asked), "on": Clockwork(0.011, "on", asked)}
+    values = compare(engines, 2, 8, replace(REHEARSAL, repeats=4, tokens=6))
+    assert values["tpot_ratio"] == values["tpot_ratio_high"] == pytest.approx(1.1)
+    assert values["on"]["tpot_ms"] == pytest.approx(11.0)
+    assert values["off"]["tokens_per_second"] == pytest.approx(6.0)
+    timed = [name for name, seed in asked if seed > 0]
+    assert timed[::2].count("on") == timed[::2].count("off") == 2
+    assert [seed for _, seed in asked] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
 def test_answers_are_compared_up_to_the_first_token_that_differs():
