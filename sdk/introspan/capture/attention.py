@@ -2,7 +2,7 @@
 
 One pass over the keys in chunks, with running maximum m, l = Σ e^(s−m) and t = Σ e^(s−m)(s−m):
 H = ln l − t/l. Memory is O(rows × heads × chunk), whatever the number of keys. The rows of a request are computed
-together: reading its keys is most of the cost.
+together: reading its keys is most of the cost. On a GPU the kernels of `kernels/` compute the same.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from introspan.capture.kv_layout import KvLayout
+from introspan.capture.kernels.choice import computes_on
+from introspan.capture.kv_layout import KvLayout, StridedLayout
 from introspan_wire.signals import RECENT_KEYS
 
 # Finite, so that a row that attends to none of a chunk's keys has a maximum to merge.
@@ -61,11 +62,15 @@ class AttentionStatistics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PagedKeys:
-    """Where keys lie: the KV cache of each layer, block ids [rows, blocks] common to them, the packing."""
+    """Where keys lie: the KV cache of each layer, block ids [rows, blocks] common to them, the packing.
+
+    scales: of each layer what its keys are to be multiplied with, float32 scalars (fp8 caches); None = nothing.
+    """
 
     caches: Sequence[Tensor]
     block_table: Tensor
-    layout: KvLayout
+    layout: KvLayout | StridedLayout
+    scales: Sequence[Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,9 +115,16 @@ def paged_statistics(
     of its row with most of them; lengths: [rows], keys of each row before any window. Blocks wholly before a window
     are not read: they may belong to another request by now.
     """
+    if computes_on(keys.caches[0].device):
+        from introspan.capture.kernels import paged_attention  # noqa: PLC0415 - imports Triton
+
+        there = paged_attention.on_device(lengths, keys.caches[0].device)
+        return paged_attention.paged_statistics(q, keys, there, scoring)
     layout = keys.layout
     by = _by_request(request, lengths, keys.block_table, layout.block_size, scoring.window)
-    queries = _queries(q, by.rows, keys.caches[0].shape[1])
+    queries = _queries(q, by.rows, layout.kv_heads(keys.caches[0]))
+    if keys.scales is not None:
+        queries *= torch.stack(list(keys.scales)).view(-1, *[1] * (queries.dim() - 1))
     total = queries.new_empty(5, *queries.shape[:-1])
     for some, start, step in _chunks(by.blocks, blocks_at_once):
         ids = by.table[some, start : start + step]
@@ -161,12 +173,13 @@ def recompute_output(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, scoring: 
 
 
 def gather_blocks(
-    cache: Tensor, block_table: Tensor, lengths: Tensor, layout: KvLayout
+    cache: Tensor, block_table: Tensor, lengths: Tensor, layout: KvLayout | StridedLayout
 ) -> tuple[Tensor, Tensor]:
     """Keys and values of rows, gathered whole from one layer's cache: two of [rows, kv_heads, keys, d]."""
     blocks = -(-int(lengths.max()) // layout.block_size)
     ids = block_table[:, :blocks].flatten()
-    k = cache.new_empty(len(ids), cache.shape[1], layout.head_size, layout.block_size, dtype=torch.float32)
+    shape = (len(ids), layout.kv_heads(cache), layout.head_size, layout.block_size)
+    k = cache.new_empty(shape, dtype=torch.float32)
     v = torch.empty_like(k).view(*k.shape[:2], layout.block_size, layout.head_size)
     layout.read_keys(cache, ids, k)
     layout.read_values(cache, ids, v)

@@ -1,0 +1,26 @@
+"""A device in; whether the kernels of this folder compute there out. Triton is imported where they do, only."""
+
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+
+from introspan.capture.gather import register_gather
+
+
+def computes_on(device: torch.device) -> bool:
+    """Whether kernels compute what is on this device; elsewhere torch does."""
+    return device.type == "cuda" and _has_triton()
+
+
+def register_on(device: torch.device) -> None:
+    """Makes taps on this device copy by a kernel, where kernels compute; to be called before a model is tapped."""
+    if computes_on(device):
+        from introspan.capture.kernels.rows import gather_rows  # noqa: PLC0415 - imports Triton
+
+        register_gather(device.type, gather_rows)
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
