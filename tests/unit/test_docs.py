@@ -6,14 +6,12 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from starlette.routing import Route
 
 from docs.collector_settings import LIMITS, MEANINGS
 from docs.generate import PAGES
-from introspan.capture.v1_runner import configuration_refusal
 from introspan.keys import KEYS
 from introspan_collector.aggregate.aggregator import Aggregator
 from introspan_collector.archive.archive import Archive
@@ -52,6 +50,7 @@ def test_every_meaning_belongs_to_a_setting_of_the_collector():
 _BEYOND = {
     "grpc": "localhost",
     "http": "localhost",
+    "trace_url": "https://traces",
     "accept.tls_certificate_file": "certificate.pem",
     "accept.tls_key_file": "key.pem",
     "log.max_bytes": 2**26,
@@ -119,7 +118,6 @@ def test_the_page_of_the_api_has_every_call_and_no_other(tmp_path):
 
 _COMPARED = """
 import json
-from types import SimpleNamespace
 import numpy as np
 from comparison import TOLERANCE, Comparison
 from reference import HuggingFace
@@ -164,35 +162,6 @@ def test_every_signal_has_a_reference_and_a_tolerance_in_the_parity_test():
     measured = sorted(name for name, signal in CATALOGUE.items() if Kind.DECODED in signal.kinds)
     assert tolerances == measured
     assert compared == measured
-
-
-def test_every_reason_for_not_following_an_engine_is_among_the_limits():
-    supported = {
-        "use_v2_model_runner": False,
-        "scheduler_config": SimpleNamespace(async_scheduling=False),
-        "speculative_config": None,
-        "parallel_config": SimpleNamespace(pipeline_parallel_size=1, tensor_parallel_size=1),
-        "model_config": SimpleNamespace(runner_type="generate"),
-    }
-    assert configuration_refusal(SimpleNamespace(**supported)) is None
-    unsupported = {
-        "use_v2_model_runner": [True],
-        "scheduler_config": [SimpleNamespace(async_scheduling=True)],
-        "speculative_config": ["any"],
-        "parallel_config": [
-            SimpleNamespace(pipeline_parallel_size=2, tensor_parallel_size=1),
-            SimpleNamespace(pipeline_parallel_size=1, tensor_parallel_size=2),
-        ],
-        "model_config": [SimpleNamespace(runner_type="pooling")],
-    }
-    page = (_ROOT / "docs" / "limits.md").read_text()
-    reasons = [
-        configuration_refusal(SimpleNamespace(**supported | {name: value}))
-        for name, values in unsupported.items()
-        for value in values
-    ]
-    assert len(set(reasons)) == 6
-    assert [reason for reason in reasons if reason is None or reason not in page] == []
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=str)

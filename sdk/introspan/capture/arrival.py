@@ -7,6 +7,7 @@ for nothing. Only the host's arrays are kept: what is on the device is let go wh
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from introspan.capture.delivery import NO_TOKEN, Arrival
@@ -50,6 +51,20 @@ class Known:
     def tokens(self) -> NDArray[np.int64]:
         """The first token of each request."""
         return np.array([own[0] if len(own) else NO_TOKEN for own in self._tokens], np.int64)
+
+
+class Drawn:
+    """The tokens of a step as they were drawn, [requests, ≥ 1] where the model runs.
+
+    Asked for one by one where that is the host; from a device that would wait for it.
+    """
+
+    def __init__(self, tokens: torch.Tensor) -> None:
+        self.tokens = tokens
+
+    def __call__(self, place: int) -> int:
+        """The token of the request at a place in the batch."""
+        return int(self.tokens[place, 0])
 
 
 def arrival_of(output: Any) -> Arrival | None:

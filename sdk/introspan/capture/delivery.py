@@ -79,7 +79,8 @@ class Deliveries:
     """
 
     def __init__(self, capacity: int, depth: int) -> None:
-        self._depth = depth
+        # One more than are under way: what a client has left is aborted before the engine looks at the next tokens.
+        self._open = depth + 1
         self._number = 0
         self._steps: deque[_Step] = deque()
         self._ends: deque[tuple[int, int, Request]] = deque()
@@ -156,7 +157,7 @@ class Deliveries:
     def confirm(self) -> None:
         """Takes as delivered what the engine has certainly looked at."""
         number = self._ends[0][0] if self._ends else self._number
-        while self._steps and self._steps[0].number <= number - self._depth:
+        while self._steps and self._steps[0].number <= number - self._open:
             if self._steps[0].arrival is not None:
                 return
             step = self._steps.popleft()
@@ -184,7 +185,7 @@ class Deliveries:
             position = step.at(slot) if step.number < number else None
             if position is None:
                 continue
-            if step.number <= number - self._depth:
+            if step.number <= number - self._open:
                 last = max(last, position)
             else:
                 open_positions.append(position)

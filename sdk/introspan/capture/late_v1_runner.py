@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from introspan.capture.arrival import arrival_of
+from introspan.capture.arrival import Drawn, arrival_of
 from introspan.capture.ending import ending_of
 from introspan.capture.late_recorder import LateRecorder
 from introspan.capture.sampler import Sampling
@@ -70,7 +70,6 @@ class LateV1Runner(V1Runner[LateRecorder]):
         super()._begin_step(ids, start, scheduled)
 
     def _after_sampling(self, output: Any) -> None:
-        drawn = self._runner.input_batch.prev_sampled_token_ids
         if self._recorder.has_rows:
-            self._recorder.after_sampling(lambda place: int(drawn[place, 0]), None)
+            self._recorder.after_sampling(Drawn(self._runner.input_batch.prev_sampled_token_ids), None)
         self._recorder.sent(self._ids or [], self._position, arrival_of(output))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from introspan.capture.arrival import arrival_of
+from introspan.capture.arrival import Drawn, arrival_of
 from introspan.capture.edge import Edge
 from introspan.capture.ending import ending_of
 from introspan.capture.health import Health
@@ -46,7 +46,7 @@ def refusal(runner: Any, vllm_config: Any) -> str | None:
         )
     model_state = getattr(runner, "model_state", None)
     refusals = {
-        "a model that draws several tokens a step, which no row is of": (
+        "a model that draws several tokens a step has no row for each": (
             getattr(model_state, "num_new_sampled_tokens_per_step", 1) != 1
         ),
         "micro-batches pass the taps in parts": getattr(vllm_config.parallel_config, "use_ubatching", False),
@@ -104,7 +104,7 @@ class V2Runner(Edge[LateRecorder]):
         self._preempted: set[str] = set()
         self._batch: Any = None
         self._position = np.zeros(0, np.int64)
-        self._drawn: torch.Tensor | None = None
+        self._drawn: Any = None
         self._keeps_logits = False
         runner.finish_requests = self._before(runner.finish_requests, self._hand_over)
         runner.add_requests = self._after(runner.add_requests, self._add)
@@ -237,9 +237,6 @@ class V2Runner(Edge[LateRecorder]):
         self._drawn = result[0].sampled_token_ids
 
     def _after_sampling(self, output: Any) -> None:
-        drawn = self._drawn
         if self._recorder.has_rows:
-            self._recorder.after_sampling(
-                lambda place: int(drawn[place, 0]) if drawn is not None else _NO_ROW, None
-            )
+            self._recorder.after_sampling(Drawn(self._drawn), None)
         self._recorder.sent(self._batch.req_ids, self._position, arrival_of(output))

@@ -1,0 +1,157 @@
+"""An engine's runner that is followed in; what capture hands on of it, held against what clients got, out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from introspan.capture.anatomy import Form, StreamPoint
+from introspan.capture.columns import Layout, lay_out
+from introspan.capture.health import Health
+from introspan.capture.late_recorder import LateRecorder
+from introspan.capture.late_v1_runner import LateV1Runner
+from introspan.capture.output_probe import OutputProbe
+from introspan.capture.probes import Probes
+from introspan.capture.repetition import longest_period_tail
+from introspan.capture.rows import Table
+from introspan.capture.runners import is_v2, steps_under_way
+from introspan.capture.sinks import Sinks
+from introspan.capture.stream_probe import StreamProbe
+from introspan.capture.taps import Taps
+from introspan.capture.v2_runner import V2Runner
+from introspan.observation import Request
+from tests.device_double import END, LAYERS, MODEL_LENGTH, MOST_REQUESTS, WIDTH, drawn, logits, stream
+from tests.v1_double import FirstRunner
+from tests.v2_double import Runner
+from tests.v2_engine import Engine, Plan, scheduler_of
+
+ROWS_MAX, CAPACITY = 52, 2 * MOST_REQUESTS
+MANY_BLOCKS, FEW_BLOCKS = 200, 26
+
+
+def _request(new) -> Request:
+    """Who a new request of the engine is."""
+    return Request(new.req_id, new.req_id, bytes(16), bytes(8), 0, "", len(new.prompt_token_ids), 0, 1.0, 7)
+
+
+@dataclass
+class Watched:
+    """An engine whose runner is followed, and what capture handed on of it."""
+
+    engine: Engine
+    health: Health
+    recorder: LateRecorder
+    layout: Layout
+    rows: dict[str, list[tuple[int, np.ndarray]]] = field(default_factory=dict)
+    begun: list[str] = field(default_factory=list)
+    ended: list[tuple[str, int]] = field(default_factory=list)
+
+    def positions(self, key: str) -> list[int]:
+        return [position for position, _ in self.rows.get(key, [])]
+
+    def run(self, plans: dict[str, Plan], early=(), dummies=()) -> None:
+        """Steps until nothing is left to do, as plans say."""
+        step = 0
+        while step <= max((plan.at for plan in plans.values()), default=0) or not self.engine.is_idle:
+            assert step < 2_000, "the engine does not come to an end"
+            for seed, (key, plan) in enumerate(plans.items()):
+                if plan.at == step:
+                    self.engine.add(key, plan, seed)
+                if plan.abort_at == step:
+                    self.engine.aborts.append(key)
+            if step in dummies:
+                self.engine.runner.execute_model(None, dummy_run=True)
+            self.engine.step(is_early=bool(early) and early[step % len(early)])
+            step += 1
+
+
+def watch(
+    configured: Callable[[], Any],
+    *,
+    depth: int = 2,
+    blocks: int = MANY_BLOCKS,
+    padding: int = 0,
+    stride: int = 1,
+    prompts_only=False,
+    is_second=True,
+):
+    config = configured()
+    scheduler = scheduler_of(config, blocks, is_async=depth > 1)
+    assert steps_under_way(config) == depth, "vLLM's own number of steps under way"
+    runner, health = Runner(padding) if is_second else FirstRunner(), Health()
+    assert is_v2(runner) == is_second
+    layout = lay_out(tuple(range(LAYERS)), (), (), range(0))
+    points = [StreamPoint(i, layer, Form.LAYER_INPUT) for i, layer in enumerate(runner.model.layers)]
+    taps = Taps(points, ROWS_MAX, WIDTH, torch.float32, torch.device("cpu"), health)
+    probes = Probes(
+        StreamProbe(layout, taps, CAPACITY, WIDTH), None, OutputProbe(layout, CAPACITY, ROWS_MAX, health)
+    )
+    watched = Watched(Engine(scheduler, runner, depth), health, None, layout)
+
+    def take(rows) -> None:
+        for request, position, values in zip(rows.requests, rows.position.tolist(), rows.values, strict=True):
+            watched.rows.setdefault(request.key, []).append((position, values))
+
+    sinks = Sinks(take, lambda _: None, lambda request, last: watched.ended.append((request.key, last)))
+    table = Table(CAPACITY, stride)
+    recorder = watched.recorder = LateRecorder(
+        layout, table, probes, health, sinks, ROWS_MAX, CAPACITY, depth, clock=lambda: 0.0
+    )
+
+    def identify(new) -> Request:
+        watched.begun.append(new.req_id)
+        return _request(new)
+
+    if is_second:
+        V2Runner(runner, recorder, health, identify, prompts_only=prompts_only)
+    else:
+        LateV1Runner(runner, recorder, health, identify)
+    return watched
+
+
+def check_values(watched: Watched, key: str) -> None:
+    """Each row has the numbers of its own request and position, and of the tokens that were delivered until then."""
+    seed, tokens = watched.engine.runner.seeds[key], watched.engine.delivered[key]
+    first = watched.positions(key)[0]
+    block = watched.layout.blocks
+    for position, values in watched.rows[key]:
+        streams = stream(seed, position)[:LAYERS].astype(np.float64)
+        log_rms = np.log(np.sqrt((streams**2).mean(axis=1)))
+        assert np.allclose(values[block["residual.log_rms"]], log_rms, atol=1e-4), (key, position)
+        raw = logits(seed, position).astype(np.float64)
+        logprob = raw[drawn(seed, position)] - np.log(np.exp(raw).sum())
+        assert np.allclose(values[block["output.logprob"]], logprob, atol=1e-4), (key, position)
+        until = np.array(tokens[: position - first + 1], np.int32)
+        assert values[block["output.repetition"]] == longest_period_tail(until), (key, position)
+
+
+def _ends(watched: Watched, key: str, plan: Plan, position: int) -> bool:
+    """Whether a request ends with the token of the row at a position."""
+    is_longest = position - plan.prompt + 2 >= min(plan.most, MODEL_LENGTH - plan.prompt)
+    return is_longest or (plan.ends and drawn(watched.engine.runner.seeds[key], position) == END)
+
+
+def check(watched: Watched, plans: dict[str, Plan], depth: int) -> None:
+    assert not watched.health.errors, watched.health
+    assert not watched.health.disabled
+    for key, plan in plans.items():
+        tokens, measured = watched.engine.delivered[key], watched.positions(key)
+        assert measured == list(range(plan.prompt - 1, plan.prompt - 1 + len(measured))), key
+        if plan.abort_at is None:
+            assert len(measured) == len(tokens), f"{key}: decoded rows are output tokens − 1"
+            assert tokens[-1] == END or len(tokens) == min(plan.most, MODEL_LENGTH - plan.prompt)
+        else:
+            # Of the last steps nobody can tell, but that an end that was drawn is taken for the end.
+            assert len(tokens) - depth <= len(measured) <= len(tokens) + depth, key
+            assert len(measured) <= len(tokens) or _ends(watched, key, plan, measured[-1]), key
+        if measured and len(measured) <= len(tokens):
+            check_values(watched, key)
+        if measured:
+            assert watched.ended.count((key, measured[-1])) == 1
+    assert sorted(key for key, _ in watched.ended) == sorted(watched.begun), "each that began, once"
+    assert set(watched.health.dropped_rows) <= {"not_delivered"}
+    lost = watched.health.dropped_rows["not_delivered"]
+    assert watched.health.measured_rows == sum(map(len, watched.rows.values())) + lost
+    assert watched.engine.waits == 0, "never waits in a step that has something to run"
