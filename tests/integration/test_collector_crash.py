@@ -2,16 +2,18 @@
 
 import os
 import random
+import signal
 import threading
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import grpc
 import numpy as np
 import pytest
 
 from bench import fleet
+from introspan_collector.archive.archive import Archive
 from introspan_collector.log.files import Disk
 from introspan_collector.log.segment import find_records, segment_name, segment_starts
 from introspan_wire import codec
@@ -19,6 +21,7 @@ from introspan_wire.v1 import observation_pb2 as pb
 from introspan_wire.v1 import observation_service_pb2 as service_pb
 from introspan_wire.v1 import observation_service_pb2_grpc as service_grpc
 from tests.collector import Collector
+from tests.mortal import Moment, Mortals
 
 ROWS = 4
 COUNT = "introspan_output_entropy_nats_count"
@@ -35,11 +38,15 @@ def collector(tmp_path, free_port):
 
 
 class Producer(threading.Thread):
-    """Sends batches one after another and sends again whatever was not answered, as an SDK does."""
+    """Sends batches one after another and sends again whatever was not answered, as an SDK does.
+
+    answered is called at each answer, at once.
+    """
 
     def __init__(self, address, number, stopping):
         super().__init__(daemon=True)
         self.address, self.number, self.stopping = address, number, stopping
+        self.answered = lambda: None
         self.id = uuid.UUID(int=number).bytes
         self.acknowledged = 0
 
@@ -65,6 +72,7 @@ class Producer(threading.Thread):
                     time.sleep(0.01)
                 else:
                     self.acknowledged += 1
+                    self.answered()
 
 
 @contextmanager
@@ -95,31 +103,137 @@ def logged(data):
         disk.close()
 
 
-def test_kill_9_at_many_moments_loses_nothing_acknowledged_and_counts_nothing_twice(collector):
-    collector.start()
-    moments = random.Random(7)
-    with sending(collector.grpc, 3) as producers:
-        for _ in range(8):
-            time.sleep(moments.uniform(0.02, 0.8))
-            collector.kill()
-            collector.start()
-        time.sleep(0.5)
-    assert min(producer.acknowledged for producer in producers) > 20
+@pytest.fixture(scope="module")
+def mortals():
+    with Mortals() as running:
+        yield running
 
+
+def options(collector):
+    """Those of a collector in its place."""
+    where = ("--config", collector.config, "--data", collector.data)
+    return (*where, "--grpc", collector.grpc, "--http", collector.http)
+
+
+def nothing_lost_and_nothing_twice(collector, producers):
+    """What the log, the metrics and the archive hold, against what was acknowledged. Starts and ends a collector."""
+    collector.start()
     collector.wait_processed()
-    expected = {p.number: p.acknowledged for p in producers}
     records = logged(collector.data)
     assert len(records) == len(set(records))
-    for number, acknowledged in expected.items():
-        mine = [sequence for producer, sequence in records if producer == number]
+    for producer in producers:
+        mine = [sequence for number, sequence in records if number == producer.number]
         # The last one sent may be in the log without its answer having arrived.
-        assert mine[:acknowledged] == list(range(1, acknowledged + 1))
-        assert len(mine) <= acknowledged + 1
+        assert mine[: producer.acknowledged] == list(range(1, producer.acknowledged + 1))
+        assert len(mine) <= producer.acknowledged + 1
         for name in (COUNT, "introspan_segments_total"):
-            assert collector.metric(name, replica=f"replica-{number}") == len(mine) * ROWS, name
+            assert collector.metric(name, replica=f"replica-{producer.number}") == len(mine) * ROWS, name
     assert collector.stop() == 0
     found = [one["request_id"] for one in collector.observations()]
     assert sorted(found) == sorted(f"{n}-{s}-{row}" for n, s in records for row in range(ROWS))
+    every_entropy = ("output.entropy", None, None, None, None)
+    tracks = Archive(collector.data / "archive").tracks(every_entropy, 0, time.time() + 60)
+    assert sum(track.moments.count.sum() for track in tracks) == len(records) * ROWS
+
+
+LOG, ACCEPT = "introspan_collector.log", "introspan_collector.accept"
+AGGREGATE, ARCHIVE = "introspan_collector.aggregate", "introspan_collector.archive"
+NTH = (1, 7)
+STAGES = {
+    "log": [
+        *(Moment("halfway", f"{LOG}.files:Disk.write", n) for n in NTH),
+        *(Moment("after", f"{LOG}.files:Disk.write", n) for n in NTH),
+        # The first one is the recovery's own, of what the one before has left.
+        *(Moment("after", f"{LOG}.files:Disk.sync", n) for n in NTH),
+        *(Moment("after", f"{LOG}.appender:Appender.append", n) for n in NTH),
+    ],
+    "answer": [
+        *(Moment("before", f"{ACCEPT}.intake:Intake._settle_durable", n) for n in NTH),
+        *(Moment("after", f"{ACCEPT}.intake:Intake._settle_durable", n) for n in NTH),
+    ],
+    "aggregate": [
+        # The first ones of a start are those of the log that nobody has read yet.
+        *(Moment("before", f"{AGGREGATE}.aggregator:Aggregator.consume", n) for n in NTH),
+        *(Moment("after", f"{AGGREGATE}.pending:Pending.add", n) for n in NTH),
+        *(Moment("after", f"{AGGREGATE}.aggregator:Aggregator.consume", n) for n in NTH),
+        *(Moment("after", "introspan_collector.detect.detector:Detector.consume", n) for n in NTH),
+    ],
+    "checkpoint": [
+        *(Moment("before", f"{LOG}.files:Disk.replace", n) for n in (1, 2)),
+        # Two consumers have one each: the second is then older than the first.
+        *(Moment("before", "pathlib:Path.replace", n) for n in (1, 2)),
+        *(Moment("after", "pathlib:Path.replace", n) for n in (1, 2)),
+        *(Moment("after", f"{LOG}.files:Disk.replace", n) for n in (1, 2)),
+    ],
+    "archive": [
+        # The files of a set of columns, of a rollup and of a part: each written, renamed and its folders made durable.
+        *(Moment("before", "pathlib:Path.replace", n) for n in (1, 3)),
+        *(Moment("after", f"{ARCHIVE}.files:_sync", n) for n in range(1, 7)),
+        Moment("after", f"{ARCHIVE}.archive:Archive._write_files"),
+    ],
+    "start": [
+        Moment("halfway", f"{LOG}.files:Disk.write", 20),
+        *(Moment("before", f"{LOG}.files:Disk.truncate", 1) for _ in range(2)),
+        Moment("after", f"{LOG}.files:Disk.truncate", 1),
+        Moment("after", f"{LOG}.appender:recover", 1),
+        Moment("after", f"{ARCHIVE}.archive:Archive._recover", 1),
+        *(Moment("after", "introspan_collector.checkpoint:Checkpoint._restore", n) for n in (1, 2)),
+        Moment("after", "introspan_collector.feed:Feed.start", 1),
+    ],
+}
+OFTEN, SELDOM = "interval_seconds = 0.05", "interval_seconds = 3600"
+CONFIGURATIONS = {
+    # What another stage saves meanwhile is not to save this one.
+    "checkpoint": f"[checkpoint]\n{OFTEN}\n[detect]\ncheckpoint_seconds = 0.05\n[archive]\nflush_seconds = 60\n",
+    "archive": f"[checkpoint]\n{SELDOM}\n[archive]\nflush_seconds = 0.1\n",
+    "aggregate": f"[checkpoint]\n{SELDOM}\n[archive]\nflush_seconds = 60\n",
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_kill_9_at_the_borders_of_a_stage_loses_nothing_acknowledged_and_counts_nothing_twice(
+    stage, collector, mortals, tmp_path
+):
+    if stage in CONFIGURATIONS:
+        collector.config.write_text(CONFIGURATIONS[stage])
+    with sending(collector.grpc, 3) as producers:
+        for moment in STAGES[stage]:
+            pid = mortals.start(options(collector), tmp_path / "mortal.log", moment)
+            assert mortals.wait(pid, 20) == -signal.SIGKILL, (tmp_path / "mortal.log").read_text()[-2000:]
+    assert sum(producer.acknowledged for producer in producers) >= 10
+    nothing_lost_and_nothing_twice(collector, producers)
+
+
+def test_kill_9_right_after_an_acknowledgement_and_at_any_time_loses_nothing_and_counts_nothing_twice(
+    collector, mortals, tmp_path
+):
+    moments = random.Random(7)
+    with sending(collector.grpc, 3) as producers:
+        for number in range(16):
+            pid = mortals.start(options(collector), tmp_path / "mortal.log")
+            if number % 2:
+                time.sleep(moments.uniform(0.02, 0.8))
+            else:
+                wait_answered(producers[number % 3], moments.choice((1, 2, 5, 20)), pid)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            assert mortals.wait(pid, 20) == -signal.SIGKILL, (tmp_path / "mortal.log").read_text()[-2000:]
+    assert min(producer.acknowledged for producer in producers) > 10
+    nothing_lost_and_nothing_twice(collector, producers)
+
+
+def wait_answered(producer, count, pid):
+    """Has the producer's thread kill the collector as soon as so many more of its batches are acknowledged."""
+    last, done = producer.acknowledged + count, threading.Event()
+
+    def answered():
+        if producer.acknowledged >= last and not done.is_set():
+            os.kill(pid, signal.SIGKILL)
+            done.set()
+
+    producer.answered = answered
+    assert done.wait(20), f"{producer.acknowledged} of {last} batches were acknowledged"
+    producer.answered = lambda: None
 
 
 def test_a_crash_between_log_and_processing_is_made_good_at_the_next_start(collector):
