@@ -117,6 +117,36 @@ def test_a_change_at_the_level_of_rounding_is_far_off_and_equivalent():
     assert one.equivalent
 
 
+def reordered(answers, places):
+    """A round in which these tokens are the likeliest of a position of the long question, in this order."""
+    outputs = answers["long"].outputs
+    tokens, logprobs = outputs.top_token.copy(), outputs.top_logprob.copy()
+    tokens[3, : len(places)], logprobs[3, : len(places)] = tokens[3, places], logprobs[3, places]
+    changed = replace(outputs, top_token=tokens, top_logprob=logprobs)
+    return answers | {"long": replace(answers["long"], outputs=changed)}
+
+
+def test_what_healthy_rounds_waver_between_is_no_other_likeliest_token():
+    model = Model("float32")
+    rounds = model.rounds(65)
+    wavering = [reordered(one, [1, 0]) if i % 8 == 3 else one for i, one in enumerate(rounds[:64])]
+    agreement = [
+        compare(build(healthy), reordered(rounds[64], places)).top1
+        for healthy in (rounds[:64], wavering)
+        for places in ([0], [1, 0], [2, 1, 0])
+    ]
+    other = agreement[1]
+    assert other < 1.0
+    assert agreement == [1.0, other, other, 1.0, 1.0, other]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_healthy_rounds_are_equivalent_to_healthy_rounds(dtype):
+    model = Model(dtype)
+    baseline = build(model.rounds(64))
+    assert all(compare(baseline, answers).equivalent for answers in model.rounds(30, seed=2))
+
+
 def test_after_a_greedy_token_that_differs_nothing_is_compared(model, baseline):
     (answers,) = model.rounds(1, seed=9)
     short = answers["short"]

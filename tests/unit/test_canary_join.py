@@ -60,8 +60,8 @@ def test_a_flood_of_halves_is_bounded_and_counted(answer):
     join = Join()
     for number in range(1_000):
         join.add(state_batch(replace(answer, round=f"{number:016x}"), NOW, slice(0, 1)))
-    assert len(join._parts) <= 512
-    assert join.given_up == 1_000 - len(join._parts)
+    assert len(join.parts) <= 512
+    assert join.given_up == 1_000 - len(join.parts)
 
 
 def test_rows_without_end_for_one_answer_are_cut_and_counted(answer):
@@ -69,7 +69,7 @@ def test_rows_without_end_for_one_answer_are_cut_and_counted(answer):
     for first in range(0, 800, 8):
         more = replace(states, position=np.arange(first, first + 8))
         join.add(state_batch(replace(answer, states=more), NOW))
-    (parts,) = join._parts.values()
+    (parts,) = join.parts.values()
     assert len(parts.states[1].position) <= 64
     assert join.foreign >= 800 - 64
 

@@ -24,7 +24,8 @@ def found(rng, shift=0.0, requests=(20, 40, 9), shares=((1.0,), (1.0,), (1.0,)),
         for i, (n, share) in enumerate(zip(requests, shares, strict=True)):
             cell = rng.choice(len(offset), n, p=share)
             u = rng.uniform(size=(n, 2)) ** (1 / (1 + shift * (i == 1)))
-            replicas.add(f"r{i}", u + np.array(offset)[cell, None], cell)
+            cluster = rng.integers(0, 2**63, n).astype(np.uint64)
+            replicas.add(f"r{i}", u + np.array(offset)[cell, None], cell, cluster)
         for evidence in replicas.tick(tick):
             assert (evidence.bound == BOUND).all()
             x[tick, int(evidence.streams[0].replica[1:])] = evidence.x[0, 0]
@@ -70,7 +71,17 @@ def test_a_sick_replica_among_many_with_mixtures_of_their_own_is_found():
 
 def test_one_replica_alone_or_with_too_few_requests_beside_it_says_nothing():
     replicas = Replicas(IDENTITY, Kind.PROMPT, NAMES)
-    replicas.add("r0", np.full((20, 2), 0.5), np.zeros(20, np.intp))
-    replicas.add("r1", np.full((7, 2), 0.5), np.zeros(7, np.intp))
+    replicas.add("r0", np.full((20, 2), 0.5), np.zeros(20, np.intp), np.arange(20, dtype=np.uint64))
+    replicas.add("r1", np.full((7, 2), 0.5), np.zeros(7, np.intp), np.arange(20, 27, dtype=np.uint64))
     assert not list(replicas.tick(1))
     assert not list(replicas.tick(2))
+
+
+def test_a_caller_counts_once_in_a_tick_however_many_requests_and_replicas_it_has():
+    replicas = Replicas(IDENTITY, Kind.PROMPT, NAMES)
+    for replica in ("r0", "r1"):
+        for _ in range(3):
+            replicas.add(
+                replica, np.full((40, 2), 0.5), np.zeros(40, np.intp), np.arange(40, dtype=np.uint64) % 15
+            )
+    assert not list(replicas.tick(1)), "fifteen callers are not eight for each of two"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -27,7 +28,7 @@ from introspan_collector.detect.settings import DetectSettings
 from introspan_collector.detect.watch import Watch
 
 _WHAT = "the detector"
-_VERSION = 1
+_VERSION = 2
 _DAY_SECONDS = 86_400.0
 _LONGEST_WAIT_SECONDS = 600.0
 _EXEMPLARS = 5
@@ -59,7 +60,11 @@ class Pieces(NamedTuple):
 
 
 class Knowledge:
-    """Everything that outlives the process, and the exemplars of the last tick. Not safe to use from two threads."""
+    """Everything that outlives the process. Not safe to use from two threads.
+
+    exemplars: requests of the last tick that are least like healthy ones; requests: how many came since the test was
+    last updated, and when that was.
+    """
 
     def __init__(self, settings: DetectSettings) -> None:
         self.limits = Limits(settings.provisional_clusters, settings.frozen_clusters, settings.frozen_hours)
@@ -81,6 +86,8 @@ class Knowledge:
         self.watches: dict[Subject, Watch] = {}
         self.recoveries: dict[Subject, Recovery] = {}
         self.exemplars: dict[Subject, list[Exemplar]] = {}
+        self.requests: dict[Subject, int] = {}
+        self.updated_unix_seconds = 0.0
         self._followed = 0
         self._heard: set[Subject] = set()
         self._unheard: set[Subject] = set()
@@ -142,6 +149,10 @@ class Knowledge:
         self.pieces.canaries.sweep()
         self.follow()
 
+    def count(self, subject: Subject, requests: int) -> None:
+        """Takes note of so many requests, for what waits for quiet ones."""
+        self.requests[subject] = self.requests.get(subject, 0) + requests
+
     def remember(self, subject: Subject, exemplar: Exemplar) -> None:
         """Keeps a request if it is among those that are least like healthy ones."""
         kept = [*self.exemplars.get(subject, ()), exemplar]
@@ -172,7 +183,15 @@ class Knowledge:
         parts = {name: piece.snapshot() for name, piece in self.pieces.named().items()}
         parts |= {f"watch_{i}": watch.snapshot() for i, watch in enumerate(self.watches.values())}
         parts |= {f"recovery_{i}": one.snapshot() for i, one in enumerate(self.recoveries.values())}
-        header = {"watches": list(self.watches), "recoveries": list(self.recoveries)}
+        header = {
+            "watches": list(self.watches),
+            "recoveries": list(self.recoveries),
+            "exemplars": [
+                [subject, [asdict(one) for one in kept]] for subject, kept in self.exemplars.items()
+            ],
+            "requests": list(self.requests.items()),
+            "updated_unix_seconds": self.updated_unix_seconds,
+        }
         arrays = {name: np.frombuffer(data, np.uint8) for name, data in parts.items()}
         return checkpoint.dump(_WHAT, _VERSION, header, arrays)
 
@@ -200,6 +219,11 @@ class Knowledge:
             recovery.restore(arrays[f"recovery_{i}"].tobytes())
             recovery.follow(roster.streams, roster.bound)
             self.recoveries[Subject(*subject)] = recovery
+        self.exemplars = {
+            Subject(*subject): [Exemplar(**one) for one in kept] for subject, kept in header["exemplars"]
+        }
+        self.requests = {Subject(*subject): count for subject, count in header["requests"]}
+        self.updated_unix_seconds = header["updated_unix_seconds"]
 
 
 def _placeholder(subject: Subject) -> Alarm:

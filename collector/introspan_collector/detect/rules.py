@@ -45,7 +45,7 @@ def canary_finding(finished: Round, found: Comparison, now: float) -> Finding:
     sentence = (
         f"The canary on {finished.replica} is {found.distance:.1f} times as far off as chance explains, in "
         f"{finished.in_a_row} rounds in a row{place}: {flipped}divergence of the output {found.kl_nats:.2g} nats, "
-        f"same likeliest token at {found.top1:.1%} of positions."
+        f"likeliest token as in healthy rounds at {found.top1:.1%} of positions."
     )
     return Finding(alarm, Copy.PAGE, sentence, layer=found.place, replicas=(finished.replica,))
 

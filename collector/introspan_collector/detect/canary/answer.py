@@ -71,7 +71,9 @@ class Answer:
 
 
 @dataclass(slots=True)
-class _Parts:
+class Parts:
+    """What has come of one answer: who sent each half, and the half."""
+
     received_unix_nano: int
     outputs: tuple[Origin, Outputs] | None = None
     states: tuple[Origin, States] | None = None
@@ -79,24 +81,28 @@ class _Parts:
     def is_complete(self) -> bool:
         """Whether the state of the last position is there: a worker may send an answer's rows in several batches.
 
-        Of what was not signed there will be none.
+        Of a model in several pipeline stages each of them sends its layers'. Of what was not signed there will be none.
         """
         if self.outputs is None:
             return False
         if self.states is None:
             return not _is_signed(self.outputs[0])
-        return bool(self.states[1].position[-1] >= self.outputs[1].position[-1])
+        origin, states = self.states
+        is_there = bool(states.position[-1] >= self.outputs[1].position[-1])
+        return is_there and (
+            origin.pipeline_parallel_size <= 1 or _has_all_layers(states, origin.layer_count)
+        )
 
 
 class Join:
     """Halves of answers that wait for each other; bounded, the oldest are given up first.
 
     given_up: halves that nothing came to. foreign: rows of questions that this collector does not know, because
-    whoever asked them is of another version, or that are more than any answer has.
+    whoever asked them is of another version, or that are more than any answer has. parts: those that wait.
     """
 
     def __init__(self) -> None:
-        self._parts: OrderedDict[canary.CanaryId, _Parts] = OrderedDict()
+        self.parts: OrderedDict[canary.CanaryId, Parts] = OrderedDict()
         self.given_up = 0
         self.foreign = 0
 
@@ -105,21 +111,21 @@ class Join:
         complete = []
         for table in batch.canaries:
             for found, rows in self._by_answer(table):
-                parts = self._parts.setdefault(found, _Parts(batch.received_unix_nano))
+                parts = self.parts.setdefault(found, Parts(batch.received_unix_nano))
                 self._take(parts, batch.origin, table, rows)
                 if parts.is_complete():
-                    complete.append(_answer(found, self._parts.pop(found)))
-        while len(self._parts) > _WAITING:
-            self._parts.popitem(last=False)
+                    complete.append(_answer(found, self.parts.pop(found)))
+        while len(self.parts) > _WAITING:
+            self.parts.popitem(last=False)
             self.given_up += 1
         return complete
 
     def late(self, before_unix_nano: int) -> list[Answer]:
         """Answers whose states have not come since then: given without them. States without an answer are dropped."""
-        late = [name for name, parts in self._parts.items() if parts.received_unix_nano < before_unix_nano]
+        late = [name for name, parts in self.parts.items() if parts.received_unix_nano < before_unix_nano]
         answers = []
         for found in late:
-            parts = self._parts.pop(found)
+            parts = self.parts.pop(found)
             if parts.outputs is None:
                 self.given_up += 1
             else:
@@ -139,7 +145,7 @@ class Join:
             else:
                 yield found, rows
 
-    def _take(self, parts: _Parts, origin: Origin, table: SegmentTable, rows: NDArray[np.intp]) -> None:
+    def _take(self, parts: Parts, origin: Origin, table: SegmentTable, rows: NDArray[np.intp]) -> None:
         if any(column.signal == "canary.token" for column in table.schema.columns):
             self.foreign += max(0, len(rows) - _MOST_POSITIONS)
             parts.outputs = (origin, _outputs(table, rows[:_MOST_POSITIONS]))
@@ -148,13 +154,13 @@ class Join:
         if found is None:
             self.foreign += len(rows)
             return
-        if parts.states is not None:  # rows of the same answer in an earlier batch
-            found = _joined(parts.states[1], found)
+        if parts.states is not None:  # rows of the same answer in an earlier batch, or other layers of theirs
+            origin, found = parts.states[0], _joined(parts.states[1], found)
         self.foreign += max(0, len(rows) - _MOST_STATES) + max(0, len(found.position) - _MOST_STATES)
         parts.states = (origin, _first(found, _MOST_STATES))
 
 
-def _answer(found: canary.CanaryId, parts: _Parts) -> Answer:
+def _answer(found: canary.CanaryId, parts: Parts) -> Answer:
     assert parts.outputs is not None
     asker, outputs = parts.outputs
     origin, states = (asker, None) if parts.states is None else parts.states
@@ -220,12 +226,21 @@ def _states(table: SegmentTable, rows: NDArray[np.intp]) -> States | None:
 
 
 def _joined(first: States, second: States) -> States:
-    if first.values.shape[1:] != second.values.shape[1:]:
-        return second
-    position = np.concatenate([first.position, second.position])
-    order = np.argsort(position, kind="stable")
-    values = np.concatenate([first.values, second.values])
-    return States(position[order], values[order], first.nonfinite + second.nonfinite)
+    """All positions and layers of both; where both have a state, the second one's."""
+    position = np.union1d(first.position, second.position)
+    depth = max(first.values.shape[1], second.values.shape[1])
+    values: NDArray[np.float32] = np.full((len(position), depth, STATE_SIZE), np.nan, np.float32)
+    for states in (first, second):
+        row = np.searchsorted(position, states.position)
+        layers = states.values.shape[1]
+        values[row, :layers] = np.where(np.isnan(states.values), values[row, :layers], states.values)
+    return States(position, values, first.nonfinite + second.nonfinite)
+
+
+def _has_all_layers(states: States, layer_count: int) -> bool:
+    """Whether the last position's state is there at every layer, and behind the last."""
+    last = states.values[-1, :, -1]
+    return len(last) > layer_count and not np.isnan(last).any()
 
 
 def _first(states: States, count: int) -> States:

@@ -43,7 +43,8 @@ class Question:
     where no states were measured; state_floor: float64 [2, L + 1]. step_mean [2, L + 1, 32] and step_floor [2, L + 1]
     are of what each layer adds (place.py). twin_floor: float64 [L + 1], of the distance to the same token of the
     question that this one is made of, computed in another way; 0 where it is made of none. output_deviation and
-    state_deviation: of each number, as their means are shaped (spread.py).
+    state_deviation: of each number, as their means are shaped (spread.py). likeliest: int32 [n, k], every token that
+    was the likeliest in one of the rounds, and −1 where there are fewer than k.
     """
 
     prompt_tokens: int
@@ -59,6 +60,7 @@ class Question:
     twin_floor: NDArray[np.float64]
     output_deviation: NDArray[np.float64]
     state_deviation: NDArray[np.float64]
+    likeliest: NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -236,12 +238,23 @@ def _question(name: str, answers: Sequence[Answer], depth: int) -> _Found:
             np.zeros(depth),
             deviation(outputs, NUMBER_ROUNDING * output_least),
             deviation(states, NUMBER_ROUNDING * smallest),
+            _likeliest(np.stack([answer.outputs.top_token[:shared, 0] for answer in answers])),
         ),
         ratio,
         step_distance / np.maximum(_without_own(step_distance, _root_mean_square), step_least),
         without_own(outputs, NUMBER_ROUNDING * output_least),
         without_own(states, NUMBER_ROUNDING * smallest),
     )
+
+
+def _likeliest(top_token: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Every token that is the likeliest in one of the rounds [rounds, n] at a position, int32 [n, k]; −1 for fewer."""
+    ordered = np.sort(top_token, axis=0)[::-1]
+    is_another = np.ones(ordered.shape, np.bool_)
+    is_another[1:] = ordered[1:] != ordered[:-1]
+    most = int(is_another.sum(axis=0).max(initial=1))
+    found: NDArray[np.int32] = np.sort(np.where(is_another, ordered, -1), axis=0)[::-1][:most].T
+    return found
 
 
 def _with_twin(

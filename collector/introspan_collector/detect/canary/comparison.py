@@ -43,7 +43,8 @@ class Comparison:
     input and of the final norm's, [L + 1], 0 where not measured; step_ratio: what each layer adds, of all rows
     together, [L + 1]; place names where the deviation begins: "layer 7", EMBEDDING, HEAD, TEXT, ARCHITECTURE, or ""
     where there is none or it cannot be told; kl_nats: mean divergence from the baseline's next-token distribution;
-    top1: share of positions with the same likeliest token; flipped: generated tokens that differ.
+    top1: share of positions whose likeliest token was the likeliest in a healthy round as well; flipped: generated
+    tokens that differ.
     """
 
     ratio: float
@@ -211,7 +212,7 @@ def _compare(question: Question, answer: Answer) -> _Found:
         state_ratio.max(axis=0),
         step_ratio,
         _divergence(question, answer, comparable),
-        outputs.top_token[:comparable, 0] == question.top_token[:comparable, 0],
+        _is_as_likely(question.likeliest[:comparable], outputs.top_token[:comparable, 0]),
         n - comparable + 1 if differs.size else 0,
         of_round(got, mean, question.output_deviation[:comparable]),
         of_round(states, question.state_mean, question.state_deviation),
@@ -234,6 +235,17 @@ def _inside(question: Question, answer: Answer) -> tuple[NDArray[np.float64], ND
         is_lost = is_row & np.isfinite(mean).all(axis=2) & ~np.isfinite(values).all(axis=2)
         found.append(np.where(is_lost, np.inf, length(values - mean) / floor))
     return found[0], found[1]
+
+
+def _is_as_likely(likeliest: NDArray[np.int32], top_token: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Whether the likeliest token was that of a healthy round, bool [positions where it is known of those].
+
+    Where two tokens are as likely up to rounding, healthy rounds differ from one another: what they waver between is no
+    difference.
+    """
+    known = likeliest >= 0
+    same: NDArray[np.bool_] = (known & (likeliest == top_token[:, None])).any(axis=1)
+    return same[known.any(axis=1)]
 
 
 def _divergence(question: Question, answer: Answer, comparable: int) -> NDArray[np.float64]:

@@ -151,16 +151,18 @@ class Followed:
             "names": self.names.dump(),
             "before": self.before,
             "lost": self.lost,
+            "again": self.again,
             "last": [asdict(one) for one in self.last.values()],
         }
 
 
 # Any: as `dump` gives it.
 def load(header: dict[str, Any], prefix: str, arrays: Arrays, needed: int) -> Followed:
-    """What was dumped; second rounds are waited for no longer."""
+    """What was dumped."""
     names = Names({address: dict(known) for address, known in header["names"].items()})
     last = {one["replica"]: Round(**load_round(one)) for one in header["last"]}
-    followed = Followed(needed, names=names, last=last, before=header["before"], lost=header["lost"])
+    kept = {key: header[key] for key in ("before", "lost", "again")}
+    followed = Followed(needed, names=names, last=last, **kept)
     followed.gathered, followed.bare = (
         load_rounds(header["rounds"][name], f"{prefix}{name}_", arrays) for name in ("gathered", "bare")
     )

@@ -1,7 +1,6 @@
 """Canary answers of all models in; rounds that were compared, and evidence from them, out."""
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,6 +19,13 @@ from introspan_collector.detect.canary.followed import (
 )
 from introspan_collector.detect.canary.record import Arrays
 from introspan_collector.detect.canary.round import Round
+from introspan_collector.detect.canary.underway import (
+    OpenRound,
+    dump_open,
+    dump_parts,
+    load_open,
+    load_parts,
+)
 from introspan_collector.detect.sequential.evidence import Evidence, Stream
 from introspan_collector.detect.sequential.tolerance import tail_bound
 from introspan_collector.model import Batch
@@ -29,7 +35,7 @@ DISTANCE = "canary.distance"
 """What the stream of canary evidence is about."""
 
 _WHAT = "canaries"
-_VERSION = 4
+_VERSION = 5
 # A worker has them within a second; its first connection to the collector, and a busy machine, may take longer.
 _STATES_WAIT_NANO = 15_000_000_000
 _ROUND_WAIT_NANO = 30_000_000_000
@@ -41,13 +47,6 @@ _MOST_LOST = 3
 _DAY_NANO = 86_400_000_000_000
 
 
-@dataclass(slots=True)
-class _Open:
-    since_unix_nano: int
-    heard_unix_nano: int
-    answers: dict[str, Answer] = field(default_factory=dict)
-
-
 class Canaries:
     """Follows the canaries of at most `models` models. rounds: how many a baseline is built from."""
 
@@ -55,7 +54,7 @@ class Canaries:
         self._rounds = rounds
         self._limits = (models, replicas)
         self._join = Join()
-        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._open: OrderedDict[str, OpenRound] = OrderedDict()
         self._models: dict[str, Followed] = {}
 
     def consume(self, batch: Batch) -> None:
@@ -145,10 +144,11 @@ class Canaries:
         found.promote()
 
     def snapshot(self) -> bytes:
-        """Baselines, rounds that are to become one, and what came of the last; what is under way is asked again."""
+        """Baselines, rounds that are to become one, what came of the last, and what is under way."""
         arrays = Arrays()
-        header = [[name, model.dump(f"{i}_", arrays)] for i, (name, model) in enumerate(self._models.items())]
-        return checkpoint.dump(_WHAT, _VERSION, {"models": header}, arrays)
+        models = [[name, model.dump(f"{i}_", arrays)] for i, (name, model) in enumerate(self._models.items())]
+        under_way = {"parts": dump_parts(self._join.parts, arrays), "open": dump_open(self._open, arrays)}
+        return checkpoint.dump(_WHAT, _VERSION, {"models": models, **under_way}, arrays)
 
     def restore(self, data: bytes) -> None:
         """Puts a snapshot's state in place of this one. Raises ValueError for one that it cannot read."""
@@ -157,18 +157,20 @@ class Canaries:
             name: load(known, f"{i}_", arrays, self._rounds)
             for i, (name, known) in enumerate(header["models"])
         }
+        self._join.parts = OrderedDict(load_parts(header["parts"], arrays))
+        self._open = OrderedDict(load_open(header["open"], arrays))
 
     def _put(self, answer: Answer) -> None:
         # Not by replica: of an answer without states it is not known which one gave it.
         received = answer.received_unix_nano
-        found = self._open.setdefault(answer.round, _Open(received, received))
+        found = self._open.setdefault(answer.round, OpenRound(received, received))
         # A busy server may take half a minute for each question.
         found.heard_unix_nano = max(found.heard_unix_nano, received)
         found.answers[answer.prompt] = answer
         if len(self._open) > _OPEN_ROUNDS:
             self._open.popitem(last=False)
 
-    def _finish(self, number: str, found: _Open, now_unix_nano: int) -> Round:
+    def _finish(self, number: str, found: OpenRound, now_unix_nano: int) -> Round:
         answers, origin = found.answers, origin_of(found.answers)
         if origin.model not in self._models and len(self._models) >= self._limits[0]:
             self._models.pop(next(iter(self._models)))

@@ -1,7 +1,9 @@
 """Requests with their classes in, evidence that the mixture of traffic has changed out.
 
 X = 1{the request is of class k} (more), its opposite (fewer), and 1{it is outside all classes}. m bounds the share in
-the population from above, given the reference: if k of N₀ rows are of the class, by the beta quantile at k + 1.
+the population from above, given the reference: if k of N₀ rows are of the class, by the beta quantile at k + 1. Where
+there is one class, all that is not of it lies outside: that is the last stream's, whose bound knows how the limit was
+chosen, and the other two say nothing.
 """
 
 import numpy as np
@@ -30,9 +32,10 @@ class Frequencies:
         counts = np.bincount(population.class_id[inside], minlength=self._classes)
         # Classes are fitted to the others, which lie nearer to them than requests that come.
         apart = known & ~population.fit
-        more = [_share(int(count), size, chance) for count in counts]
+        several = size if self._classes > 1 else 0
+        more = [_share(int(count), several, chance) for count in counts]
         outside = _share(int(np.count_nonzero(apart & population.outside)), int(apart.sum()), chance)
-        fewer = [_share(size - int(count), size, chance) for count in counts]
+        fewer = [_share(size - int(count), several, chance) for count in counts]
         self._bound = np.array([*more, *fewer, outside])
 
         def stream(signal: str, side: str) -> Stream:

@@ -8,15 +8,21 @@ exactly, whatever the reference and the mixture of each replica are. What no oth
 from tick to tick, so X = 1{highest} · (K + 1)/16 and 1{lowest} · (K + 1)/16, whose mean is m = 1/16 for every K ≤ 15:
 as λ = c/m, the bet is the same. Ties are broken at random.
 
-Cells are all that is matched: a router that sends whole tenants to one replica makes it differ in what a cell does not
-hold.
+A cluster counts once in a tick, at one of the replicas that served it, drawn by lot: routers send a caller's requests
+to the replica that has its prefix, and a burst of like ones would make the mean of its set vary more than that of a set
+drawn from many callers, so that it is the highest more often than one in K + 1.
+
+Cells are all that is matched: a router that sends whole tenants to one replica for long makes it differ in what a cell
+does not hold.
 """
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from introspan_collector.detect import checkpoint
 from introspan_collector.detect.reference.reference import Identity
 from introspan_collector.detect.sample import Feature
 from introspan_collector.detect.sequential.evidence import Evidence, Stream
@@ -29,26 +35,45 @@ _MOST_SETS = 16
 _SMALLEST_SHARE = 0.25  # of the requests that could be compared with one set: more sets make each smaller
 SIDES = ("highest", "lowest")
 
+_WHAT = "replicas"
+_VERSION = 1
+
+
+class _Served(NamedTuple):
+    """Requests of one replica, each of another cluster: U float64 [n, F], cell intp [n], cluster uint64 [n]."""
+
+    u: NDArray[np.float64]
+    cell: NDArray[np.intp]
+    cluster: NDArray[np.uint64]
+
 
 class Replicas:
-    """Follows one kind of row. Forgets a tick when it closes, so there is no state to save but a random one."""
+    """Follows one kind of row. Forgets a tick when it closes; what came since, and the lots, are its state."""
 
     def __init__(self, identity: Identity, kind: Kind, names: tuple[Feature, ...], seed: int = 0) -> None:
         self._identity = identity
         self._kind = kind
         self._names = names
         self._rng = np.random.default_rng(seed)
-        self._seen: dict[str, list[tuple[NDArray[np.float64], NDArray[np.intp]]]] = {}
+        self._nothing = _Served(np.zeros((0, len(names))), np.zeros(0, np.intp), np.zeros(0, np.uint64))
+        self._seen: dict[str, _Served] = {}
         self._streams: dict[str, tuple[Stream, ...]] = {}
 
-    def add(self, replica: str, u: NDArray[np.float64], cell: NDArray[np.intp]) -> None:
-        """Takes the U of requests of a replica, float64 [n, F], and their cells, [n]; beyond 64 a tick are left out."""
-        if replica not in self._seen and len(self._seen) >= _MOST_REPLICAS:
+    def add(
+        self, replica: str, u: NDArray[np.float64], cell: NDArray[np.intp], cluster: NDArray[np.uint64]
+    ) -> None:
+        """Takes the U of requests of a replica, float64 [n, F], their cells and clusters, [n].
+
+        The first request of each cluster in a tick is kept; beyond 64 clusters a tick they are left out.
+        """
+        if not len(cell) or (replica not in self._seen and len(self._seen) >= _MOST_REPLICAS):
             return
-        kept = self._seen.setdefault(replica, [])
-        room = _MOST_REQUESTS - sum(len(block) for block, _ in kept)
-        if room > 0:
-            kept.append((u[:room], cell[:room]))
+        kept = self._seen.get(replica, self._nothing)
+        _, first = np.unique(cluster, return_index=True)
+        new = np.sort(first)
+        new = new[~np.isin(cluster[new], kept.cluster)][: _MOST_REQUESTS - len(kept.cell)]
+        added = _Served(u[new], cell[new], cluster[new])
+        self._seen[replica] = _Served(*map(np.concatenate, zip(kept, added, strict=True)))
 
     def tick(self, tick: int) -> Iterator[Evidence]:
         """Evidence of each replica of a tick that has closed; tick is its number."""
@@ -56,11 +81,12 @@ class Replicas:
         self._seen.clear()
         if len(seen) < 2:
             return
-        u = np.concatenate([block for _, kept in seen for block, _ in kept])
-        cell = np.concatenate([cells for _, kept in seen for _, cells in kept])
-        owner = np.repeat(np.arange(len(seen)), [sum(len(block) for block, _ in kept) for _, kept in seen])
+        u, cell, cluster = (np.concatenate(parts) for parts in zip(*(kept for _, kept in seen), strict=True))
+        owner = np.repeat(np.arange(len(seen)), [len(kept.cell) for _, kept in seen])
         # At random within each cell: who is in which set has nothing to do with what was measured.
         shuffled = self._rng.permutation(len(cell))
+        _, once = np.unique(cluster[shuffled], return_index=True)
+        shuffled = shuffled[np.sort(once)]
         order = shuffled[np.argsort(cell[shuffled], kind="stable")]
         bound = np.full(2 * len(self._names), 1.0 / _MOST_SETS)
         for number, (replica, _) in enumerate(seen):
@@ -68,6 +94,25 @@ class Replicas:
             if sets is not None:
                 row = self._x(u[sets].mean(axis=1))
                 yield Evidence(self._streams_of(replica), bound, row, np.array([tick], np.uint64))
+
+    def snapshot(self) -> bytes:
+        """What came since the last tick, and where the lots are."""
+        sizes = [[replica, len(kept.cell)] for replica, kept in self._seen.items()]
+        header = {"seen": sizes, "lots": self._rng.bit_generator.state}
+        parts = zip(self._nothing, *self._seen.values(), strict=True)
+        arrays = {name: np.concatenate(part) for name, part in zip(_Served._fields, parts, strict=True)}
+        return checkpoint.dump(_WHAT, _VERSION, header, arrays)
+
+    def restore(self, data: bytes) -> None:
+        """Puts a snapshot's state in place of this one. Raises ValueError for one that it cannot read."""
+        header, arrays = checkpoint.load(_WHAT, _VERSION, data)
+        self._rng.bit_generator.state = header["lots"]
+        ends = np.cumsum([size for _, size in header["seen"]], dtype=np.intp)
+        parts = (np.split(arrays[name], ends[:-1]) for name in _Served._fields)
+        self._seen = {
+            replica: _Served(*rows)
+            for (replica, _), rows in zip(header["seen"], zip(*parts, strict=True), strict=False)
+        }
 
     def _x(self, means: NDArray[np.float64]) -> NDArray[np.float64]:
         """X of the replica whose mean comes first, float64 [1, 2 F], from the means of all sets, [K + 1, F]."""

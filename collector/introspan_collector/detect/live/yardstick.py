@@ -14,6 +14,7 @@ from introspan_collector.detect.live.extremes import Extremes
 from introspan_collector.detect.live.frequencies import Frequencies
 from introspan_collector.detect.live.repetition import Repetition, can_repeat
 from introspan_collector.detect.live.replicas import Replicas
+from introspan_collector.detect.live.window import Distance
 from introspan_collector.detect.reference.file import content_hash, to_bytes
 from introspan_collector.detect.reference.placement import Placer
 from introspan_collector.detect.reference.reference import Reference
@@ -25,7 +26,7 @@ DETECTORS = ("bank", "extremes", "drift", "classes", "replicas", "repetition")
 """Whose evidence is about a reference, and worth nothing once it is replaced."""
 
 _WHAT = "a yardstick"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +74,7 @@ class Yardstick:
             evidence.append(self._repetition.evidence(sample))
         if sample.kind in self._drifts:
             evidence.append(self._drifts[sample.kind].evidence(sample, placement))
-        self._replicas[sample.kind].add(replica, u, placement.cell)
+        self._replicas[sample.kind].add(replica, u, placement.cell, sample.cluster)
         return Seen(tuple(evidence), self._exemplar(sample, score, feature, replica))
 
     def tick(self) -> Iterator[Evidence]:
@@ -84,13 +85,14 @@ class Yardstick:
         for replicas in self._replicas.values():
             yield from replicas.tick(self._ticks)
 
-    def distances(self) -> dict[Kind, float]:
+    def distances(self) -> dict[Kind, Distance]:
         """How far the last ticks are from the reference, by kind of row: for people, see `Drift.distance`."""
         return {kind: drift.distance for kind, drift in self._drifts.items()}
 
     def snapshot(self) -> bytes:
         """What was seen lately; the reference itself is not part of it."""
         parts = {f"drift_{kind}": drift.snapshot() for kind, drift in self._drifts.items()}
+        parts |= {f"replicas_{kind}": replicas.snapshot() for kind, replicas in self._replicas.items()}
         parts["placer"] = self._placer.snapshot()
         arrays = {name: np.frombuffer(data, np.uint8) for name, data in parts.items()}
         return checkpoint.dump(_WHAT, _VERSION, {"ticks": self._ticks}, arrays)
@@ -102,6 +104,8 @@ class Yardstick:
         self._placer.restore(arrays["placer"].tobytes())
         for kind, drift in self._drifts.items():
             drift.restore(arrays[f"drift_{kind}"].tobytes())
+        for kind, replicas in self._replicas.items():
+            replicas.restore(arrays[f"replicas_{kind}"].tobytes())
 
     def _exemplar(
         self, sample: Sample, score: NDArray[np.float32], feature: NDArray[np.intp], replica: str
