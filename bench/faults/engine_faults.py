@@ -16,19 +16,24 @@ _DONORS = 2  # one whose block others get, and another whose block that one gets
 
 # Any: classes, tensors and engines of vLLM and torch.
 @contextmanager
-def sampler_fault(name: str) -> Iterator[None]:
-    """Within it the sampler takes another temperature, the second-likeliest greedy token, or the same few in turn."""
+def sampler_fault(name: str) -> Iterator[list[bool]]:
+    """Within it the sampler takes another temperature, the second-likeliest greedy token, or the same few in turn.
+
+    Of greedy tokens it says which are wrong, in the order in which they are drawn.
+    """
     import torch
     from vllm.v1.sample.sampler import Sampler
 
+    wrong: list[bool] = []
     if name == "greedy":
         attribute, random = "greedy_sample", np.random.default_rng(0)
         original = Sampler.greedy_sample
 
         def replaced(logits: Any) -> Any:
             best = logits.topk(2, dim=-1).indices
-            is_wrong = torch.from_numpy(random.random(len(best)) < WRONG_GREEDY)
-            return torch.where(is_wrong, best[:, 1], best[:, 0])
+            drawn = random.random(len(best)) < WRONG_GREEDY
+            wrong.extend(drawn.tolist())
+            return torch.where(torch.from_numpy(drawn), best[:, 1], best[:, 0])
 
     elif name.startswith("temperature-"):
         attribute, factor = "apply_temperature", float(name.removeprefix("temperature-"))
@@ -45,11 +50,11 @@ def sampler_fault(name: str) -> Iterator[None]:
             return torch.full((len(logits),), next(tokens))
 
     else:
-        yield
+        yield wrong
         return
     setattr(Sampler, attribute, staticmethod(replaced))
     try:
-        yield
+        yield wrong
     finally:
         setattr(Sampler, attribute, staticmethod(original))
 

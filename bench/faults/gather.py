@@ -7,17 +7,19 @@ import argparse
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import AutoTokenizer
 
-from bench.faults import quiet, tables
+from bench.faults import greedy, quiet, tables
 from bench.faults.engine_faults import CacheFault, sampler_fault
+from bench.faults.fourth_protocol import FOURTH
 from bench.faults.lock import LOCK
+from bench.faults.position_faults import position_fault
 from bench.faults.traffic import Call, Set, Traffic
 from demo.model import cache_folder, prepare
 from introspan.admission import Admission
@@ -113,7 +115,7 @@ class Engine:
         calls = wanted.calls()
         self._kept.observations.clear()
         before = self._kept.status().drawn
-        with sampler_fault(wanted.fault):
+        with sampler_fault(wanted.fault) as wrong, position_fault(wanted.fault, self._runner):
             answers = self._drive(wanted, calls)
         after = self._kept.status().drawn
         drawn = np.subtract(astuple(after), astuple(before))
@@ -121,7 +123,8 @@ class Engine:
         answered = list(self._kept.observations)
         mine = [one for one in answered if one.request_id.startswith(f"{wanted.name}:")]
         perplexity = np.array([answers[f"{wanted.name}:{i}"] for i in range(len(calls))])
-        tables.save(path, frame.tables(mine), {"prompt_logprob": perplexity, "drawn": drawn})
+        extra = {"prompt_logprob": perplexity, "drawn": drawn, "wrong": np.array(wrong, np.bool_)}
+        tables.save(path, frame.tables(mine), extra)
 
     def _drive(self, wanted: Set, calls: list[Call]) -> dict[str, float]:
         """Mean log-probability of each request's prompt, NaN where it is not wanted."""
@@ -132,7 +135,7 @@ class Engine:
         usual = scheduling.long_prefill_token_threshold
         scheduling.long_prefill_token_threshold = CHUNK_TOKENS if wanted.fault == "chunked" else usual
         asked = [(f"{wanted.name}:{i}", call) for i, call in enumerate(calls)]
-        at_once = 1 if wanted.fault == "alone" else len(asked)
+        at_once = 1 if wanted.is_apart or wanted.fault == "alone" else len(asked)
         found: dict[str, float] = {}
         for start in range(0, len(asked), at_once):
             found |= self._answer(wanted, asked[start : start + at_once])
@@ -171,15 +174,22 @@ def _mean(logprobs: Any) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is gathered: sets in the order in which they are wanted, and the engine's dtype. Any: a tokenizer."""
+    """What is gathered: sets in the order in which they are wanted, and the engine's dtype. Any: a tokenizer.
+
+    environment: what differs from ENVIRONMENT.
+    """
 
     sets: Callable[[Any], Iterable[Set]]
     dtype: str
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 PLANS = {
     "traffic": Plan(lambda tokenizer: Traffic(tokenizer).sets(), "float32"),
     "quiet": Plan(quiet.sets, "bfloat16"),
+    greedy.PLAN: Plan(
+        greedy.sets, "float32", {"INTROSPAN_TOKEN_STRIDE": str(FOURTH["greedy"]["token_stride"])}
+    ),
 }
 
 
@@ -204,17 +214,17 @@ def gather(
         model = prepare(cache_folder(), say)
         sets = plan.sets(AutoTokenizer.from_pretrained(model))
         wanted = [one for one in sets if not only or one.name in only]
-        _gather(folder, model, plan.dtype, wanted, say, seconds)
+        _gather(folder, model, plan, wanted, say, seconds)
 
 
 def _gather(
-    folder: Path, model: Path, dtype: str, sets: Iterable[Set], say: Callable[[str], None], seconds: float
+    folder: Path, model: Path, plan: Plan, sets: Iterable[Set], say: Callable[[str], None], seconds: float
 ) -> None:
     missing = [one for one in sets if not (folder / f"{one.name}.npz").exists()]
     if not missing:
         return
-    os.environ.update(ENVIRONMENT)
-    engine = Engine(model, dtype)
+    os.environ.update({**ENVIRONMENT, **plan.environment})
+    engine = Engine(model, plan.dtype)
     began = time.monotonic()
     for wanted in missing:
         if not wanted.calls():  # texts of its stratum are used up

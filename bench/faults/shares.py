@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.faults import by_traffic
 from bench.faults.apart import apart
+from bench.faults.fourth_protocol import fourth_digest
 from bench.faults.fresh import drawn_anew
 from bench.faults.late import late
 from bench.faults.ledger import Ledger
@@ -46,24 +48,28 @@ def run(workplace: Workplace) -> Result:
     wanted.sort(key=lambda one: (one[2], drawn(f"{one}")))
     replays: dict[tuple[str, str], Replay] = {}
     pools = dict(zip(_ARMS, (without_internals(pool), pool), strict=True))
-    found = []
+
+    def replay_of(arm: str, how: str = "real") -> Replay:
+        if (arm, how) not in replays:
+            size = len(healthy) if how == "real" else _POPULATION["reference"]
+            replays[arm, how] = _replay(arm, pools[arm], healthy, size)
+        return replays[arm, how]
+
+    found = list(by_traffic.trials(pool, _ARMS, replay_of, ledger, may_run=workplace.may_run))
     for kind, name, i in workplace.progress.track(wanted, description="shares"):
         keys = {arm: f"{arm}, {kind}, {name}, {i}" for arm in _ARMS}
         for arm, key in keys.items():
             if key in ledger or not workplace.may_run:
                 continue
-            how = _POPULATION["kinds"][kind]["reference"]
-            if (arm, how) not in replays:
-                size = len(healthy) if how == "real" else _POPULATION["reference"]
-                replays[arm, how] = _replay(arm, pools[arm], healthy, size)
+            replay = replay_of(arm, _POPULATION["kinds"][kind]["reference"])
             around, faulty = _mixture(pool, kind, name, healthy, apart_)
-            ledger.put(key, apart(partial(_trial, replays[arm, how], around, faulty, kind, i)))
+            ledger.put(key, apart(partial(_trial, replay, around, faulty, kind, i)))
         # Of a trial that only one arm has run nothing can be said of the other.
         if all(key in ledger for key in keys.values()):
             found += [
                 {"arm": arm, "kind": kind, "set": name, "i": i, **ledger[key]} for arm, key in keys.items()
             ]
-    planned = len(_ARMS) * _POPULATION["instances"] * sum(1 for _ in _faults(pool))
+    planned = len(_ARMS) * (_POPULATION["instances"] * sum(1 for _ in _faults(pool)) + by_traffic.PLANNED)
     return report(found, len(healthy), planned)
 
 
@@ -126,21 +132,21 @@ def report(found: Sequence[Found], healthy: int, planned: int) -> Result:
     """The part's result; planned: trials of the protocol."""
     claims: list[Claim] = []
     rows: list[list[Cell]] = []
-    kinds = [kind for kind in _POPULATION["kinds"] if any(one["kind"] == kind for one in found)]
+    kinds = [
+        kind for kind in (*_POPULATION["kinds"], by_traffic.KIND) if any(one["kind"] == kind for one in found)
+    ]
     for kind in kinds:
         some = [one for one in found if one["kind"] == kind]
         names = sorted({one["set"] for one in some})
         rows += [_row(kind, name, [one for one in some if one["set"] == name]) for name in names]
+        if kind == by_traffic.KIND:
+            continue
         claims += _claims(kind, [one for one in some if one["set"] not in (_CONTROL, _NO_FAULT)])
     controls = [one for one in found if one["set"] == _CONTROL]
     alarms = sum(one["first"] is not None for one in controls if one["arm"] == _ARMS[1])
-    claims += [
-        Claim(
-            f"{fault} by traffic alone, requests to the first alarm: never run, no engine with it was asked",
-            None, float(TRAFFIC["targets"]["template_ticks"] * _POPULATION["a_tick"]), at_most=True, row=TEMPLATE,
-        )
-        for fault in ("RoPE θ × 10", "positions + 1")
-    ]  # fmt: skip
+    claims += by_traffic.claims(
+        [one for one in found if (one["kind"], one["arm"]) == (by_traffic.KIND, _ARMS[1])]
+    )
     claims.append(
         Claim(
             "alarms where the share is healthy requests of a tenth held back",
@@ -197,12 +203,20 @@ def _requests(found: Sequence[Found], arm: str, copy: str = "first") -> NDArray[
     """Requests to an alarm in each trial of an arm; as many as were sent where there was none."""
     return np.array(
         [
-            _POPULATION["kinds"][one["kind"]]["most_requests"] if one[copy] is None else one[copy]["requests"]
+            _most(one["kind"]) if one[copy] is None else one[copy]["requests"]
             for one in found
             if one["arm"] == arm
         ],
         float,
     )
+
+
+def _most(kind: str) -> int:
+    """Requests that are sent at most."""
+    found: int = (
+        by_traffic.MOST_REQUESTS if kind == by_traffic.KIND else _POPULATION["kinds"][kind]["most_requests"]
+    )
+    return found
 
 
 def _bootstrap(found: Sequence[Found], values: NDArray[np.float64]) -> tuple[float, float]:
@@ -275,7 +289,11 @@ _NOTES = (
         "Missed: one of twelve controls raised an alarm: some fifty requests that the reference has not seen are drawn "
         "again and again there, 16 in 100, as if of different people, and a few are outside all classes. It counts."
     ),
-    "Templates are wrong in all requests that are chat, 40 % as in the reference; the others are healthy.",
+    (
+        "Templates are wrong in all requests that are chat, 40 % as in the reference; the others are healthy. "
+        "Positions are wrong in all requests, whose texts the reference has too (protocol "
+        f"`{fourth_digest()}`)."
+    ),
     (
         "Not blind: how extremes score a request was designed with these very sets in view. Two ways were run here in "
         "full: the rarest signal and a prompt's distance from its class, which is the product and this table; and the "

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from bench.faults import texts
+from bench.faults.fourth_protocol import FOURTH
 from bench.faults.texts import Text
 from bench.faults.third_protocol import THIRD
 from bench.faults.traffic_protocol import TRAFFIC
@@ -39,6 +40,7 @@ STRATA: dict[str, Callable[[], list[Text]]] = {
 }
 _SEED = 7
 _LOOP = THIRD["loop"]
+_ENGINES = FOURTH["by_traffic"]
 LOOPING = f"loop-{_LOOP['period']}"
 """The set whose answers loop, and what is done to the sampler meanwhile."""
 
@@ -56,7 +58,8 @@ class Call:
 class Set:
     """Requests that are asked together. fault: what is done to the engine meanwhile, "" for nothing.
 
-    perplexity: whether log-probabilities of the prompt are wanted, which a perplexity filter needs.
+    perplexity: whether log-probabilities of the prompt are wanted, which a perplexity filter needs; is_apart: whether
+    each request is asked when the one before is answered.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Set:
     calls: Callable[[], list[Call]]
     fault: str = ""
     perplexity: bool = False
+    is_apart: bool = False
 
 
 # Any: a tokenizer of transformers, which is untyped.
@@ -86,6 +90,7 @@ class Traffic:
                 yield from self._templates()
                 yield from self._sampler()
                 yield self._loops()
+                yield from self._engines()
                 yield from self._again()
 
     def _healthy(self, name: str, part: int) -> Set:
@@ -128,6 +133,16 @@ class Traffic:
             return [self._call(text, _LOOP["answer_tokens"], 0.0) for text in asked]
 
         return Set(LOOPING, "repetition loop", calls, LOOPING)
+
+    def _engines(self) -> Iterator[Set]:
+        """Healthy requests to an engine whose positions are wrong."""
+
+        def calls() -> list[Call]:
+            first = (self._healthy(name, 0).calls()[: _ENGINES["requests_a_stratum"]] for name in STRATA)
+            return [call for some in first for call in some]
+
+        for name in _ENGINES["faults"].values():
+            yield Set(name, "positions", calls, name)
 
     def _again(self) -> Iterator[Set]:
         """Healthy sets under other conditions of the engine."""

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.faults.checkpoints import with_change, with_other_ids, with_theta
 from bench.faults.engine_faults import CacheFault
+from bench.faults.position_faults import ROPE, SHIFTED, position_fault
 from bench.faults.weights import Change
 
 BLOCK = 4
@@ -92,3 +93,51 @@ def test_another_base_of_positions_is_in_the_configuration_alone(model, tmp_path
 def test_another_tokenizer_gives_every_ordinary_token_the_next_id(model, tmp_path):
     made = json.loads((with_other_ids(model, tmp_path / "made") / "tokenizer.json").read_text())
     assert made["model"]["vocab"] == {"<s>": 0, "a": 2, "b": 3, "c": 1}
+
+
+class Turned(torch.nn.Module):
+    """As vLLM's embedding of positions, whose every entry is its base."""
+
+    def __init__(self):
+        super().__init__()
+        self.base = 100.0
+        self.register_buffer("cos_sin_cache", self._compute_cos_sin_cache())
+
+    def _compute_cos_sin_cache(self):
+        return torch.full((3, 2), self.base)
+
+
+class Placed(torch.nn.Module):
+    """A model that returns the positions it was given; two layers share an embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = self.second = Turned()
+
+    def forward(self, positions):
+        return positions.tolist()
+
+
+def placed():
+    """One request that is read, in three tokens, between two that are answered."""
+    batch = SimpleNamespace(
+        num_reqs=3, num_computed_tokens_cpu=np.array([5, 0, 9, 99]), num_prompt_tokens=np.array([5, 3, 4, 1])
+    )
+    starts = SimpleNamespace(np=np.array([0, 1, 4, 5, 5]))
+    return SimpleNamespace(model=Placed(), input_batch=batch, query_start_loc=starts)
+
+
+def test_within_the_fault_rope_turns_by_ten_times_its_theta_and_after_it_as_before():
+    runner = placed()
+    with position_fault(ROPE, runner):
+        assert runner.model.first.cos_sin_cache.unique().tolist() == [1000.0]
+    assert runner.model.first.cos_sin_cache.unique().tolist() == [100.0]
+    assert runner.model.first.base == 100.0
+
+
+def test_within_the_fault_decoded_tokens_lie_one_place_too_far_and_prompts_where_they_did():
+    runner, positions = placed(), torch.tensor([5, 0, 1, 2, 9])
+    with position_fault(SHIFTED, runner):
+        assert runner.model(positions=positions) == [6, 0, 1, 2, 10]
+    assert runner.model(positions=positions) == [5, 0, 1, 2, 9]
+    assert positions.tolist() == [5, 0, 1, 2, 9]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.faults import quiet, requests, sampler, shares, silence, verdicts
+from bench.faults import greedy, quiet, requests, sampler, shares, silence, verdicts
 from bench.faults.apart import apart
 from bench.faults.late import late
 from bench.faults.ledger import Ledger
@@ -11,7 +11,7 @@ from bench.faults.loops import Loops
 from bench.faults.outputs_only import without_internals
 from bench.faults.pool import Pool
 from bench.faults.replay import Delay, Replay, Traffic
-from bench.faults.result import Table
+from bench.faults.result import Claim, Table
 from bench.faults.rows import GREEDY
 from bench.faults.tables import load, save
 from bench.faults.verdicts import ranks
@@ -106,6 +106,25 @@ def test_blocks_that_change_places_are_no_fault_and_count_in_no_target():
     assert [row[1] for row in result.tables[0].rows] == ["kv-foreign", "kv-swapped"]
 
 
+def test_faults_of_positions_count_for_themselves_and_against_their_own_limit():
+    found = [
+        {"arm": arm, "kind": "all requests", "set": name, "first": first, "page": None, "carried": []}
+        for arm in ("outputs", "with internals")
+        for name, first in (("engine-rope", {"requests": 32}), ("engine-positions", None))
+    ]
+    result = shares.report(found, 10, 4)
+    claims = {claim.text.partition(" by ")[0]: claim.measured for claim in result.claims}
+    assert (claims["RoPE θ × 10"], claims["positions + 1"]) == (32, 960)
+    assert [row[1] for row in result.tables[0].rows] == ["engine-positions", "engine-rope"]
+
+
+def test_a_wrong_greedy_token_that_is_not_measured_counts_until_one_is_shown():
+    wrong = np.zeros((2, 4), bool)
+    wrong[:, 1] = True
+    for first_shown, expected in (([3.0, np.inf], {2.0, 6.0}), ([4.0, 4.0], {3.0})):
+        assert set(greedy.delays(wrong, np.array(first_shown)).tolist()) == expected
+
+
 def test_faults_that_no_traffic_was_asked_with_are_not_measured():
     found = [
         {"arm": arm, "kind": "template", "set": "template-double-BOS", "first": {"requests": 32}, "page": None,
@@ -134,7 +153,9 @@ def test_tokens_that_are_not_measured_count_as_delivered():
         for at in (1.5, 1.1, 1.0)
         for way in ("one token a segment", "8 of 64 tokens, the default", "all of 64 tokens")
     ]
-    result = sampler.report(found, ["vLLM", 8, 2, 2], Loops([], Table("", (), ())))
+    result = sampler.report(
+        found, ["vLLM", 8, 2, 2], Claim("all", None, 0, row=GREEDY), Loops([], Table("", (), ()))
+    )
     delivered = {claim.text: claim.measured for claim in result.claims if "1.5: delivered" in claim.text}
     assert list(delivered.values()) == [256, 768]
     assert sum(claim.row == GREEDY and claim.measured is None for claim in result.claims) == 1
