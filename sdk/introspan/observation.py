@@ -55,9 +55,9 @@ class Resource:
     tensor_parallel_rank: int = 0
     pipeline_parallel_rank: int = 0
     data_parallel_rank: int = 0
+    attributes: dict[str, str] = field(default_factory=dict)
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
-    attributes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
