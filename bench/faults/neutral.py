@@ -10,10 +10,10 @@ from bench.faults.rows import NEUTRAL
 from bench.faults.second_protocol import SECOND
 from bench.faults.trial import Trial
 
-_AGAIN = "; what is the same likeliest token was made anew after a first run (decision record 14)"
+_AGAIN = "; what is the same likeliest token was made anew after a first run (decision record 17)"
 _TRIED = (
     "A position was the same where its likeliest token was that of the baseline's first round; since then where it is "
-    "that of any of its rounds (decision record 14)."
+    "that of any of its rounds (decision record 17)."
 )
 FAMILIES = ("neutral: heads permuted", "neutral: neurons permuted")
 
