@@ -64,11 +64,13 @@ def required(target: Path, names: Collection[str]) -> list[str]:
 
 
 def overrides(torch: str, folder: Path) -> Path:
-    """A file that lets any build of this torch do, and leaves out what is of no use without one of CUDA."""
+    """A file that lets any build of this torch do, and leaves out what is of no use without one of CUDA.
+
+    Certificates may be of any day: a release asks for the newest of its own, which an index may not have yet.
+    """
     file = folder / f"overrides-{torch}.txt"
-    file.write_text(
-        "".join([f"torch=={torch}\n", *(f'{name}; sys_platform == "never"\n' for name in _MEDIA)])
-    )
+    lines = [f"torch=={torch}", "certifi", *(f'{name}; sys_platform == "never"' for name in _MEDIA)]
+    file.write_text("\n".join([*lines, ""]), encoding="utf-8")
     return file
 
 
