@@ -10,7 +10,11 @@ _OF_REPLICA = {**_OF_MODEL, "replica": "r0"}
 _NO_INCIDENT = {f'introspan_alarm_active{{{_MODEL},severity="critical"}}': "0+0x400"}
 _INCIDENT = {f'introspan_alarm_active{{{_MODEL},severity="critical"}}': "1+0x400"}
 _TRAFFIC = {f'introspan_segments_total{{{_REPLICA},kind="decoded",worker="tp0-pp0-dp0"}}': "0+20x400"}
-_LITTLE = {f'introspan_segments_total{{{_REPLICA},kind="decoded",worker="tp0-pp0-dp0"}}': "0+1x400"}
+# Of eight workers that share a model, each of which sends every segment.
+_LITTLE = {
+    f'introspan_segments_total{{{_REPLICA},kind="decoded",worker="tp{rank}-pp0-dp0"}}': "0+1x400"
+    for rank in range(8)
+}
 _NOTIFIES = f"introspan_notify_alertmanager_informed{{{_AT}}}"
 _PAGED = f'introspan_incident_notified{{{_MODEL},alarm="IntrospanOutputNotFinite",severity="critical"}}'
 _TICKET = f'introspan_incident_notified{{{_MODEL},alarm="IntrospanTrafficShifted",severity="warning"}}'

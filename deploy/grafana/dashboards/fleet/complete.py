@@ -4,7 +4,7 @@ from deploy.grafana.expressions import REFERENCE, reference, silence, warm_up
 from deploy.grafana.layout import Section
 from deploy.grafana.look import BAD, FINE, NOTE, bounds
 from deploy.grafana.panels import Face, bars, lines, progress, states
-from deploy.grafana.queries import Query, of, rate, total
+from deploy.grafana.queries import Query, most, of, rate, total
 from deploy.grafana.thresholds import QUIET_SECONDS, SILENT_SECONDS
 from deploy.grafana.variables import MODELS
 
@@ -53,7 +53,11 @@ SECTION = Section(
                 "ops",
                 none="no traffic",
             ),
-            Query(total("model, kind", rate("introspan_segments_total", MODELS)), "{{model}} {{kind}}"),
+            # Workers that share a model send the same segments, each with a part of their values.
+            Query(
+                total("model, kind", most("model, replica, kind", rate("introspan_segments_total", MODELS))),
+                "{{model}} {{kind}}",
+            ),
         ).min(0),
         lines(
             Face(

@@ -41,7 +41,12 @@ SECTION = Section(
                     "Replicas",
                     f"count by (model) (count by (model, replica) ({of('introspan_segments_total', MODELS)}))",
                 ),
-                Column("Segments a second", total("model", rate("introspan_segments_total", MODELS)), "ops"),
+                Column(
+                    "Segments a second",
+                    # Workers that share a model send the same segments.
+                    total("model", most("model, replica, kind", rate("introspan_segments_total", MODELS))),
+                    "ops",
+                ),
                 Column(
                     "Longest silence",
                     most("model", silence(MODELS)),
