@@ -12,6 +12,7 @@ import torch
 from introspan.capture import v1_runner
 from introspan.capture.anatomy import Anatomy, describe, survey
 from introspan.capture.columns import lay_out
+from introspan.capture.endpoints import having
 from introspan.capture.worker import Depths, choose
 from introspan.config import Settings
 
@@ -29,13 +30,17 @@ def engine() -> Iterator[str]:
     for owner, name in _surfaces():
         if not hasattr(owner, name):
             yield f"not captured: capture: vLLM {version} lacks {owner.__name__}.{name}"
+    for name in ("_get_trace_headers", "_check_model"):
+        try:
+            having(name)
+        except AttributeError as error:
+            yield f"not captured: callers: {error}"
 
 
 # Any: classes of vLLM.
 def _surfaces() -> Iterator[tuple[Any, str]]:
     """The places where Introspan attaches."""
     from vllm.engine.arg_utils import EngineArgs  # noqa: PLC0415 - vLLM may not be installed, which is said in words
-    from vllm.entrypoints.serve.engine.serving import BaseServing  # noqa: PLC0415 - as above
     from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415 - as above
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner  # noqa: PLC0415 - as above
     from vllm.v1.worker.worker_base import WorkerWrapperBase  # noqa: PLC0415 - as above
@@ -43,8 +48,6 @@ def _surfaces() -> Iterator[tuple[Any, str]]:
     yield EngineArgs, "create_engine_config"
     yield WorkerWrapperBase, "init_device"
     yield AsyncLLM, "generate"
-    yield BaseServing, "_get_trace_headers"
-    yield BaseServing, "_check_model"
     for name in v1_runner.METHODS:
         yield GPUModelRunner, name
 
