@@ -26,6 +26,7 @@ from introspan.capture.columns import Layout, lay_out
 from introspan.capture.engine_stamp import EngineClock
 from introspan.capture.health import Health
 from introspan.capture.identity import Identity
+from introspan.capture.kernels.choice import register_on
 from introspan.capture.loaded import loaded_fingerprint, unread_fingerprint
 from introspan.capture.output_probe import OutputProbe
 from introspan.capture.probes import Probes
@@ -218,6 +219,7 @@ def _recorder(
     tapped = sorted(
         {*layout.residual_layers, *(layer + 1 for layer in layout.residual_layers), *layout.projection_layers}
     )
+    register_on(device)
     stream = canary = None
     if tapped:
         # A canary is measured at every layer; what only it needs is idle in all other steps.
