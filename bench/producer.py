@@ -89,4 +89,5 @@ def _status(status: ProducerStatus) -> pb.ProducerStatus:
         sampler_low=status.sampler_low,
         sampler_high=status.sampler_high,
         sampler_sum=status.sampler_sum,
+        queue_age_seconds=status.queue_age_seconds,
     )

@@ -135,6 +135,7 @@ class Show:
 
     def _now(self) -> Run:
         addresses = {
+            "pages": f"{self.collector_address}/",
             "metrics": f"{self.collector_address}/metrics",
             "alarms": f"{self.collector_address}/api/v1/alarms",
             "API": f"{self.collector_address}/api/v1/latest",

@@ -71,7 +71,7 @@ class AsSeen:
             "unwatched_requests": 3,
             "dropped_values": 4,
             "refused_findings": 5,
-            "drift": [{"model": "m", "adapter": "", "kind": "prompt", "distance": 0.125}],
+            "drift": [{"model": "m", "adapter": "", "kind": "prompt", "distance": 0.125, "threshold": 0.25}],
             "levels": [
                 {"model": "m", "adapter": "", "detector": detector, "copy": copy, "log10": level}
                 for detector, copy, level in levels

@@ -1,5 +1,7 @@
 """A time in, an archive with a day of one-minute rollups of a large fleet out, by the archive's own writer."""
 
+from dataclasses import fields, replace
+
 import duckdb
 import numpy as np
 
@@ -24,8 +26,12 @@ def model_name(number):
     return f"acme/model-{number:03d}-instruct"
 
 
-def write_day(folder, now_unix_nano, families=("residual", "attention", "output")):
-    """Signals of these families, residual ones at each layer.
+EVERYTHING = ("",)
+"""Every signal that there is."""
+
+
+def write_day(folder, now_unix_nano, families=EVERYTHING):
+    """Signals whose names begin so, each at all layers that it has.
 
     Rollups of every minute of the hours before this one, and one observation part that the cursor stands on.
 
@@ -39,16 +45,18 @@ def write_day(folder, now_unix_nano, families=("residual", "attention", "output"
         first = part_path(rollups, hour_of(newest), *_offsets(HOURS - 1))
         segments = list(_hour(newest, families))
         write_whole(first, lambda to: write_rollups(connection, segments, to))
-        for back in range(1, HOURS):  # as hours are once they are joined
+        source, order = first, f"ORDER BY {ORDER}"  # as hours are once they are joined
+        for back in range(1, HOURS):
             hour = newest - back * _HOUR_NANO
             moved = f"""
-                SELECT * REPLACE (minute_unix_seconds - {3600 * back} AS minute_unix_seconds)
-                FROM read_parquet('{quoted(first)}') ORDER BY {ORDER}
+                SELECT * REPLACE (minute_unix_seconds - 3600 AS minute_unix_seconds)
+                FROM read_parquet('{quoted(source)}') {order}
             """
             path = part_path(rollups, hour_of(hour), *_offsets(HOURS - 1 - back))
             write_whole(
                 path, lambda to, of=moved: connection.execute(f"COPY ({of}) TO '{quoted(to)}' ({FORMAT})")
             )
+            source, order = path, ""
 
 
 def _offsets(hour):
@@ -56,15 +64,21 @@ def _offsets(hour):
 
 
 def _hour(start, families):
-    every = schema(Shape(LAYERS, (0, 10, 20, 30), (), heads=1))
+    every = schema(Shape(LAYERS, LAYERS, (), heads=1))
     chosen = [column for column in every.columns if column.signal.startswith(tuple(families))]
     of, rng = Schema(every.kind, tuple(chosen)), np.random.default_rng(0)
+    # All at once: a table of one row takes as long to make up.
+    rows = table(of, 60 * MODELS, rng)
     who = [origin(model_name(number)) for number in range(MODELS)]
-    for minute in range(60):
-        received = start + minute * _MINUTE_NANO
-        for one in who:
-            rows = table(of, 1, rng, time_unix_nano=received)
-            yield Segments(batch(rows, who=one, received_unix_nano=received), rows)
+    for number in range(60 * MODELS):
+        row, received = _row(rows, number), start + number // MODELS * _MINUTE_NANO
+        yield Segments(batch(row, who=who[number % MODELS], received_unix_nano=received), row)
+
+
+def _row(rows, number):
+    """One of a table as a table."""
+    columns = (field.name for field in fields(rows) if field.name != "schema")
+    return replace(rows, **{name: getattr(rows, name)[number : number + 1] for name in columns})
 
 
 def _last_part(folder, newest):

@@ -26,5 +26,6 @@ def a_request(sequence=1, rows=2):
             sampler_low=2,
             sampler_high=1,
             sampler_sum=2.5,
+            queue_age_seconds=0.75,
         ),
     )

@@ -95,6 +95,7 @@ class Settings(BaseSettings):
     grpc: str = "127.0.0.1:4317"
     http: str = "127.0.0.1:9464"
     http_token_file: Path | None = None
+    trace_url: str = ""
     accept: AcceptSettings = AcceptSettings()
     log: LogSettings = LogSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
@@ -110,6 +111,13 @@ class Settings(BaseSettings):
         host, _, port = value.rpartition(":")
         if not host or not port.isdigit():
             raise ValueError("must be host:port, for example 127.0.0.1:4317")
+        return value
+
+    @field_validator("trace_url")
+    @classmethod
+    def _trace(cls, value: str) -> str:
+        if value and not (value.startswith(("http://", "https://")) and "{trace_id}" in value):
+            raise ValueError("must be empty or http(s)://… with {trace_id} in it")
         return value
 
     @classmethod

@@ -100,6 +100,7 @@ class Pipeline:
             endpoints=self._probe.states,
             http_token=load_http_token(self._settings),
             runbook_url=self._settings.notify.runbook_url,
+            trace_url=self._settings.trace_url,
         )
 
     def _open_detection(self) -> None:
@@ -108,7 +109,7 @@ class Pipeline:
             self._notifier = Notifier(settings.data / "notify", settings.notify)
         except (ValueError, OSError) as error:
             raise ConfigurationError(f"notify cannot be used: {error}") from error
-        self._detector = Detector(settings.detect, self._notifier.put, settings.notify.runbook_url)
+        self._detector = Detector(settings.detect, self._notifier.put, settings.notify.links)
         if settings.detect.enabled:
             checkpoint = self._checkpoint("detect", self._detector, settings.detect.checkpoint_seconds)
             self._checkpoints.append(checkpoint)

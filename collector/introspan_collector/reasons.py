@@ -15,7 +15,7 @@ REASONS = 16
 """So many reasons of drops of each kind, and pairs of what is disabled and why, does one worker show by name."""
 
 _ALWAYS = 2  # when it was last seen, and what it serves
-_WITH_STATUS = 7  # six counters and the sampling probability
+_WITH_STATUS = 8  # six counters, the sampling probability and the age of the queue
 
 
 def by_reason(counts: Iterable[tuple[str, int]]) -> Mapping[str, int]:

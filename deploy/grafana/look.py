@@ -6,7 +6,7 @@ Colours are those of Okabe and Ito, made for the colour-blind; what is bad is al
 from collections.abc import Mapping
 
 from grafana_foundation_sdk.builders import dashboard as build
-from grafana_foundation_sdk.models import dashboard
+from grafana_foundation_sdk.models import common, dashboard
 
 FINE = "#0072B2"
 NOTE = "#E69F00"
@@ -16,6 +16,9 @@ UNKNOWN = "#8A8A8A"
 BLUE, SKY, GREEN, YELLOW, PURPLE = FINE, "#56B4E9", "#009E73", "#F0E442", "#CC79A7"
 SERIES = (BLUE, NOTE, GREEN, PURPLE, SKY, BAD, YELLOW)
 """For series that are known by name, in this order."""
+
+DASHED = dashboard.DynamicConfigValue("custom.lineStyle", common.LineStyle(fill="dash", dash=[8, 8]))
+"""For a series that is the bound of another."""
 
 DIVERGING = "PuOr"
 """Palette of a heatmap whose values lie on both sides of 0: purple below, orange above."""

@@ -24,7 +24,7 @@ _COPIED = (
 _OWN = {
     "Settings": ("data", "grpc", "http"),
     "AcceptSettings": ("max_resident_bytes",),
-    "NotifySettings": ("runbook_url",),
+    "NotifySettings": ("runbook_url", "grafana_url"),
 }
 
 # Any: JSON Schema.

@@ -40,7 +40,10 @@ def _alertmanager(at: Addresses, data: Path) -> Command:
 
 def _collector(at: Addresses, data: Path, scratch: Path) -> Command:
     config = scratch / "collector.toml"
-    config.write_text(f'[notify]\nalertmanagers = ["http://{at.alertmanager}"]\n', encoding="utf-8")
+    config.write_text(
+        f'[notify]\nalertmanagers = ["http://{at.alertmanager}"]\npage_url = "http://{at.collector}"\n',
+        encoding="utf-8",
+    )
     words = (
         *(Path(sys.executable).with_name("introspan"), "collector", "--config", config),
         *("--data", data / "collector", "--grpc", at.grpc, "--http", at.collector),

@@ -37,6 +37,7 @@ class Settings:
     enabled: bool = True
     request_rate: float = 1.0
     token_stride: int = 24
+    single_tokens: bool = False
     layers: LayerSpec = _LAYERS
     attention_layers: LayerSpec = _ATTENTION_LAYERS
     attention_bytes: int = 64 * _MIB

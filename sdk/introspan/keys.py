@@ -46,6 +46,13 @@ KEYS: tuple[Key, ...] = (
         "Of so many decoded tokens a burst of three is measured; 1: all are.",
     ),
     Key(
+        "INTROSPAN_SINGLE_TOKENS",
+        values.switch,
+        "off",
+        "Whether each measured token is sent by itself rather than in stretches of 64 and more, to look at requests "
+        "token by token. Many times the observations, so fewer requests fit the row budget; and another reference.",
+    ),
+    Key(
         "INTROSPAN_LAYERS",
         _layers("INTROSPAN_LAYERS"),
         "8",

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from introspan.admission import Admission
 from introspan.config import Settings
-from introspan.digest.segments import Segments
+from introspan.digest.segments import SINGLE, Segments
 from introspan.export.exporter import Exporter
 from introspan.observation import CaptureStatus, Observation, Request, Resource, RowColumn, Rows
+from introspan_wire.signals import SEGMENT_TOKENS
 
 
 class Pipeline:
@@ -30,7 +31,7 @@ class Pipeline:
         wall_clock: Callable[[], int] = time.time_ns,
         exporter: Callable[..., Exporter] = Exporter,
     ) -> None:
-        self._segments = Segments(columns, capacity)
+        self._segments = Segments(columns, capacity, SINGLE if settings.single_tokens else SEGMENT_TOKENS)
         self._admission = admission
         self._switch_off = switch_off
         self._wall_clock = wall_clock

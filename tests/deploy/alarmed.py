@@ -24,8 +24,19 @@ def routes(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from routes(route)
 
 
+ALONE = ("--cluster.listen-address=",)
+
+
 @contextmanager
-def alertmanager(program: Path, folder: Path, port: int, hook_url: str, *, inhibiting: bool) -> Iterator[str]:
+def alertmanager(
+    program: Path,
+    folder: Path,
+    port: int,
+    hook_url: str,
+    *,
+    inhibiting: bool,
+    cluster: Sequence[str] = ALONE,
+) -> Iterator[str]:
     """The delivered routes; each receiver calls hook_url/<its name>. It waits a second at a time."""
     content = yaml.safe_load((DEPLOY / "alertmanager" / "alertmanager.yml").read_text())
     for route in routes(content["route"]):
@@ -44,7 +55,7 @@ def alertmanager(program: Path, folder: Path, port: int, hook_url: str, *, inhib
         f"--config.file={file}",
         f"--storage.path={folder / 'data'}",
         f"--web.listen-address={address}",
-        "--cluster.listen-address=",
+        *cluster,
     )
     with start("alertmanager", command, {}, folder, _STOP_SECONDS) as started:
         until_answering(started, f"http://{address}/-/ready")

@@ -17,6 +17,7 @@ _SEEN = "introspan_sdk_last_seen_timestamp_seconds"
 _DISABLED = "introspan_capture_disabled"
 _DROPPED = "introspan_sdk_dropped_segments_total"
 _SEGMENTS = "introspan_segments_total"
+_QUEUE = "introspan_sdk_queue_age_seconds"
 _LOST_ROWS, _ROWS = "introspan_sdk_dropped_rows_total", "introspan_sdk_measured_rows_total"
 
 
@@ -139,6 +140,25 @@ _CAPTURE = (
         quiet=["30m"],
     ),
     Case(
+        "IntrospanQueueOld",
+        "a queue that a slow collector fills, and that empties again",
+        {_worker(_QUEUE, "r0"): "0x9 30+20x9 0x30", _worker(_SEEN, "r0"): "0+60x50"},
+        {"16m": [{**_WARNING, "model": "m", "replica": "r0"}]},
+        ["15m", "20m"],
+    ),
+    Case(
+        "IntrospanQueueOld",
+        "not what a worker said last that speaks no more",
+        {_worker(_QUEUE, "r0"): "120x50", _worker(_SEEN, "r0"): "0x50"},
+        quiet=["9m", "30m"],
+    ),
+    Case(
+        "IntrospanQueueOld",
+        "not half a minute, nor for a moment",
+        {_worker(_QUEUE, "r0"): "30x20 90x3 0x20", _worker(_SEEN, "r0"): "0+60x50"},
+        quiet=["15m", "23m", "24m"],
+    ),
+    Case(
         "IntrospanRowsDropped",
         "one in twenty",
         {
@@ -147,6 +167,15 @@ _CAPTURE = (
         },
         {"12m": [{**_WARNING, "model": "m", "replica": "r0"}]},
         ["11m", "75m"],
+    ),
+    Case(
+        "IntrospanRowsDropped",
+        "not those of tokens that nobody got",
+        {
+            _worker(_LOST_ROWS, "r0", more=',reason="not_delivered"'): "0+50x40",
+            _worker(_ROWS, "r0"): "0+1000x40",
+        },
+        quiet=["30m"],
     ),
     Case(
         "IntrospanRowsDropped",

@@ -133,6 +133,7 @@ def test_what_is_set_reaches_the_collector(everything, tmp_path):
     assert settings.notify.alertmanagers == ("https://alertmanager-0:9093", "https://alertmanager-1:9093")
     assert settings.notify.alertmanager_headers == {"x-scope-orgid": "models"}
     assert settings.notify.runbook_url == "https://runbooks.example.com/introspan.md"
+    assert settings.notify.grafana_url == "https://grafana.example.com"
     assert settings.canary.endpoints == ("http://vllm:8000",)
 
 

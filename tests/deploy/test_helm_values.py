@@ -83,6 +83,13 @@ def test_config_takes_every_setting_but_those_of_the_chart():
             else:
                 yield ".".join((*path, name))
 
-    left_out = {"data", "grpc", "http", "accept.max_resident_bytes", "notify.runbook_url"}
+    left_out = {
+        "data",
+        "grpc",
+        "http",
+        "accept.max_resident_bytes",
+        "notify.runbook_url",
+        "notify.grafana_url",
+    }
     files = {key for key in MEANINGS if key.endswith("_file")}
     assert set(keys("Settings")) == set(MEANINGS) - left_out - files

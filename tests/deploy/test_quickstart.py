@@ -31,7 +31,11 @@ _QUICKSTART = ROOT / "docs" / "quickstart.md"
 _PAGES = (_QUICKSTART, ROOT / "docs" / "operations.md")
 _COMMANDS = [(page.stem, command) for page in _PAGES for command in commands(page)]
 _INTROSPAN = Path(sys.executable).with_name("introspan")
-_IMAGES = {"introspan-collector", "registry.example.com/vllm-introspan:v0.32.0"}
+_IMAGES = {
+    "introspan-collector",
+    "registry.example.com/vllm-introspan:v0.32.0",
+    "registry.example.com/introspan-sdk:0.1.0",
+}
 
 
 @cache
@@ -75,8 +79,14 @@ def export(arguments):
 
 
 def curl(arguments):
-    (address,) = arguments
+    given = options(arguments)
+    (address,) = given.pop("")
+    if urlsplit(address).netloc == "127.0.0.1:8000":  # vLLM, which is asked as anybody asks it
+        assert urlsplit(address).path == "/v1/completions"
+        assert {"model", "prompt"} < json.loads(given["-d"][0]).keys()
+        return
     assert urlsplit(address).netloc == "127.0.0.1:9464"
+    assert not given
 
 
 def docker(arguments):
@@ -264,7 +274,7 @@ def test_a_newcomer_sees_a_server_in_what_the_quickstart_says_to_look_at(tmp_pat
                 resource=resource, producer_id=bytes(16), sequence=1
             )
             service_grpc.ObservationServiceStub(channel).ExportObservations(request, timeout=10)
-        looks = [command for command in shell if command.startswith("curl")]
+        looks = [command for command in shell if command.startswith("curl") and ":9464" in command]
         assert len(looks) == 3
         for command in looks:
             eventually(lambda command=command: "my-model" in newcomer.run(command), 30)

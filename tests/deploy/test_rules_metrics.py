@@ -6,6 +6,7 @@ from pathlib import Path
 import promql_parser
 import pytest
 
+from deploy.grafana.thresholds import QUEUE_SECONDS
 from introspan.export.exporter import HEARTBEAT_SECONDS
 from introspan_collector.aggregate.settings import AggregateSettings
 from introspan_collector.detect.canary.comparison import PAGE_RATIO
@@ -158,5 +159,6 @@ def test_numbers_that_the_code_has_too_are_the_same():
     assert f"introspan_canary_distance) > {PAGE_RATIO:g}\n" in exprs["IntrospanCanaryFarOff-warning"]
     detectors = re.search(r'detector=~"([^"]+)"', exprs["IntrospanDriftBuilding-info"])[1]
     assert set(detectors.split("|")) <= set(SHARES)
+    assert f"introspan_sdk_queue_age_seconds) > {QUEUE_SECONDS:g}\n" in exprs["IntrospanQueueOld-warning"]
     silent_seconds = int(re.search(r"\[1h\]\) > (\d+)", exprs["IntrospanReplicaSilent-warning"])[1])
     assert 10 * HEARTBEAT_SECONDS < silent_seconds < AggregateSettings().idle_seconds

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.grafana.links import REQUESTS
 from introspan_collector.detect.incident.announcement import notice
 from introspan_collector.detect.incident.incident import ALERTNAMES
 from introspan_collector.detect.incident.incidents import Incidents
@@ -43,12 +44,13 @@ def test_a_section_says_what_it_means_three_things_to_check_and_how_to_close_it(
 @pytest.mark.parametrize("detector", [*SHARES, "nonfinite", "consistency"])
 def test_every_notice_leads_to_its_heading(detector):
     (event,) = Incidents().take(finding(stream(detector)), 0.0)
-    one = notice(event.incident, NotifySettings().runbook_url)
+    one = notice(event.incident, NotifySettings().links)
     address, _, anchor = dict(one.annotations)["runbook_url"].partition("#")
     assert address == "docs/runbook.md"
     # Headings become anchors in lower case, as on every forge.
     assert anchor in {name.lower() for name in _SECTIONS}
     assert dict(one.labels)["alertname"].lower() == anchor
+    assert f"/d/{REQUESTS}?var-model=" in dict(one.annotations)["dashboard_url"]
 
 
 def test_every_metric_that_the_runbook_names_is_exposed():

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.xdist_group("page")
 MODEL = 'acme/poet-7b <b onmouseover="alert(1)">'
 TOKEN = "a token of this test"
 CONFIG = """
+trace_url = "https://traces.example/{{trace_id}}"
 {token}
 [archive]
 flush_seconds = 1
@@ -102,6 +103,7 @@ def test_the_fleet_leads_to_a_model_whose_charts_are_drawn_without_a_complaint(b
     assert page.locator(".chart canvas[role=img]").count() == 2
     assert page.locator(".lines svg").count() == 6
     assert page.locator("[data-chart=requests] tbody tr").count() == 12
+    assert page.locator("[data-chart=requests] a[href^='https://traces.example/']").count() == 12
     assert problems == []
 
 
@@ -131,6 +133,35 @@ def test_a_heatmap_read_by_keyboard_says_what_the_api_says(browser, fleet):
     assert problems == []
 
 
+def test_lines_and_drift_are_read_by_keyboard_and_keep_their_place_when_they_are_drawn_anew(browser, fleet):
+    page, problems = browser.open(f"{fleet.address}/model?{query(model=MODEL, range='15m')}")
+    drift = page.locator("[data-chart=drift]")
+    draw_all(page)
+    assert drift.locator("path.line").count() == drift.locator("path.dashed").count() == 2
+    drift.locator("svg").focus()
+    page.keyboard.press("Home")
+    first = drift.locator(".reading").inner_text()
+    kinds = fleet.api("drift", model=MODEL, **{"from": str(time.time() - 900)})["kinds"]
+    at, distance, threshold = next(one["points"][0] for one in kinds if one["kind"] == "prompt")
+    assert first.startswith(time.strftime("%H:%M", time.gmtime(at)))
+    said = re.search(r"prompt (\S+)\s+┅ of at most (\S+)", first)
+    assert [float(one) for one in said.groups()] == pytest.approx([distance, threshold], rel=1e-3)
+    page.keyboard.press("ArrowRight")
+    second = drift.locator(".reading").inner_text()
+    assert second != first
+    page.wait_for_timeout(11_000)  # it has been drawn anew
+    assert drift.locator(".reading").inner_text() == second
+    assert page.evaluate("document.activeElement.closest('[data-chart]').dataset.chart") == "drift"
+    page.keyboard.press("Escape")
+    assert drift.locator(".reading").inner_text().startswith("last: ")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('[data-chart]').dataset.chart") == "lines"
+    page.keyboard.press("End")
+    assert "r0" in page.evaluate("document.activeElement.closest('[data-chart]').innerText")
+    assert problems == []
+
+
 def test_what_is_chosen_is_in_the_address_and_an_address_chooses(browser, fleet):
     page, problems = browser.open(f"{fleet.address}/model?{query(model=MODEL)}")
     page.locator("select[name=signal]").select_option("residual.turn")
@@ -152,7 +183,8 @@ def test_a_request_is_found_by_its_id_and_shown_layer_by_layer(browser, fleet):
     page.keyboard.press("Enter")
     page.wait_for_url("**/request?id=**")
     draw_all(page)
-    assert one["trace_id"] in page.locator("dl").inner_text()
+    to_trace = page.get_by_role("link", name=one["trace_id"])
+    assert to_trace.get_attribute("href") == f"https://traces.example/{one['trace_id']}"
     found = fleet.api("request", id=one["request_id"])["requests"][0]
     segment = found["segments"][0]
     value = next(of for of in segment["values"] if (of["signal"], of["layer"]) == ("residual.log_rms", 4))
@@ -217,9 +249,12 @@ def test_without_the_token_nothing_is_acknowledged_and_with_it_it_is(browser, gu
     assert guarded.api(f"alarms/{alarm['id']}")["state"] == "acknowledged"
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (3840, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (2560, "light"), (3840, "dark")])
 def test_every_view_fits_from_a_phone_to_a_wall(browser, fleet, width, scheme):
-    for path in ("/", f"/model?{query(model=MODEL)}", "/incidents", "/canary", "/request"):
+    request = fleet.api("requests", model=MODEL)["requests"][-1]["request_id"]
+    alarms = [f"/incident?{query(id=one['id'])}" for one in fleet.api("alarms")["alarms"]]
+    paths = ("/", f"/model?{query(model=MODEL)}", "/incidents", "/canary", "/request")
+    for path in (*paths, f"/request?{query(id=request)}", *alarms):
         page, problems = browser.open(fleet.address + path, width=width, scheme=scheme)
         draw_all(page)
         overflow = page.evaluate(

@@ -15,7 +15,7 @@ from introspan_collector.detect.incident.finding import Copy, Subject
 from introspan_collector.detect.incident.incidents import Incidents
 from introspan_collector.detect.incident.reconsider import CanaryReport
 from introspan_collector.detect.incident.triage import Canary
-from introspan_collector.notice import Notice
+from introspan_collector.notice import Links, Notice
 from introspan_collector.notify.notifier import Notifier
 from introspan_collector.notify.settings import NotifySettings
 from tests.alertmanager import alerting
@@ -47,7 +47,7 @@ class Case:
 
     def _notice(self, events):
         (event,) = events
-        return notice(event.incident, RUNBOOK)
+        return notice(event.incident, Links(RUNBOOK))
 
 
 @pytest.fixture(scope="module")

@@ -79,3 +79,18 @@ def test_a_signal_that_switches_off_is_told_within_a_second():
         )
         time.sleep(1.2)
         assert len(collector.received) == 2
+
+
+def test_a_message_says_how_old_the_oldest_is_that_waited_and_an_empty_one_that_nothing_did():
+    def three_seconds_later():
+        return 1_800_000_003_000_000_000
+
+    with (
+        ScriptedCollector() as collector,
+        exporting(collector.port, clock_unix_nano=three_seconds_later) as exporter,
+    ):
+        exporter.start()
+        until(lambda: len(collector.requests) == 1)
+        offer(exporter, 2)
+        until(lambda: len(collector.requests) == 2)
+    assert [request.status.queue_age_seconds for request in collector.requests[:2]] == [0.0, 3.0]

@@ -16,6 +16,7 @@ from introspan_collector.detect.incident.finding import Copy, Subject
 from introspan_collector.detect.incident.incidents import Incidents
 from introspan_collector.detect.incident.reconsider import CanaryReport
 from introspan_collector.detect.incident.triage import Canary
+from introspan_collector.notice import Links
 from introspan_collector.notify.notifier import Notifier
 from introspan_collector.notify.settings import NotifySettings
 from tests.incidents import finding, stream
@@ -44,11 +45,12 @@ def notifying(directory, *urls, **settings):
 
 
 def opened(book, *streams, **fields):
-    return notice(book.take(finding(*(streams or (OUTSIDE,)), **fields), time.time())[0].incident, "runbook")
+    opened = book.take(finding(*(streams or (OUTSIDE,)), **fields), time.time())[0].incident
+    return notice(opened, Links("runbook"))
 
 
 def over(book):
-    return notice(book.recovered(M, time.time())[0].incident, "runbook")
+    return notice(book.recovered(M, time.time())[0].incident, Links("runbook"))
 
 
 def delivered(notifier):
@@ -61,7 +63,7 @@ def test_a_receiver_is_told_of_the_beginning_the_triage_and_the_end_once_each(tm
         notifier.put(opened(book))
         eventually(lambda: delivered(notifier) == 1)
         heard = book.hear(CanaryReport("m", "r0", Canary.STILL, time.time()), time.time())[0].incident
-        notifier.put(notice(heard, "runbook"))
+        notifier.put(notice(heard, Links("runbook")))
         eventually(lambda: delivered(notifier) == 2)
         notifier.put(over(book))
         eventually(lambda: delivered(notifier) == 3)
@@ -224,7 +226,7 @@ def test_a_target_that_was_added_is_told_of_what_is_open_and_one_that_knows_is_n
         notifier.put(opened(Incidents(), stream(model="forgotten")))
         eventually(lambda: delivered(notifier) == 2)
     with receiving() as added, notifying(tmp_path, receiver.url, added.url, resend_seconds=0.2) as again:
-        again.resume([notice(one, "runbook") for one in book.open()])
+        again.resume([notice(one, Links("runbook")) for one in book.open()])
         eventually(lambda: delivered(again) == 2)
         time.sleep(0.3)
         assert [(one["status"], one["labels"]["model"]) for one in added.documents()] == [("firing", "m")]

@@ -23,6 +23,7 @@ def test_a_request_decodes_to_its_origin_tables_and_status():
     status = decoded.status
     drawn = status.sampler_tokens, status.sampler_low, status.sampler_high, status.sampler_sum
     assert drawn == (5, 2, 1, 2.5)
+    assert status.queue_age_seconds == 0.75
     assert decoded.tables[0].schema == fleet.schema(SHAPE)
     assert (decoded.unknown_columns, decoded.skewed_segments) == (0, 0)
 
@@ -55,6 +56,7 @@ SPOILED = {
     "status.disabled": lambda r: r.status.disabled.extend([pb.DisabledSignal()] * 257),
     "status.sampler_low": lambda r: r.status.MergeFrom(pb.ProducerStatus(sampler_low=3, sampler_high=3)),
     "status.sampler_sum": lambda r: r.status.MergeFrom(pb.ProducerStatus(sampler_sum=5.5)),
+    "status.queue_age_seconds": lambda r: r.status.MergeFrom(pb.ProducerStatus(queue_age_seconds=-1.0)),
 }
 
 

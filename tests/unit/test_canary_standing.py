@@ -7,6 +7,7 @@ import pytest
 from introspan_collector.detect.detector import Detector
 from introspan_collector.detect.report import Report
 from introspan_collector.detect.settings import DetectSettings
+from introspan_collector.notice import Links
 from tests.batches import Traffic
 from tests.canary_rounds import Fault, Model, output_batch, state_batch
 
@@ -30,7 +31,7 @@ class Served:
         self.now = 1_800_000_000.0
         self.settings = settings
         self.told = []
-        self.detector = Detector(settings, self.told.append, "runbook.md", lambda: self.now)
+        self.detector = Detector(settings, self.told.append, Links("runbook.md"), lambda: self.now)
         self.report = Report(self.detector, lambda: self.now)
         self.traffic = Traffic()
 

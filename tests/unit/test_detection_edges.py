@@ -12,6 +12,7 @@ from introspan_collector.detect.incident.finding import Subject
 from introspan_collector.detect.reference.reference import State
 from introspan_collector.detect.report import Report
 from introspan_collector.detect.settings import DetectSettings
+from introspan_collector.notice import Links
 from tests.batches import Traffic
 
 DAY_SECONDS = 86_400.0
@@ -27,7 +28,7 @@ class Shift:
     def __init__(self, settings=SETTINGS, traffic=None):
         self.now = 1_800_000_000.0
         self.told = []
-        self.detector = Detector(settings, self.told.append, "runbook.md", lambda: self.now)
+        self.detector = Detector(settings, self.told.append, Links("runbook.md"), lambda: self.now)
         self.report = Report(self.detector, lambda: self.now)
         self.traffic = traffic or Traffic()
 
@@ -356,7 +357,7 @@ def test_a_checkpoint_of_another_version_is_refused_and_nothing_of_it_is_taken(s
         with pytest.raises(ValueError, match="damaged"):
             other.detector.restore(state)
     with pytest.raises(ValueError, match="another version"):
-        other.detector.restore(checkpoint.dump("the detector", 1, {"watches": []}, {}))
+        other.detector.restore(checkpoint.dump("the detector", 2, {"watches": []}, {}))
     with other.detector.still() as state:
         assert not state.watches
     shift.detector.restore(before)

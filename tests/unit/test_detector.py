@@ -7,7 +7,7 @@ import pytest
 from introspan_collector.detect.detector import Detector
 from introspan_collector.detect.incident.incident import State
 from introspan_collector.detect.settings import DetectSettings
-from introspan_collector.notice import Severity
+from introspan_collector.notice import Links, Severity
 from introspan_wire.signals import Kind
 from tests.batches import Traffic
 
@@ -22,7 +22,7 @@ class Day:
     def __init__(self, settings=SETTINGS):
         self.now = 1_800_000_000.0
         self.told = []
-        self.detector = Detector(settings, self.told.append, "runbook.md", lambda: self.now)
+        self.detector = Detector(settings, self.told.append, Links("runbook.md"), lambda: self.now)
         self.traffic = Traffic()
 
     def run(self, ticks, requests=20, **fault):

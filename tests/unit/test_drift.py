@@ -7,6 +7,7 @@ import pytest
 
 from introspan_collector.detect.live.drift import Drift
 from introspan_collector.detect.live.frequencies import Frequencies
+from introspan_collector.detect.live.window import WINDOW_TICKS
 from introspan_collector.detect.reference.builder import Builder
 from introspan_collector.detect.reference.placement import Placement, Placer
 from introspan_collector.detect.reference.reference import State
@@ -92,7 +93,53 @@ def test_a_changed_shape_within_the_classes_is_beyond_it(reference):
 
     means, found = ticks(drift, reference, narrower)
     assert np.nanmean(means[5:]) > found.bound[0]
-    assert drift.distance > 0.1
+    assert drift.distance.value > drift.distance.threshold
+
+
+def looks(drift, placer, make, count):
+    """Distance and threshold of windows that share no request."""
+    found = []
+    for tick in range(count * WINDOW_TICKS):
+        one = make()
+        drift.evidence(one, placer.place(one))
+        if (tick + 1) % WINDOW_TICKS == 0:
+            found.append(drift.distance)
+        drift.tick()
+    return np.array(found)
+
+
+@pytest.mark.parametrize("requests", [2, 50])
+def test_healthy_windows_stay_within_what_chance_makes_of_them_and_not_far_within(reference, requests):
+    rng = np.random.default_rng(11)
+    drift, placer = Drift(reference, Kind.PROMPT), Placer(reference)
+    found = looks(drift, placer, lambda: sample(rng, requests), 60)
+    assert (found[:, 0] <= found[:, 1]).all()
+    assert (found[:, 0] / found[:, 1]).mean() > 0.4
+
+
+def test_more_requests_of_the_same_callers_make_no_smaller_distance_certain(reference):
+    rng = np.random.default_rng(12)
+    placer = Placer(reference)
+
+    def threshold(callers):
+        drift = Drift(reference, Kind.PROMPT)
+        ((_, found),) = looks(
+            drift, placer, lambda: sample(rng, 60, cluster=rng.integers(0, callers, 60).astype(np.uint64)), 1
+        )
+        return found
+
+    few, many = threshold(20), threshold(2**60)
+    assert few > 2 * many
+    assert threshold(1) > 1.0
+
+
+def test_the_threshold_comes_back_with_the_window(reference):
+    rng = np.random.default_rng(13)
+    drift, again = Drift(reference, Kind.PROMPT), Drift(reference, Kind.PROMPT)
+    ticks(drift, reference, lambda _: sample(rng, 20), 3)
+    again.restore(drift.snapshot())
+    assert again.distance == drift.distance
+    assert 0 < again.distance.value < again.distance.threshold
 
 
 def test_another_mixture_of_the_same_classes_does_not_drift_but_shows_in_the_frequencies(reference):

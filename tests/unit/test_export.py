@@ -60,6 +60,18 @@ def test_taking_makes_room():
     assert backlog.evicted == 0
 
 
+def test_the_oldest_is_looked_at_and_stays_until_it_is_taken():
+    backlog = Backlog(10 * SIZE)
+    assert backlog.oldest() is None
+    for name in "ab":
+        backlog.put(observation(name))
+    assert [backlog.oldest().request_id, backlog.take().request_id, backlog.oldest().request_id] == [
+        "a",
+        "a",
+        "b",
+    ]
+
+
 def test_an_observation_larger_than_the_backlog_is_itself_dropped():
     backlog = Backlog(SIZE - 1)
     backlog.put(observation("a"))
@@ -116,12 +128,13 @@ def test_every_field_of_resource_and_status_reaches_the_message():
     status = CaptureStatus(
         1, 2, 0.5, disabled, 3, 4, 5, 0.25, {"table_full": 6}, {"discarded": 8}, Drawn(9, 2, 1, 4.5)
     )
-    message = encode_status(status, {"queue_full": 7})
+    message = encode_status(status, {"queue_full": 7}, 2.5)
     assert len(message.ListFields()) == len(message.DESCRIPTOR.fields)
     counted = [(drop.reason, drop.segments, drop.requests, drop.rows) for drop in message.drops]
     assert counted == [("discarded", 0, 0, 8), ("queue_full", 7, 0, 0), ("table_full", 0, 6, 0)]
     drawn = message.sampler_tokens, message.sampler_low, message.sampler_high, message.sampler_sum
     assert drawn == (9, 2, 1, 4.5)
+    assert message.queue_age_seconds == 2.5
 
 
 def test_waits_double_up_to_a_limit_and_are_spread():

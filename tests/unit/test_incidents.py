@@ -18,7 +18,7 @@ from introspan_collector.detect.incident.settings import IncidentSettings
 from introspan_collector.detect.incident.triage import Canary, Verdict
 from introspan_collector.detect.sequential.alarm import Alarm, Carrier
 from introspan_collector.detect.sequential.evidence import SHARES
-from introspan_collector.notice import Severity
+from introspan_collector.notice import Links, Severity
 from tests.incidents import finding, stream
 
 M = Subject("m", "")
@@ -405,7 +405,7 @@ def test_a_notice_says_everything_and_keeps_its_identity_while_the_triage_change
     exemplar = Exemplar("request-1", "a" * 32, "r0", "output.entropy", 4.5, "z")
     pending = only(book.take(finding(OUTSIDE, exemplars=(exemplar,), reference="ref-1"), START)).incident
     known = only(book.hear(report(Canary.MOVED, START + 1, place="layer 5"), START + 1)).incident
-    first, second = (notice(one, "https://docs.example/runbook.md") for one in (pending, known))
+    first, second = (notice(one, Links("https://docs.example/runbook.md")) for one in (pending, known))
     assert first.identity == second.identity
     assert dict(second.labels) == {
         "alertname": "IntrospanTrafficShifted",
@@ -415,6 +415,8 @@ def test_a_notice_says_everything_and_keeps_its_identity_while_the_triage_change
     said = dict(second.annotations)
     assert said["triage"] == "model or engine"
     assert said["runbook_url"] == "https://docs.example/runbook.md#introspantrafficshifted"
+    assert said["dashboard_url"] == "http://localhost:3000/d/introspan-requests?var-model=m"
+    assert said["page_url"] == f"http://localhost:9464/incident?id={known.id}"
     assert said["layer"] == "layer 5"
     assert said["requests"] == "request-1"
     assert said["trace_ids"] == "a" * 32
@@ -423,13 +425,20 @@ def test_a_notice_says_everything_and_keeps_its_identity_while_the_triage_change
     assert (second.ended_unix_seconds, second.started_unix_seconds) == (None, START)
 
 
+def test_an_alert_leads_nowhere_where_no_address_is_known_and_names_are_quoted_where_one_is():
+    known = Links("r", "https://grafana/", "https://pages/introspan/").of("A", "a b/c?&", "i d")
+    assert known["dashboard_url"] == "https://grafana/d/introspan-requests?var-model=a%20b%2Fc%3F%26"
+    assert known["page_url"] == "https://pages/introspan/incident?id=i%20d"
+    assert Links("r", "", "").of("A", "m", "i") == {"runbook_url": "r#a"}
+
+
 def test_an_acknowledged_and_a_resolved_incident_say_so():
     book = Incidents()
     opened = only(book.take(finding(), START)).incident
     done = book.acknowledge(opened.id, Acknowledgement("ann", "new customer", START + 1)).incident
-    assert dict(notice(done, "r").annotations)["acknowledged"] == "by ann: new customer"
+    assert dict(notice(done, Links("r")).annotations)["acknowledged"] == "by ann: new customer"
     ended = only(book.recovered(M, START + 9)).incident
-    assert notice(ended, "r").ended_unix_seconds == START + 9
+    assert notice(ended, Links("r")).ended_unix_seconds == START + 9
     assert as_json(ended)["actions"] == []
 
 

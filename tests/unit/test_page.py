@@ -3,8 +3,10 @@
 import json
 import re
 import time
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
@@ -45,7 +47,9 @@ class Served:
         self.offset = 0
 
     def take(self, count=20, **fault):
-        tables = self.insides.tables(count, self.now, **fault)
+        return self.give(self.insides.tables(count, self.now, **fault))
+
+    def give(self, tables):
         offset, self.offset = self.offset, self.offset + 1_000
         batch = Batch(
             offset, self.offset, int(self.now * 1e9), b"p" * 16, self.offset, self.insides.origin, tables,
@@ -252,3 +256,68 @@ def test_numbers_are_written_for_reading():
         "–", "5\u202fs", "2\u202fmin", "2\u202fh", "2\u202fd",
     ]  # fmt: skip
     assert (age(90.0, 100.0), age(100.0, 100.0)) == ("10\u202fs ago", "now")
+
+
+def test_a_request_is_shown_token_by_token_where_its_tokens_came_by_themselves(tmp_path):
+    served = Served(tmp_path)
+    of_stretches = served.take(1, segments=2)
+    single = {"token_count": np.ones(1, np.uint32), "measured_count": np.ones(1, np.uint32)}
+    of_tokens = served.give(
+        tuple(
+            replace(one, token_start=np.array([99 + number], np.uint32), **single)
+            for number, one in enumerate(served.insides.tables(1, served.now, segments=4))
+        )
+    )
+    for tables, said, not_said in (
+        (of_stretches, "A column is a segment", "A column is a measured token"),
+        (of_tokens, "A column is a measured token", "A column is a segment"),
+    ):
+        text = served.page("/request", id=tables[0].request_id[0]).text
+        assert said in text
+        assert not_said not in text
+    assert "Outputs, token by token" in text
+    assert [one["token_start"] for one in asked(served, of_tokens)["segments"]] == [99, 100, 101, 102, 103]
+
+
+def asked(served, tables, **parameters):
+    (found,) = served.api("request", id=tables[0].request_id[0], **parameters)["requests"]
+    return found
+
+
+def test_of_a_long_request_a_thousand_segments_are_given_and_of_one_signal_if_one_is_asked_for(tmp_path):
+    served = Served(tmp_path)
+    prompt, decoded = served.insides.tables(1, served.now)
+    count = 1_200
+    numbers = np.arange(1, count + 1, dtype=np.uint32)
+    same = {
+        field.name: np.repeat(getattr(decoded, field.name), count, axis=0)
+        for field in fields(decoded)
+        if field.name not in ("schema", "request_id", "adapter")
+    }
+    many = replace(
+        decoded,
+        **same | {"segment_index": numbers, "token_start": 99 + numbers},
+        request_id=list(decoded.request_id) * count,
+        adapter=[""] * count,
+    )
+    served.give((prompt, many))
+    found = asked(served, (prompt,), signal="residual.turn")
+    assert (len(found["segments"]), found["left_out_segments"]) == (1_000, 201)
+    assert {value["signal"] for one in found["segments"] for value in one["values"]} == {"residual.turn"}
+    text = served.page("/request", id=prompt.request_id[0]).text
+    assert "201 later ones are not shown" in text
+    assert len(text) < 300_000
+
+
+def test_instances_of_a_model_are_behind_their_number_the_silent_one_first(tmp_path):
+    served = Served(tmp_path)
+    served.now -= 600
+    served.take(1)
+    served.now += 600
+    served.insides = Insides("m", "r1")
+    served.take(1)
+    text = served.page("/").text
+    (behind,) = re.findall(r'<details data-key="m">(.*?)</details>', text, re.DOTALL)
+    assert re.findall(r"<li>(r\d) ", behind) == ["r0", "r1"]
+    assert behind.count("◆ 10\u202fmin ago") == 1
+    assert "<summary>2</summary>" in behind

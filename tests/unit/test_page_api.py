@@ -72,6 +72,21 @@ def test_heads_are_the_means_of_the_newest_segments(served):
     assert "attention.entropy" in refused.json()["error"]["remedy"]
 
 
+def test_the_course_of_drift_is_beside_what_chance_makes_of_it_and_little_however_long_it_is(served):
+    kinds = {one["kind"]: one["points"] for one in served.api("drift", model="m")["kinds"]}
+    assert set(kinds) == {"prompt", "decoded"}
+    points = np.array(kinds["prompt"])
+    assert len(points) >= 5
+    assert (np.diff(points[:, 0]) > 0).all()
+    assert (points[:, 1] < points[:, 2]).all(), "healthy traffic is within what chance makes of it"
+    month = served.api("drift", model="m", **{"from": time.time() - 30 * 86_400})
+    (farthest, *others) = {one["kind"]: one["points"] for one in month["kinds"]}["prompt"]
+    assert len(others) <= 1
+    beyond = points[:, 1] / points[:, 2]
+    assert farthest[1] / farthest[2] == pytest.approx(beyond.max()) or others
+    assert served.page("/api/v1/drift", model="m", sign="a").status_code == 400
+
+
 def test_a_request_has_every_value_of_every_segment_heads_averaged(served):
     tables = served.take(3, segments=2)
     wanted = tables[0].request_id[1]

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from introspan_collector.detect.canary.comparison import Comparison
@@ -10,10 +11,12 @@ from introspan_collector.detect.canary.followed import Followed
 from introspan_collector.detect.canary.round import Round
 from introspan_collector.detect.detector import Detector
 from introspan_collector.detect.levels import ALL
+from introspan_collector.detect.live.window import WINDOW_TICKS
 from introspan_collector.detect.reference.file import from_bytes
 from introspan_collector.detect.reference.reference import State
 from introspan_collector.detect.report import Report
 from introspan_collector.detect.settings import DetectSettings
+from introspan_collector.notice import Links
 from tests.batches import ORIGIN, Traffic
 from tests.canary_rounds import Fault, Model, output_batch, state_batch
 
@@ -32,7 +35,7 @@ class Desk:
         self.now = 1_800_000_000.0
         self.told = []
         self.settings = settings
-        self.detector = Detector(settings, self.told.append, "runbook.md", lambda: self.now)
+        self.detector = Detector(settings, self.told.append, Links("runbook.md"), lambda: self.now)
         self.report = Report(self.detector, lambda: self.now)
         self.traffic = Traffic(**traffic)
 
@@ -353,8 +356,22 @@ def test_what_people_decide_is_to_be_saved_at_once(desk):
 
 def test_drift_is_shown_of_what_a_reference_can_follow(desk):
     desk.run(1)
-    drift = {one["kind"]: one["distance"] for one in desk.report.detection()["drift"]}
-    assert 0 < drift["prompt"] < 1
+    drift = {one["kind"]: (one["distance"], one["threshold"]) for one in desk.report.detection()["drift"]}
+    distance, threshold = drift["prompt"]
+    assert 0 < distance < threshold
+
+
+def test_the_course_of_drift_has_a_point_for_each_window_and_outlives_a_restart(desk):
+    desk.run(3 * WINDOW_TICKS)
+    (prompt,) = [one for one in desk.report.course("m", "") if one["kind"] == "prompt"]
+    times = np.array([at for at, _, _ in prompt["points"]])
+    assert len(times) >= 3
+    assert (np.diff(times)[-2:] == WINDOW_TICKS * 10.0).all()
+    assert all(0 < distance < threshold for _, distance, threshold in prompt["points"])
+    again = Desk()
+    again.detector.restore(desk.detector.snapshot())
+    assert again.report.course("m", "") == desk.report.course("m", "")
+    assert desk.report.course("nobody", "") == []
 
 
 def test_one_replica_whose_canary_deviates_keeps_a_reference_from_being_built():

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspan.digest.segments import Segments
+from introspan.digest.segments import SINGLE, Segments
 from introspan.observation import Request, RowColumn, Rows
 from introspan_wire.signals import Kind, Statistic
 
@@ -56,6 +56,18 @@ def test_decoded_segments_span_64_128_256_then_512_tokens():
     assert sum(d.measured_count for d in done) == 2000
     starts = np.cumsum([10, *[d.token_count for d in done]])[:-1]
     assert [d.token_start for d in done] == starts.tolist()
+
+
+def test_single_tokens_are_sent_as_they_were_measured_and_at_once():
+    segments, request = Segments(COLUMNS, 2, SINGLE), _request()
+    positions = [10, 11, 12, 34, 35, 36]
+    rows = [[float(position), 1, 0, 2, 0.5] for position in positions]
+    done = _feed(segments, request, positions, rows)
+    assert [one.token_start for one in done] == positions
+    assert {(one.token_count, one.measured_count) for one in done} == {(1, 1)}
+    assert [one.segment_index for one in done] == [1, 2, 3, 4, 5, 6]
+    assert [one.values[0] for one in done] == positions
+    assert segments.finish(request, 40, 0) == []
 
 
 def test_each_column_is_reduced_by_its_own_statistic_over_measured_rows():

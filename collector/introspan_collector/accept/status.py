@@ -1,5 +1,6 @@
 """What a producer says of itself as it arrived in, the same checked and cut to its limits out."""
 
+import math
 from collections import Counter
 
 from introspan_collector.model import DisabledSignal, ProducerStatus
@@ -16,6 +17,7 @@ def checked_status(message: pb.ProducerStatus) -> ProducerStatus:
                 f"status.{name}", f"must be at most {STATUS_ENTRIES}, got {len(getattr(message, name))}"
             )
     _check_draws(message)
+    _check_age(message.queue_age_seconds)
     drops = {unit: _by_reason(message, unit) for unit in ("segments", "requests", "rows")}
     return ProducerStatus(
         measured_steps=message.measured_steps,
@@ -40,6 +42,7 @@ def checked_status(message: pb.ProducerStatus) -> ProducerStatus:
         sampler_low=message.sampler_low,
         sampler_high=message.sampler_high,
         sampler_sum=message.sampler_sum,
+        queue_age_seconds=message.queue_age_seconds,
     )
 
 
@@ -64,3 +67,8 @@ def _check_draws(message: pb.ProducerStatus) -> None:
             "status.sampler_sum",
             f"must be between 0 and sampler_tokens = {tokens}, got {message.sampler_sum}",
         )
+
+
+def _check_age(seconds: float) -> None:
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise FrameError("status.queue_age_seconds", f"must be >= 0 and finite, got {seconds}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from introspan_collector.detect.incident.announcement import notice
 from introspan_collector.detect.incident.incident import Incident
 from introspan_collector.detect.incident.incidents import Change, Event
-from introspan_collector.notice import Notice
+from introspan_collector.notice import Links, Notice
 
 _MOST_COUNTS = 1024
 _HEARD_SECONDS = 2.0
@@ -16,9 +16,9 @@ _HEARD_SECONDS = 2.0
 class Announcer:
     """Tells of incidents, and remembers which canaries were asked for."""
 
-    def __init__(self, tell: Callable[[Notice], None], runbook_url: str, clock: Callable[[], float]) -> None:
+    def __init__(self, tell: Callable[[Notice], None], links: Links, clock: Callable[[], float]) -> None:
         self._tell = tell
-        self._runbook_url = runbook_url
+        self._links = links
         self._clock = clock
         self.asked: dict[str, float] = {}
         """Models whose canary is asked at once, and since when."""
@@ -36,7 +36,7 @@ class Announcer:
 
     def notice(self, incident: Incident) -> Notice:
         """What people are told of an incident."""
-        return notice(incident, self._runbook_url)
+        return notice(incident, self._links)
 
     def ask(self, model: str) -> None:
         """Has the canary of a model asked at once."""

@@ -31,7 +31,7 @@ from introspan_collector.detect.sequential.alarm import Alarm
 from introspan_collector.detect.settings import DetectSettings
 from introspan_collector.detect.watch import Watch
 from introspan_collector.model import Batch, Origin
-from introspan_collector.notice import Notice
+from introspan_collector.notice import Links, Notice
 from introspan_wire.codec import SegmentTable
 from introspan_wire.signals import Kind
 
@@ -56,12 +56,12 @@ class Detector:
         self,
         settings: DetectSettings | None = None,
         tell: Callable[[Notice], None] = lambda _: None,
-        runbook_url: str = "",
+        links: Links = Links(),  # noqa: B008 - an immutable value
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings or DetectSettings()
         self._tell = tell
-        self._runbook_url = runbook_url
+        self._links = links
         self._clock = clock
         self._lock = threading.RLock()
         self._updated_unix_seconds = 0.0
@@ -191,7 +191,7 @@ class Detector:
         self._knowledge = knowledge
         self._pieces = knowledge.pieces
         self._growth = Growth(knowledge)
-        self._announcer = Announcer(self._tell, self._runbook_url, self._clock)
+        self._announcer = Announcer(self._tell, self._links, self._clock)
         for incident in self.incidents.open():
             if incident.asked_unix_seconds is not None:
                 self._announcer.ask(incident.subject.model)
@@ -247,8 +247,9 @@ class Detector:
 
     def _close_tick(self) -> None:
         """What only a whole tick shows becomes evidence of the next."""
+        now = self._clock()
         for watch in self._knowledge.watches.values():
-            self._knowledge.add(tuple(watch.tick()), tickets_only=watch.is_provisional)
+            self._knowledge.add(tuple(watch.tick(now)), tickets_only=watch.is_provisional)
 
     def _nothing(self) -> NDArray[np.float64]:
         return np.full(len(self._pieces.ticks.streams), np.nan)

@@ -110,6 +110,13 @@ class Report:
             for one in self._typicals.of(name, reference)
         ]
 
+    def course(self, model: str, adapter: str) -> list[Answer]:
+        """How far requests were from the reference over the last day, and how far chance would have them."""
+        with self._detector.still() as state:
+            watch = state.watches.get(Subject(model, adapter))
+            found = [] if watch is None else list(watch.course.of())
+        return [{"kind": kind.value, "points": points} for kind, points in found]
+
     def judged(self, model: str, adapter: str, tables: Iterable[SegmentTable]) -> list[Answer]:
         """How unusual the requests in tables are among those of the reference; empty without one."""
         with self._detector.still() as state:
@@ -182,8 +189,13 @@ class Report:
                 "threshold_log10": 0.0,
                 "levels": self._levels.of(pieces.ticket, pieces.page),
                 "drift": [
-                    {"model": model, "adapter": adapter, "kind": kind.value, "distance": distance}
-                    for (model, adapter), watch in sorted(state.watches.items())
+                    {
+                        **subject._asdict(),
+                        "kind": kind.value,
+                        "distance": distance.value,
+                        "threshold": distance.threshold,
+                    }
+                    for subject, watch in sorted(state.watches.items())
                     for kind, distance in watch.distances().items()
                 ],
             }

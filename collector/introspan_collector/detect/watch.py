@@ -7,6 +7,8 @@ import numpy as np
 
 from introspan_collector.detect import checkpoint
 from introspan_collector.detect.builders import Builders, Building
+from introspan_collector.detect.live.course import Course
+from introspan_collector.detect.live.window import Distance
 from introspan_collector.detect.live.yardstick import Seen, Yardstick
 from introspan_collector.detect.reference.builder import Limits, Progress
 from introspan_collector.detect.reference.file import from_bytes
@@ -38,6 +40,8 @@ class Watch:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._builders = Builders(limits)
+        self.course = Course()
+        """How far requests were from the reference over the last day."""
         self._yardstick: Yardstick | None = None
         self._served: Identity | None = None
         self._due_clusters: int | None = None
@@ -86,12 +90,13 @@ class Watch:
             return Seen((), None)
         return yardstick.see(sample, replica)
 
-    def tick(self) -> Iterator[Evidence]:
+    def tick(self, now_unix_seconds: float) -> Iterator[Evidence]:
         """Closes a tick; gives what only a whole tick shows."""
         if self._yardstick is not None:
+            self.course.tick(now_unix_seconds, self._yardstick.distances())
             yield from self._yardstick.tick()
 
-    def distances(self) -> dict[Kind, float]:
+    def distances(self) -> dict[Kind, Distance]:
         """How far the last ticks are from the reference, by kind of row; empty without a reference."""
         return {} if self._yardstick is None else self._yardstick.distances()
 
@@ -189,6 +194,7 @@ class Watch:
     def snapshot(self) -> bytes:
         """The whole state."""
         builders, arrays = self._builders.dump()
+        arrays["course"] = self.course.snapshot()
         if self._yardstick is not None:
             arrays["reference"] = self._yardstick.data
             arrays["yardstick"] = self._yardstick.snapshot()
@@ -207,6 +213,9 @@ class Watch:
         self._builders.load(header, saved)
         self._served = None if header["served"] is None else Identity(**header["served"])
         self._due_clusters = header["due_clusters"]
+        self.course = Course()
+        if "course" in arrays:  # what was saved before there was one has none
+            self.course.restore(arrays["course"].tobytes())
         self._yardstick = None
         if "reference" in arrays:
             self._yardstick = Yardstick(from_bytes(arrays["reference"].tobytes()))

@@ -9,6 +9,7 @@ from introspan_collector.expose import (
     alarms,
     api,
     canaries,
+    drift,
     heads,
     heatmap,
     maintenance,
@@ -49,6 +50,7 @@ def build(sources: Sources) -> Starlette:
             *canaries.routes(sources, calls),
             *heatmap.routes(sources),
             *heads.routes(sources),
+            *drift.routes(sources),
             *requests.routes(sources),
             *site.routes(sources),
         ]

@@ -44,14 +44,8 @@ def _evidence(detection: Answer) -> Iterator[Metric]:
     for one in detection["levels"]:
         level = NO_EVIDENCE if one["log10"] is None else max(one["log10"], NO_EVIDENCE)
         levels.add_metric([one["model"], one["adapter"], one["copy"], one["detector"]], level)
-    drift = GaugeMetricFamily(
-        "introspan_latent_drift_distance",
-        "How far projections of the last ticks are from the reference's; shown, not tested.",
-        labels=(*_WHO, "kind"),
-    )
-    for one in (one for one in detection["drift"] if math.isfinite(one["distance"])):
-        drift.add_metric([one["model"], one["adapter"], one["kind"]], one["distance"])
-    yield from (levels, drift)
+    yield levels
+    yield from _drift(detection["drift"])
     for name, text, key in (
         ("streams", "Streams of evidence that are followed.", "streams"),
         ("watched", "Models and adapters that are watched.", "watched"),
@@ -63,6 +57,20 @@ def _evidence(detection: Answer) -> Iterator[Metric]:
         ("refused_findings", "Alarms not recorded: too many incidents were open.", "refused_findings"),
     ):
         yield CounterMetricFamily(f"introspan_detect_{name}", text, detection[key])
+
+
+def _drift(drift: list[Answer]) -> Iterator[Metric]:
+    for key, text in (
+        ("distance", "How far projections of the last ticks are from the reference's; shown, not tested."),
+        (
+            "threshold",
+            "What chance alone makes of that distance in all but one of a thousand looks: more where requests are few.",
+        ),
+    ):
+        family = GaugeMetricFamily(f"introspan_latent_drift_{key}", text, labels=(*_WHO, "kind"))
+        for one in (one for one in drift if math.isfinite(one[key])):
+            family.add_metric([one["model"], one["adapter"], one["kind"]], one[key])
+        yield family
 
 
 def _alarms(detection: Detection, references: list[Answer]) -> Iterator[Metric]:

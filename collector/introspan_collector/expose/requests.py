@@ -19,6 +19,7 @@ from introspan_collector.view import Stored
 from introspan_wire.signals import CATALOGUE
 
 _MOST_LISTED = 200
+_MOST_SEGMENTS = 1_000
 _DEFAULT_HOURS = 24.0
 _LONGEST_HOURS = 24.0 * 366
 _NAME_CHARACTERS = 512
@@ -30,7 +31,10 @@ def routes(sources: Sources, clock: Callable[[], float] = time.time) -> list[Rou
     return [
         route(sources, "requests", ("model", "replica", "adapter", "limit"), _newest),
         route(
-            sources, "request", ("id", "from", "to"), lambda where, asked: looked_up(where, asked, clock())
+            sources,
+            "request",
+            ("id", "from", "to", "signal"),
+            lambda where, asked: looked_up(where, asked, clock(), asked.signal("signal")),
         ),
     ]
 
@@ -60,8 +64,11 @@ def _listed(stored: Stored, row: int) -> Answer:
     }
 
 
-def looked_up(sources: Sources, asked: Parameters, now: float) -> Answer:
-    """The requests that an id stands for. Raises ParameterError, RefusedError where nothing is known of it."""
+def looked_up(sources: Sources, asked: Parameters, now: float, signal: str | None = None) -> Answer:
+    """The requests that an id stands for, each with its first thousand segments; signal: of that one alone.
+
+    Raises ParameterError, and RefusedError where nothing is known of it.
+    """
     id_ = asked.text("id")
     if not id_ or len(id_) > _NAME_CHARACTERS:
         raise ParameterError(
@@ -77,7 +84,8 @@ def looked_up(sources: Sources, asked: Parameters, now: float) -> Answer:
         raise RefusedError(404, "id", id_, remedy)
     requests = []
     for who, of_request in groupby(sorted(_rows(found), key=_order), key=lambda one: one[0]):
-        requests.append(_shown(sources, who, [(stored, row) for _, _, stored, row in of_request]))
+        rows = [(stored, row) for _, _, stored, row in of_request]
+        requests.append(_shown(sources, who, rows, signal))
     return {"requests": requests}
 
 
@@ -96,7 +104,9 @@ def _order(one: _Row) -> tuple[tuple[str, str, str, str], tuple[int, int]]:
     return one[0], one[1]
 
 
-def _shown(sources: Sources, who: tuple[str, str, str, str], rows: list[tuple[Stored, int]]) -> Answer:
+def _shown(
+    sources: Sources, who: tuple[str, str, str, str], rows: list[tuple[Stored, int]], signal: str | None
+) -> Answer:
     request_id, model, adapter, replica = who
     known = {
         (one["kind"], one["signal"], one["layer"]): one for one in sources.detection.healthy(model, adapter)
@@ -108,12 +118,13 @@ def _shown(sources: Sources, who: tuple[str, str, str, str], rows: list[tuple[St
         **_listed(stored, first),
         "request_id": request_id,
         "replica": replica,
-        "segments": [_segment(of, row, known) for of, row in rows],
+        "segments": [_segment(of, row, known, signal) for of, row in rows[:_MOST_SEGMENTS]],
+        "left_out_segments": max(len(rows) - _MOST_SEGMENTS, 0),
         "judged": [one for one in judged if one["request_id"] == request_id],
     }
 
 
-def _segment(stored: Stored, row: int, known: _Healthy) -> Answer:
+def _segment(stored: Stored, row: int, known: _Healthy, signal: str | None) -> Answer:
     table, kind = stored.table, stored.table.schema.kind.value
     return {
         "kind": kind,
@@ -125,7 +136,7 @@ def _segment(stored: Stored, row: int, known: _Healthy) -> Answer:
         "cached_tokens": int(table.cached_tokens[row]),
         "time": float(table.time_unix_nano[row]) / 1e9,
         "sampling_probability": float(table.sampling_probability[row]),
-        "values": list(_values(stored, row, known)),
+        "values": [one for one in _values(stored, row, known) if signal in (None, one["signal"])],
     }
 
 

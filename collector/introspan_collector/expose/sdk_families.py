@@ -73,6 +73,14 @@ def sdk_families(view: View) -> Iterator[Metric]:
         ("introspan_sdk_sampling_probability_ratio", "Share of requests that is measured."),
         ((worker, (), status.sampling_probability) for worker, status in told),
     )
+    yield _filled(
+        GaugeMetricFamily,
+        (
+            "introspan_sdk_queue_age_seconds",
+            "Age of the oldest observation that waited in a worker when it last sent something.",
+        ),
+        ((worker, (), status.queue_age_seconds) for worker, status in told),
+    )
 
 
 def worker_name(worker: Worker) -> str:

@@ -103,6 +103,10 @@ class Detection(Protocol):
         """What values are in healthy requests, by kind of row, signal and layer."""
         ...
 
+    def course(self, model: str, adapter: str) -> list[Answer]:
+        """How far requests were from the reference over the last day, by kind of row: time, distance, threshold."""
+        ...
+
     def judged(self, model: str, adapter: str, tables: Iterable[SegmentTable]) -> list[Answer]:
         """How unusual requests are among healthy ones."""
         ...
@@ -166,7 +170,8 @@ class Sources:
     """All of them, and whether the collector is ready to take observations.
 
     endpoints: servers that the collector asks canaries of; http_token: what calls that change something must carry;
-    runbook_url: address of the page that says what to do about each alert.
+    runbook_url: address of the page that says what to do about each alert; trace_url: of a trace, {trace_id} in it, ""
+    for none.
     """
 
     aggregates: Aggregates
@@ -178,3 +183,4 @@ class Sources:
     endpoints: Callable[[], list[Answer]]
     http_token: str | None = None
     runbook_url: str = ""
+    trace_url: str = ""

@@ -1,7 +1,8 @@
 """Measured rows in, one observation per segment of a request out.
 
-A prompt segment is the row of the last prompt token. Decoded segments span 64, 128, 256, then 512 tokens each;
-their columns reduce the rows by the statistics that the catalogue names for the signal.
+A prompt segment is the row of the last prompt token. Decoded segments span 64, 128, 256, then 512 tokens each, or one
+where somebody wants to see every token; their columns reduce the rows by the statistics that the catalogue names for
+the signal.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from introspan.draw import draw
 from introspan.observation import Observation, Request, RowColumn, Rows
 from introspan_wire.codec import Column, Schema
 from introspan_wire.signals import CATALOGUE, SEGMENT_TOKENS, Kind, Statistic
+
+SINGLE = (1,)
+"""Tokens that segments span where each measured token is to be seen by itself."""
 
 
 @dataclass(slots=True)
@@ -27,9 +31,15 @@ class _Open:
 
 
 class Segments:
-    """The open segments of all measured requests, their accumulators one array over slots × columns."""
+    """The open segments of all measured requests, their accumulators one array over slots × columns.
 
-    def __init__(self, columns: tuple[RowColumn, ...], capacity: int) -> None:
+    tokens: how many each decoded segment spans at most; later ones as the last of these.
+    """
+
+    def __init__(
+        self, columns: tuple[RowColumn, ...], capacity: int, tokens: tuple[int, ...] = SEGMENT_TOKENS
+    ) -> None:
+        self._tokens = tokens
         plan = [
             (source, Column(c.signal, statistic, c.layer, c.head, c.component))
             for source, c in enumerate(columns)
@@ -98,7 +108,9 @@ class Segments:
         """The segment that holds a position; segments without a measured row are passed over."""
         start = request.prompt_tokens if segment is None else segment.stop
         index = 1 if segment is None else segment.index + 1
-        while position >= (stop := start + SEGMENT_TOKENS[min(index, len(SEGMENT_TOKENS)) - 1]):
+        if self._tokens == SINGLE:
+            start = position  # what was not measured between is in none
+        while position >= (stop := start + self._tokens[min(index, len(self._tokens)) - 1]):
             start, index = stop, index + 1
         opened = _Open(index, start, stop, start, 0)
         self._open[request.key] = opened

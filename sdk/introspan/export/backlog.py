@@ -37,6 +37,13 @@ class Backlog:
             self.evicted += 1
         return waiting
 
+    def oldest(self) -> Observation | None:
+        """What take would give, left where it is; for the taking thread."""
+        try:
+            return self._items[0]
+        except IndexError:
+            return None
+
     def take(self) -> Observation | None:
         """The oldest observation, or None where none waits."""
         try:

@@ -30,8 +30,10 @@ def encode_resource(resource: Resource) -> pb.Resource:
     )
 
 
-def encode_status(status: CaptureStatus, export_drops: Mapping[str, int]) -> pb.ProducerStatus:
-    """The message for a status. export_drops: segments that export dropped, by reason."""
+def encode_status(
+    status: CaptureStatus, export_drops: Mapping[str, int], queue_age_seconds: float = 0.0
+) -> pb.ProducerStatus:
+    """The message for a status. export_drops: segments that export dropped, by reason; the age is of what waits."""
     return pb.ProducerStatus(
         measured_steps=status.measured_steps,
         measured_rows=status.measured_rows,
@@ -55,6 +57,7 @@ def encode_status(status: CaptureStatus, export_drops: Mapping[str, int]) -> pb.
         sampler_low=status.drawn.low,
         sampler_high=status.drawn.high,
         sampler_sum=status.drawn.total,
+        queue_age_seconds=queue_age_seconds,
     )
 
 

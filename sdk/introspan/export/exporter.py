@@ -45,6 +45,7 @@ class Exporter:
         on_directives: Callable[[float | None, bool], None],
         *,
         clock: Callable[[], float] = time.monotonic,
+        clock_unix_nano: Callable[[], int] = time.time_ns,
         tick_seconds: float = TICK_SECONDS,
         rng: random.Random | None = None,
         backoff: Backoff = Backoff(),  # noqa: B008 - an immutable value
@@ -56,6 +57,7 @@ class Exporter:
         self._status = status
         self._on_directives = on_directives
         self._clock = clock
+        self._unix_nano = clock_unix_nano
         self._tick_seconds = tick_seconds
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, hides nothing
         self._backoff = backoff
@@ -187,7 +189,7 @@ class Exporter:
             return False
         self._in_hand = 0
         status = self._status()
-        message = encode_status(status, self.drops)
+        message = encode_status(status, self.drops, self._age_seconds())
         observations = self._framer.collect(self._backlog.take, message.ByteSize())
         if not observations and now < self._heartbeat_at and status.disabled == self._told_disabled:
             return False
@@ -205,6 +207,11 @@ class Exporter:
             )
         self._settle(frame, self._delivery.deliver(frame.data))
         return bool(observations)
+
+    def _age_seconds(self) -> float:
+        """How long ago what waits longest was measured, 0 where nothing waits."""
+        oldest = self._framer.held or self._backlog.oldest()
+        return 0.0 if oldest is None else max(0.0, (self._unix_nano() - oldest.time_unix_nano) / 1e9)
 
     def _settle(self, frame: Frame, outcome: Reply | Failure) -> None:
         """Counts what the outcome lost, and obeys what the collector said."""

@@ -68,6 +68,11 @@ class Framer:
             chosen.append(observation)
         return chosen
 
+    @property
+    def held(self) -> Observation | None:
+        """What was taken already and did not fit into the last frame."""
+        return self._held
+
     def rename(self, fingerprint: str) -> None:
         """From the next frame on, the resource is the model of this fingerprint; "" leaves it as it is."""
         if self._is_of_other_weights(fingerprint):

@@ -4,7 +4,7 @@ import json
 
 from introspan_collector.detect.incident.incident import Clue, Incident, State
 from introspan_collector.detect.incident.record import as_json
-from introspan_collector.notice import Notice
+from introspan_collector.notice import Links, Notice
 
 _MOST_CLUES_SAID = 5
 _LONGEST_ANNOTATION = 4000
@@ -20,16 +20,17 @@ _SUMMARIES = {
 }
 
 
-def notice(incident: Incident, runbook_url: str) -> Notice:
-    """The alert of an incident. runbook_url: address of docs/runbook.md, to which the alert's heading is added."""
+def notice(incident: Incident, links: Links) -> Notice:
+    """The alert of an incident, and where it leads."""
     labels = {
         "alertname": incident.alertname,
         "model": incident.subject.model,
         "adapter": incident.subject.adapter,
         "severity": incident.severity.value,
     }
-    annotations = _annotations(incident) | {"runbook_url": f"{runbook_url}#{incident.alertname.lower()}"}
-    details = as_json(incident) | {"runbook_url": annotations["runbook_url"]}
+    ways = links.of(incident.alertname, incident.subject.model, incident.id)
+    annotations = _annotations(incident) | ways
+    details = as_json(incident) | ways
     return Notice(
         subject=json.dumps(incident.subject),
         incident=incident.id,

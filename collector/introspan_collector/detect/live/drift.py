@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from introspan_collector.detect import checkpoint
+from introspan_collector.detect.live.window import Distance, Window
 from introspan_collector.detect.reference.alignment import aligned_projection
 from introspan_collector.detect.reference.classes import NO_CLASS
 from introspan_collector.detect.reference.placement import Placement
@@ -44,7 +45,6 @@ CLIP_DEVIATIONS = 1.5
 _FEWEST = 64
 _DRAWS = 400
 _PAIRS = 2000
-_WINDOW_TICKS = 6
 _WHAT = "drift"
 _VERSION = 1
 
@@ -61,7 +61,7 @@ class Drift:
         self._frequencies = _frequencies(z, rng)
         count = int(max(population.class_id.max(initial=NO_CLASS), NO_CLASS)) + 1
         self._mean = np.full((count + 1, 2 * FREQUENCIES), np.nan)  # the last: of unknown class
-        epsilon, spread = np.full((2, count + 1), np.nan)
+        epsilon, spread, trace = np.full((3, count + 1), np.nan)
         # All classes and kinds together are wrong for one reference in a thousand.
         chance = reference.chance_of("drift", (count + 1) * len(reference.populations))
         for class_id in range(NO_CLASS, count):
@@ -71,22 +71,22 @@ class Drift:
                 features = self._features(rows)
                 self._mean[class_id] = features.mean(axis=0)
                 epsilon[class_id] = _bootstrap(features, chance, rng)
-                spread[class_id] = float(np.linalg.eigvalsh(np.cov(features.T))[-1])
+                covariance = np.cov(features.T)
+                spread[class_id] = float(np.linalg.eigvalsh(covariance)[-1])
+                trace[class_id] = float(np.trace(covariance))
         self._clip = CLIP_DEVIATIONS * float(np.sqrt(np.nanmax(spread)))
         self._allowed = _allowed(epsilon, spread, self._clip)
         self._bound = np.array([0.5])
         self._streams = (
             Stream(identity.model, "", identity.adapter, "drift", kind.value, "latent.drift", -1, "away"),
         )
-        self._window = np.zeros((_WINDOW_TICKS, 2 * FREQUENCIES))
-        self._weight = np.zeros(_WINDOW_TICKS)
+        self._window = Window(2 * FREQUENCIES, np.stack([epsilon, trace, spread], axis=1))
         self._direction = np.zeros(2 * FREQUENCIES)
 
     @property
-    def distance(self) -> float:
-        """How far the last ticks are from the reference, in [0, 2]: for people, certified by nothing."""
-        total = self._weight.sum()
-        return float(np.linalg.norm(self._window.sum(axis=0) / total)) if total else float("nan")
+    def distance(self) -> Distance:
+        """How far the last ticks are from the reference: for people; what is tested is the evidence."""
+        return self._window.distance
 
     def evidence(self, sample: Sample, placement: Placement) -> Evidence:
         """X of each request for one stream; NaN before the first tick, and where a class is too small."""
@@ -94,8 +94,7 @@ class Drift:
         apart = self._features(self._population.space.whiten(projection)) - self._mean[placement.class_id]
         apart[~np.isfinite(projection).all(axis=1)] = np.nan
         known = np.isfinite(apart).all(axis=1)
-        self._window[0] += apart[known].sum(axis=0)
-        self._weight[0] += np.count_nonzero(known)
+        self._window.add(apart[known], placement.class_id[known], sample.cluster[known])
         s = np.where(
             known & self._direction.any(), np.where(known[:, None], apart, 0.0) @ self._direction, np.nan
         )
@@ -105,21 +104,18 @@ class Drift:
 
     def tick(self) -> None:
         """From now on bets go the way in which the last ticks deviated."""
-        total = self._window.sum(axis=0)
-        length = float(np.linalg.norm(total))
-        self._direction = total / length if length > 0 else np.zeros_like(total)
-        self._window, self._weight = np.roll(self._window, 1, axis=0), np.roll(self._weight, 1)
-        self._window[0], self._weight[0] = 0.0, 0.0
+        self._direction = self._window.direction
+        self._window.roll()
 
     def snapshot(self) -> bytes:
         """What was seen lately."""
-        arrays = {"window": self._window, "weight": self._weight, "direction": self._direction}
-        return checkpoint.dump(_WHAT, _VERSION, {}, arrays)
+        return checkpoint.dump(_WHAT, _VERSION, {}, {**self._window.arrays(), "direction": self._direction})
 
     def restore(self, data: bytes) -> None:
         """Puts a snapshot's state in place of this one. Raises ValueError for one that it cannot read."""
         _, arrays = checkpoint.load(_WHAT, _VERSION, data)
-        self._window, self._weight, self._direction = arrays["window"], arrays["weight"], arrays["direction"]
+        self._window.restore(arrays)
+        self._direction = arrays["direction"]
 
     def _features(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         angle = z @ self._frequencies

@@ -9,6 +9,7 @@ from introspan_collector.expose.sources import Answer, Sources
 from introspan_collector.view import OVERFLOW, Worker
 
 MOST_ROWS = 500
+_MOST_INSTANCES = 50
 _SEVERITIES = ("critical", "warning")
 _SILENT_SECONDS = 120.0
 
@@ -49,6 +50,7 @@ def content(sources: Sources, _: Parameters) -> Answer:
         "title": "Fleet",
         "rows": rows[:MOST_ROWS],
         "left_out": max(len(rows) - MOST_ROWS, 0),
+        "models": len({row["model"] for row in rows}),
         "replicas": sum(row["replicas"] for row in rows if not row["adapter"]),
         "warming": sum(row["reference"]["state"] in ("none", "provisional") for row in rows),
         "silent": sum(row["is_silent"] for row in rows),
@@ -84,8 +86,35 @@ def _workers(workers: list[Worker], now: float) -> Answer:
         "last_seen": last or None,
         "is_silent": bool(last) and now - last > _SILENT_SECONDS,
         "sampling": min(shares, default=None),
-        "disabled": sum(len(worker.status.disabled) for worker in workers if worker.status is not None),
+        "disabled": _disabled(workers),
+        "instances": _instances(workers, now)[:_MOST_INSTANCES],
     }
+
+
+def _instances(workers: list[Worker], now: float) -> list[Answer]:
+    """The replicas of a model, each with what its workers say together, the one that was silent longest first."""
+    by_replica: dict[str, list[Worker]] = {}
+    for worker in workers:
+        by_replica.setdefault(worker.origin.replica, []).append(worker)
+    found = []
+    for replica, of in by_replica.items():
+        last = max(worker.last_seen_unix_nano for worker in of) / 1e9
+        found.append(
+            {
+                "replica": replica,
+                "last_seen": last,
+                "is_silent": now - last > _SILENT_SECONDS,
+                "disabled": _disabled(of),
+                "engine": f"{of[0].origin.engine} {of[0].origin.engine_version}",
+            }
+        )
+    return sorted(found, key=lambda one: (one["last_seen"], one["replica"]))
+
+
+def _disabled(workers: list[Worker]) -> int:
+    """What is switched off at each replica; workers that share a model may all say the same."""
+    said = [(worker.origin.replica, worker.status) for worker in workers if worker.status is not None]
+    return len({(replica, one.signal, one.reason) for replica, status in said for one in status.disabled})
 
 
 # Any: JSON.

@@ -62,6 +62,7 @@ def html(sources: Sources, template: str, content: Answer, status: int = 200) ->
         "active": len(active),
         "critical": sum(one["severity"] == "critical" for one in active),
         "ready": sources.ready(),
+        "trace_url": sources.trace_url,
     }
     body = _ENVIRONMENT.get_template(template).render(everywhere | content)
     return Response(body, status, _HEADERS, "text/html")

@@ -1,5 +1,6 @@
 """One model and adapter in, what its page shows at once out; charts ask the JSON API themselves."""
 
+import math
 from typing import Any
 
 from introspan_collector.expose.healthy import healthy
@@ -65,7 +66,11 @@ def content(sources: Sources, asked: Parameters) -> Answer:
         "canary": "absent" if canary is None else canary_state(canary),
         "reference": warm_up(reference),
         "evidence": levels(detection).get((name, adapter), []),
-        "drift": [one for one in detection["drift"] if (one["model"], one["adapter"]) == (name, adapter)],
+        "drift": [
+            one
+            for one in detection["drift"]
+            if (one["model"], one["adapter"]) == (name, adapter) and math.isfinite(one["distance"])
+        ],
         "table": _table(view, chosen, known_values),
         "window_seconds": view.window_seconds,
         "replicas": sorted({one.origin.replica for one in workers}),

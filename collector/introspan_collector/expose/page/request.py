@@ -9,9 +9,10 @@ from introspan_collector.expose.requests import looked_up
 from introspan_collector.expose.sources import Answer, Sources
 from introspan_wire.signals import CATALOGUE, Axis
 
-PARAMETERS = ("id", "from", "to", "signal", "request")
+PARAMETERS = ("id", "from", "to", "signal")
 
 _MOST_STANDING_OUT = 8
+_MOST_ROWS = 200
 _UNUSUAL = 0.01
 
 
@@ -48,7 +49,10 @@ def _shown(sources: Sources, request: Answer) -> Answer:
         **request,
         "verdict": _verdict(request["judged"]),
         "standing_out": sorted(measured, key=lambda one: -abs(one["z"]))[:_MOST_STANDING_OUT],
-        "outputs": _outputs(request["segments"]),
+        "outputs": _outputs(request["segments"][:_MOST_ROWS]),
+        "left_out_rows": max(len(request["segments"]) - _MOST_ROWS, 0) + request["left_out_segments"],
+        # One measured token each, where the server sends them so.
+        "are_tokens": all(segment["token_count"] == 1 for segment in request["segments"]),
         "examples": _examples(sources, request["request_id"]),
     }
 

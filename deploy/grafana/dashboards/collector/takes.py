@@ -3,7 +3,8 @@
 from deploy.grafana.layout import Section
 from deploy.grafana.look import BAD, BLUE, FINE, NOTE, PURPLE, bounds
 from deploy.grafana.panels import Face, bars, lines, number
-from deploy.grafana.queries import Query, of, rate, total
+from deploy.grafana.queries import Query, most, of, rate, total
+from deploy.grafana.thresholds import QUEUE_SECONDS
 from deploy.grafana.variables import INSTANCES
 
 NUMBERS = Section(
@@ -165,11 +166,26 @@ SECTION = Section(
         ),
         lines(
             Face(
+                "Age of what workers send",
+                "How old the oldest observation was that waited in a worker's queue when it last sent; dashed: what "
+                "IntrospanQueueOld takes. Bad: a slope: this collector answers more slowly than workers measure.",
+                "s",
+                none="no worker has reported",
+                width=8,
+            ),
+            Query(
+                most("model, replica", of("introspan_sdk_queue_age_seconds", INSTANCES)),
+                "{{model}} {{replica}}",
+            ),
+            above=bounds((QUEUE_SECONDS, NOTE)),
+        ).min(0),
+        lines(
+            Face(
                 "Odd batches",
                 "Sent twice and counted once; clocks a day off; signals and kinds of segments that are not known. Bad: "
                 "unknown columns: the SDK is newer than the collector. Some repeats after a restart are fine.",
                 "ops",
-                width=8,
+                width=24,
             ),
             Query(total("", rate("introspan_collector_duplicate_batches_total", INSTANCES)), "sent twice"),
             Query(total("", rate("introspan_collector_rejected_segments_total", INSTANCES)), "unknown kind"),

@@ -3,7 +3,7 @@
 from deploy.grafana.expressions import alarms, evidence
 from deploy.grafana.layout import Section
 from deploy.grafana.links import REQUESTS, same
-from deploy.grafana.look import BLUE, NOTE, SERIES
+from deploy.grafana.look import BLUE, DASHED, NOTE, SERIES
 from deploy.grafana.panels import Face, lines
 from deploy.grafana.queries import Query, most, of
 from deploy.grafana.thresholds import CANARY, EVIDENCE, PAGE_FLOORS
@@ -12,6 +12,8 @@ from introspan_collector.detect.sequential.evidence import SHARES
 
 _DETECTORS = dict(zip(SHARES, (*SERIES, *SERIES), strict=False))
 _KINDS = {"prompt": BLUE, "decoded": NOTE}
+_DISTANCE = of("introspan_latent_drift_distance", MODEL, ADAPTERS)
+_CHANCE = of("introspan_latent_drift_threshold", MODEL, ADAPTERS)
 
 
 def _by_detector(copy: str) -> Query:
@@ -56,15 +58,18 @@ SECTION = Section(
         lines(
             Face(
                 "Drift of the residual stream: distance",
-                "How far the last minute's requests are, where the stream is, from the reference, from 0 to 2. It "
-                "has no threshold of its own: with few requests chance alone makes it large. The test on it is "
-                "beside it. Bad: a step that stays. Prompts see input and weights; decoded rows also what was sampled.",
+                "How far the last minute's requests are, where the stream is, from the reference, from 0 to 2. Dashed: "
+                "what chance alone makes of it in all but one of a thousand looks, more where requests are few. Bad: a "
+                "line that stays above its dashed one. Prompts see input and weights; decoded rows what was sampled too.",
                 "none",
                 none="no reference yet: still collecting",
             ),
-            Query(most("kind", of("introspan_latent_drift_distance", MODEL, ADAPTERS)), "{{kind}}"),
-            colours=_KINDS,
-        ).min(0),
+            Query(most("kind", _DISTANCE), "{{kind}}"),
+            Query(most("kind", f"{_CHANCE} and topk by (kind) (1, {_DISTANCE})"), "{{kind}}, chance"),
+            colours=_KINDS | {f"{kind}, chance": colour for kind, colour in _KINDS.items()},
+        )
+        .override_by_regexp("/, chance$/", [DASHED])
+        .min(0),
         lines(
             Face(
                 "Drift of the residual stream: evidence and threshold",

@@ -33,6 +33,7 @@ webhookCa: [notify, webhook_ca_file]
 {{- $_ := set $config "accept" $accept -}}
 {{- $notify := default dict $config.notify -}}
 {{- $_ := set $notify "runbook_url" .Values.runbookUrl -}}
+{{- $_ := set $notify "grafana_url" .Values.grafanaUrl -}}
 {{- $_ := set $config "notify" $notify -}}
 {{- range $name, $path := include "introspan.secretKeys" . | fromYaml -}}
 {{- if (get $.Values.secrets $name).name -}}

@@ -1,10 +1,10 @@
 // A place on a page in, the chart that it names out: asked for when it is seen, and again while it is.
 import { canary, heads, layers, tokens } from "./heatmaps.js";
-import { lines } from "./lines.js";
+import { drift, lines } from "./lines.js";
 import { requests } from "./requests.js";
 import { say } from "./say.js";
 
-const CHARTS = { layers, heads, tokens, canary, lines, requests };
+const CHARTS = { layers, heads, tokens, canary, lines, drift, requests };
 const OFTEN_SECONDS = 10;
 
 export function draw(place) {

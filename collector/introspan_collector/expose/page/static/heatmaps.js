@@ -57,7 +57,7 @@ export async function heads(place) {
 
 export async function tokens(place) {
   const { id, from, to, request, replica, signal } = place.dataset;
-  const { requests } = await ask("request", { id, from: from || undefined, to: to || undefined });
+  const { requests } = await ask("request", { id, from: from || undefined, to: to || undefined, signal });
   const one = requests.find((of) => of.request_id === request && of.replica === replica);
   const cells = one.segments.map((segment) => new Map(segment.values.filter((of) => of.signal === signal).map((of) => [of.layer, of])));
   const rows = [...new Set(cells.flatMap((cell) => [...cell.keys()]))].sort((a, b) => a - b);

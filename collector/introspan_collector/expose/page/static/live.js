@@ -52,7 +52,9 @@ function exchange(fresh) {
     if (!now || now.innerHTML === old.innerHTML) continue;
     const focus = old.contains(document.activeElement) ? place(document.activeElement, old) : null;
     const isNews = old.querySelectorAll(".incident").length < now.querySelectorAll(".incident").length;
+    const opened = [...old.querySelectorAll("details[open]")].map((one) => one.dataset.key);
     old.replaceChildren(...document.adoptNode(now).childNodes);
+    for (const one of old.querySelectorAll("details")) one.open = opened.includes(one.dataset.key);
     old.classList.toggle("changed", isNews);
     if (focus) find(focus, old)?.focus({ preventScroll: true });
   }

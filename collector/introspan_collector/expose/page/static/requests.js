@@ -28,6 +28,11 @@ function facts(one) {
     const node = cell("td", text);
     node.dataset.label = HEADINGS[i + 1];
     if (NUMBERS.has(HEADINGS[i + 1])) node.className = "n";
+    const { traceUrl } = document.body.dataset;
+    if (HEADINGS[i + 1] === "Trace" && one.trace_id && traceUrl) {
+      const to = { href: traceUrl.replace("{trace_id}", one.trace_id), rel: "noreferrer", textContent: text };
+      node.replaceChildren(Object.assign(document.createElement("a"), to));
+    }
     return node;
   });
 }
