@@ -36,7 +36,8 @@ _NO_OUTPUTS = Outputs(
 # Any: what JSON can hold.
 def dump_parts(parts: Mapping[CanaryId, Parts], arrays: Arrays) -> list[dict[str, Any]]:
     """The header of halves; their arrays are put among the others. Each half is kept as an answer without the other."""
-    header, halves = [], []
+    header: list[dict[str, Any]] = []
+    halves: list[Answer] = []
     for found, one in parts.items():
         header.append(
             {

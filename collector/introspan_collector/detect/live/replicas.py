@@ -72,8 +72,11 @@ class Replicas:
         _, first = np.unique(cluster, return_index=True)
         new = np.sort(first)
         new = new[~np.isin(cluster[new], kept.cluster)][: _MOST_REQUESTS - len(kept.cell)]
-        added = _Served(u[new], cell[new], cluster[new])
-        self._seen[replica] = _Served(*map(np.concatenate, zip(kept, added, strict=True)))
+        self._seen[replica] = _Served(
+            np.concatenate([kept.u, u[new]]),
+            np.concatenate([kept.cell, cell[new]]),
+            np.concatenate([kept.cluster, cluster[new]]),
+        )
 
     def tick(self, tick: int) -> Iterator[Evidence]:
         """Evidence of each replica of a tick that has closed; tick is its number."""
