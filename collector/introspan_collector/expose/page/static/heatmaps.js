@@ -9,6 +9,8 @@ import { number, signed, time, timeTicks } from "./words.js";
 const Z_LIMIT = 3;
 const RANGE_LIMIT = 5;
 const MAD_TO_SIGMA = 1.4826;
+// With fewer columns a range has no middle worth comparing with.
+const FEWEST_COLUMNS = 5;
 
 export async function layers(place) {
   const seconds = Number(place.dataset.rangeSeconds);
@@ -114,7 +116,8 @@ function scaled(name, mean, healthy = []) {
     const z = mean.map((row, i) => row.map((value) => (value === null || !healthy[i]?.stddev ? null : (value - healthy[i].mean) / healthy[i].stddev)));
     return zScale(z, Z_LIMIT, "z against the reference", (i) => ` (healthy ${number(healthy[i]?.mean)} ± ${number(healthy[i]?.stddev, 2)})`);
   }
-  if (name === "range" || (name === "reference" && mean.some((row) => row.length > 1))) {
+  const isEnough = mean.some((row) => row.filter((value) => value !== null).length >= FEWEST_COLUMNS);
+  if (name !== "value" && isEnough) {
     const z = mean.map(againstItself);
     const meaning = name === "range" ? "z against the median of this range" : "no reference yet: z against the median of this range";
     return zScale(z, RANGE_LIMIT, meaning, () => "");
@@ -122,7 +125,8 @@ function scaled(name, mean, healthy = []) {
   const known = mean.flat().filter((value) => value !== null);
   const [low, high] = [Math.min(...known), Math.max(...known)];
   const colour = sequential(low, high);
-  return { matrix: mean, colour, meaning: "value", ends: [number(low), number((low + high) / 2), number(high)], swatch: sequential(0, 1), read: () => "" };
+  const meaning = name === "value" ? "value" : "too little yet to compare with: value";
+  return { matrix: mean, colour, meaning, ends: [number(low), number((low + high) / 2), number(high)], swatch: sequential(0, 1), read: () => "" };
 }
 
 function zScale(z, limit, meaning, beside) {

@@ -56,7 +56,7 @@ function picture(of, axes) {
   }
   grid(svg, of, axes);
   for (const at of opened(of.from, of.to)) svg.append(make("path", { class: "mark", d: `M${x(at)} ${top}V${base}` }));
-  for (const one of of.series) svg.append(trace(one, of, axes));
+  for (const one of of.series) svg.append(...trace(one, of, axes));
   return svg;
 }
 
@@ -67,17 +67,16 @@ function grid(svg, { from, to }, { low, high, left, right, top, base, height, sc
     if (x(at) > left + 14 * scale && x(at) < right - 14 * scale) svg.append(text(x(at), height - 4 * scale, "middle", time(at, to - from)));
 }
 
-// A gap where nothing was measured stays a gap.
-function trace({ points, colour, dashed }, { from, step }, { x, y }) {
-  let d = "";
-  let last = -Infinity;
-  for (const [at, value] of points) {
-    if (value === null || at < from) continue;
-    const isFirst = at - last > GAP_STEPS * step;
-    d += `${isFirst ? "M" : "L"}${x(at).toFixed(1)} ${y(value).toFixed(1)}${isFirst ? "h.01" : ""}`;
-    last = at;
-  }
-  return make("path", { d, class: dashed ? "dashed" : "line", stroke: lineColour(colour), "stroke-linecap": dashed ? "butt" : "round" });
+// A gap where nothing was measured stays a gap; a point between two gaps is a dot.
+function trace({ points, colour, dashed }, { from, step }, { x, y, scale }) {
+  const known = points.filter(([at, value]) => value !== null && at >= from);
+  const isApart = (i) => !known[i] || !known[i + 1] || known[i + 1][0] - known[i][0] > GAP_STEPS * step;
+  const d = known.map(([at, value], i) => `${isApart(i - 1) ? "M" : "L"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+  const dots = known.filter((_, i) => isApart(i - 1) && isApart(i));
+  return [
+    make("path", { d, class: dashed ? "dashed" : "line", stroke: lineColour(colour) }),
+    ...dots.map(([at, value]) => make("circle", { cx: x(at), cy: y(value), r: 2.5 * scale, fill: lineColour(colour) })),
+  ];
 }
 
 const MOVES = { ArrowLeft: -1, ArrowRight: 1 };
