@@ -41,6 +41,7 @@ class Reference:
         unit = at / rms[..., None]
         steps = np.linalg.norm(np.diff(unit, axis=1), axis=-1) / np.sqrt(at.shape[-1])
         velocity = np.concatenate([np.full((len(at), 1), np.nan), steps], axis=1)
+        velocity[:, : first + 2] = np.nan  # it is between two tokens that were decoded
         ratio = np.linalg.norm(after - at, axis=-1) / np.linalg.norm(at, axis=-1)
         p = np.exp(logits[first:] - logits[first:].max(axis=-1, keepdims=True))
         p /= p.sum(axis=-1, keepdims=True)
