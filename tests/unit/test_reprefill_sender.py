@@ -368,7 +368,11 @@ def configuration(**scheduler):
         scheduler_config=SimpleNamespace(async_scheduling=False, **scheduler),
         speculative_config=None,
         parallel_config=SimpleNamespace(
-            data_parallel_size=1, pipeline_parallel_size=1, tensor_parallel_size=1
+            data_parallel_size=1,
+            pipeline_parallel_size=1,
+            tensor_parallel_size=1,
+            prefill_context_parallel_size=1,
+            decode_context_parallel_size=1,
         ),
         model_config=SimpleNamespace(runner_type="generate"),
     )
@@ -380,8 +384,15 @@ def test_engines_that_could_not_compare_or_would_refuse_others_are_sent_nothing(
     several.parallel_config.data_parallel_size = 2
     limits = " ".join((Path(__file__).parents[2] / "docs" / "limits.md").read_text().split())
     assert refusal(several) in limits
+    # Behind an external balancer the engine that answered is the only one that this process has.
+    several.parallel_config.data_parallel_external_lb = True
+    several.parallel_config.data_parallel_size_local = 1
+    assert refusal(several) is None
+    several.parallel_config.data_parallel_size_local = 2
+    assert refusal(several) in limits
     assert refusal(configuration(max_num_queued_tokens=100)) in limits
-    assert "V2" in refusal(SimpleNamespace(**vars(configuration()) | {"use_v2_model_runner": True}))
+    pooling = {"model_config": SimpleNamespace(runner_type="pooling")}
+    assert "pooling" in refusal(SimpleNamespace(**vars(configuration()) | pooling))
     engine_class = type("Started", (Engine,), {"__init__": Engine.__init__, "generate": Engine.generate})
     sender = Sender(1.0, STRIDE, KEY, Parameters, AT_ONCE)
     frontend = Frontend(b"salt" * 4, sender)

@@ -223,7 +223,10 @@ def refusal(config: Any) -> str | None:
     """Why requests of an engine of this configuration are not sent again, or None where they are."""
     from introspan.capture.v1_runner import configuration_refusal  # noqa: PLC0415 - only where requests are sent again
 
-    if config.parallel_config.data_parallel_size > 1:
+    parallel = config.parallel_config
+    # Behind an external balancer an API process has one rank, whatever their number is.
+    has_one = getattr(parallel, "data_parallel_external_lb", False) and parallel.data_parallel_size_local == 1
+    if parallel.data_parallel_size > 1 and not has_one:
         return "another of several data-parallel ranks may answer a request that is sent again"
     limits = ("max_num_queued_reqs", "max_num_queued_tokens")
     if any(getattr(config.scheduler_config, name, None) is not None for name in limits):
