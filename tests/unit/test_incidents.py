@@ -395,9 +395,9 @@ def test_an_alert_is_named_by_the_strongest_evidence_that_names_a_signal():
     unusual = stream("extremes", signal="", layer=-1, side="beyond all")
     far = stream("extremes", signal="class.none", layer=-1, side="beyond all")
     name = lambda *streams: only(Incidents().take(finding(*streams), START)).incident.alertname  # noqa: E731 - of this test alone
-    assert name(unusual) == "IntrospanInternalsShifted"
+    assert name(unusual) == "IntrospanRequestsDeviate"
     assert name(unusual, far, stream()) == "IntrospanTrafficShifted"
-    assert name(unusual, stream(), far) == "IntrospanInternalsShifted"
+    assert name(unusual, stream(), far) == "IntrospanRequestsDeviate"
 
 
 def test_a_notice_says_everything_and_keeps_its_identity_while_the_triage_changes():

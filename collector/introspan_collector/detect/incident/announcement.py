@@ -16,7 +16,7 @@ _SUMMARIES = {
     "IntrospanReplicaDeviates": "A replica of {} differs from the others",
     "IntrospanOutputNotFinite": "{} computes values that are not finite",
     "IntrospanConsistencyFails": "{} computes the same request differently the second time",
-    "IntrospanInternalsShifted": "The inside of {} is not what it was",
+    "IntrospanRequestsDeviate": "Requests to {} deviate from healthy ones of their kind",
 }
 
 

@@ -106,7 +106,7 @@ _ALERTNAMES = {
     "reprefill": "IntrospanConsistencyFails",
     "sampler": "IntrospanSamplerDeviates",
 }
-_OTHER_ALERTNAME = "IntrospanInternalsShifted"
+_OTHER_ALERTNAME = "IntrospanRequestsDeviate"
 ALERTNAMES = (*dict.fromkeys(_ALERTNAMES.values()), _OTHER_ALERTNAME)
 """Every name an alert can have; the runbook has a heading for each."""
 
