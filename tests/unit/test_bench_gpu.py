@@ -115,7 +115,7 @@ def test_a_step_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path):
     with pytest.raises(StepError, match="longer than 2 s"):
         run(["bash", "-c", f"sleep 60 & echo $! > {child}; sleep 60"], 2)
     assert time.monotonic() - began < 30
-    status = Path(f"/proc/{child.read_text()}/stat")
+    status = Path(f"/proc/{child.read_text().strip()}/stat")
     assert not status.exists() or status.read_text().split()[2] == "Z"
 
 
