@@ -30,12 +30,16 @@ def is_v2(runner: Any) -> bool:
 
 def refusal(runner: Any, vllm_config: Any) -> str | None:
     """Why this runner cannot be followed, or None where it can."""
-    return (v2_runner if is_v2(runner) else v1_runner).refusal(runner, vllm_config)
+    if is_v2(runner):
+        return v2_runner.refusal(runner, vllm_config)
+    return v1_runner.refusal(runner, vllm_config)
 
 
 def limits(runner: Any, vllm_config: Any) -> Iterator[Disabled]:
     """What of an engine that is followed is not measured, and why."""
-    return (v2_runner if is_v2(runner) else v1_runner).limits(runner, vllm_config)
+    if is_v2(runner):
+        return v2_runner.limits(runner, vllm_config)
+    return v1_runner.limits(runner, vllm_config)
 
 
 def recorder_of(
