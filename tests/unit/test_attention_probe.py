@@ -9,7 +9,7 @@ import torch
 
 from introspan.capture.anatomy import AttentionPoint
 from introspan.capture.attention_probe import AttentionProbe
-from introspan.capture.attention_taps import AttentionTap, take_block_tables, tap_attention
+from introspan.capture.attention_taps import AttentionTap, tap_attention
 from introspan.capture.columns import lay_out
 from introspan.capture.health import Health
 from introspan.capture.rows import Selection
@@ -118,7 +118,7 @@ class Replayed(Served):
         for memory, new in zip(self._memory, (queries, outputs), strict=True):
             memory[:, : new.shape[1]] = new
         self.graph.replay()
-        take_block_tables(self.taps, {tap.point.module.layer_name: metadata for tap in self.taps})
+        self.probe.take_block_tables({tap.point.module.layer_name: metadata for tap in self.taps})
 
 
 def _selection(batch: list[int], lengths: list[int]) -> Selection:

@@ -1,6 +1,7 @@
 """Query rows of a few steps and the paged key cache in; entropy and masses of each head out."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from introspan.capture.attention import PagedKeys, Scoring, gather_blocks, paged_statistics, recompute_output
-from introspan.capture.attention_taps import AttentionTap
+from introspan.capture.attention_taps import AttentionTap, take_block_tables
 from introspan.capture.columns import Layout
 from introspan.capture.health import Health
 from introspan.capture.kv_layout import KvLayout, cpu_layout
@@ -86,6 +87,15 @@ class AttentionProbe:
             self._arriving = self._arriving[:0]
             for tap in self._taps:
                 tap.deselect()
+
+    # Any: vLLM's metadata of a backend.
+    def take_block_tables(self, metadata: Mapping[str, Any]) -> None:
+        """Takes the step's block tables from the engine: of a graph's attention calls no tap saw them.
+
+        metadata: of each layer, by its name.
+        """
+        if self._arriving.size:
+            take_block_tables(self._taps, metadata)
 
     def take_in(self, selection: Selection, before: int) -> None:
         """Adds the step's rows to those that wait; before counts the rows of earlier steps."""

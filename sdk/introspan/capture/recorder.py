@@ -7,9 +7,10 @@ Nothing here knows an engine: an adapter calls these methods.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,6 +153,13 @@ class Recorder:
             return
         kept = selection if rows is None else replace(selection, batch=rows[selection.batch])
         self._guard("output", lambda: output.keep(kept, logits))
+
+    # Any: vLLM's metadata of a backend.
+    def after_forward(self, metadata: Mapping[str, Any]) -> None:
+        """Takes what the taps of a replayed forward cannot know. metadata: of attention, by its layer's name."""
+        attention = self._probes.attention
+        if self._selection is not None and attention is not None and self._health.is_on("attention"):
+            self._guard("attention", lambda: attention.take_block_tables(metadata))
 
     def after_sampling(
         self, tokens: Callable[[int], int], generated: Callable[[int], NDArray[np.int32]] | None

@@ -165,6 +165,7 @@ class V2Runner(Edge[LateRecorder]):
 
     def _sampling(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
+            self._guarded(self._after_forward, needed=lambda: self._recorder.has_rows)
             result = original(*args, **kwargs)
             self._guarded(lambda: self._after_sampling(result), needed=lambda: self._batch is not None)
             self._batch = self._drawn = None
@@ -232,6 +233,13 @@ class V2Runner(Edge[LateRecorder]):
         if logits is not None and logits.shape[0] <= last[-1]:
             raise RuntimeError(f"{logits.shape[0]} rows of logits, {last[-1] + 1} expected")
         self._recorder.before_sampling(logits, last)
+
+    def _after_forward(self) -> None:
+        # The host lets go of it when tokens are drawn.
+        state = getattr(self._runner, "execute_model_state", None)
+        metadata = getattr(state, "attn_metadata", None)
+        if metadata:
+            self._recorder.after_forward(metadata)
 
     def _note(self, result: tuple[Any, ...]) -> None:
         self._drawn = result[0].sampled_token_ids
