@@ -8,16 +8,14 @@ from introspan_collector.detect.incident.finding import Subject
 from introspan_collector.detect.knowledge import Knowledge
 from introspan_collector.detect.live.reprefill import Judged
 from introspan_collector.detect.reference.reference import Identity
-from introspan_collector.model import Batch
-from introspan_wire.codec import SegmentTable
+from introspan_collector.detect.wholes import Whole
 
 
-def compare(
-    knowledge: Knowledge, batch: Batch, table: SegmentTable, is_healthy: Callable[[Subject], bool]
-) -> list[Judged]:
+def compare(knowledge: Knowledge, whole: Whole, is_healthy: Callable[[Subject], bool]) -> list[Judged]:
     """Takes a table of comparisons, of models and adapters whose traffic was seen; returns those that page."""
     paging = []
-    origin, adapters = batch.origin, np.array(table.adapter)
+    origin, table, received_unix_nano = whole
+    adapters = np.array(table.adapter)
     for adapter in sorted(set(table.adapter)):
         subject = Subject(origin.model, adapter)
         if subject not in knowledge.watches:
@@ -27,7 +25,7 @@ def compare(
             origin.replica,
             table,
             np.flatnonzero(adapters == adapter),
-            batch.received_unix_nano,
+            received_unix_nano,
             is_healthy=is_healthy(subject),
         )
         if judged is None:

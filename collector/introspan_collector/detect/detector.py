@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ from introspan_collector.detect.sample import Sample, samples
 from introspan_collector.detect.sequential.alarm import Alarm
 from introspan_collector.detect.settings import DetectSettings
 from introspan_collector.detect.watch import Watch
+from introspan_collector.detect.wholes import Whole, Wholes
 from introspan_collector.model import Batch, Origin
 from introspan_collector.notice import Links, Notice
 from introspan_wire.codec import SegmentTable
@@ -64,35 +65,29 @@ class Detector:
         self._links = links
         self._clock = clock
         self._lock = threading.RLock()
-        self._updated_unix_seconds = 0.0
         self._start(Knowledge(self._settings))
 
     def consume(self, batch: Batch) -> None:
         """Takes one batch, in log order."""
         with self._lock:
             self._pieces.canaries.consume(batch)
-            # A request's prompt row says which class its decoded rows belong to.
-            tables = sorted(batch.tables, key=lambda table: table.schema.kind is not Kind.PROMPT)
-            for table in tables:
-                if table.schema.kind is Kind.REPREFILL:
-                    for judged in compare(self._knowledge, batch, table, self._growth.is_healthy):
-                        self._take(reprefill_finding(judged, self._clock()))
-                    continue
-                for adapter, sample in samples(table, batch.received_unix_nano):
-                    self._see(batch.origin, adapter, sample)
-                self._see_alone(batch.origin, table)
+            self._compare(self._wholes.take(batch, int(self._clock() * 1e9)))
+            for table in batch.tables:
+                if table.schema.kind is not Kind.REPREFILL:
+                    self._see_alone(batch.origin, table)
             self._bet(batch)
 
     def advance(self) -> None:
         """Does what is due by now: closes ticks and rounds, raises and ends incidents, builds references."""
         with self._lock:
             now = self._clock()
+            self._compare(self._wholes.late(int(now * 1e9)))
             for finished in self._pieces.canaries.advance(int(now * 1e9)):
                 self._judge(finished, now)
             tick = self._pieces.ticks.close(now)
             # Of a clock that was set back nobody waits until it has caught up: what counts is how far off it is.
-            if tick is not None or abs(now - self._updated_unix_seconds) >= _BET_SECONDS:
-                self._updated_unix_seconds = now
+            if tick is not None or abs(now - self._knowledge.updated_unix_seconds) >= _BET_SECONDS:
+                self._knowledge.updated_unix_seconds = now
                 self._update(self._nothing() if tick is None else tick.x, now)
             if tick is not None:
                 self._close_tick()
@@ -203,10 +198,20 @@ class Detector:
             lambda model: self._growth.against(model, self._clock()),
         )
         self._rounds = Rounds(knowledge, self._growth, self._announcer, self._settings.quiet_requests)
-        self._requests: dict[Subject, int] = {}
         self._impossible: dict[Subject, float] = {}
+        self._wholes = Wholes()
         self.unwatched_requests = 0
         """Requests of models and adapters beyond subject_limit."""
+
+    def _compare(self, wholes: Iterable[Whole]) -> None:
+        # A request's prompt row says which class its decoded rows belong to.
+        for whole in sorted(wholes, key=lambda one: one.table.schema.kind is not Kind.PROMPT):
+            if whole.table.schema.kind is Kind.REPREFILL:
+                for judged in compare(self._knowledge, whole, self._growth.is_healthy):
+                    self._take(reprefill_finding(judged, self._clock()))
+                continue
+            for adapter, sample in samples(whole.table, whole.received_unix_nano):
+                self._see(whole.origin, adapter, sample)
 
     def _see(self, origin: Origin, adapter: str, sample: Sample) -> None:
         subject = Subject(origin.model, adapter)
@@ -216,7 +221,7 @@ class Detector:
             return
         watch = self._knowledge.hear(subject)
         if sample.kind is Kind.PROMPT:
-            self._requests[subject] = self._requests.get(subject, 0) + len(sample)
+            self._knowledge.count(subject, len(sample))
         is_healthy = self._growth.is_healthy(subject)
         seen = watch.see(Identity.of(origin, adapter), sample, origin.replica, is_healthy=is_healthy)
         self._knowledge.add(seen.evidence, tickets_only=watch.is_provisional)
@@ -256,15 +261,15 @@ class Detector:
 
     def _update(self, x: NDArray[np.float64], now: float) -> None:
         growth = self._pieces.bets.take()
-        recoveries = self._knowledge.recoveries
+        recoveries, requests = self._knowledge.recoveries, self._knowledge.requests
         for subject, recovery in list(recoveries.items()):
-            if recovery.update(x, self._requests.pop(subject, 0), now, growth):
+            if recovery.update(x, requests.pop(subject, 0), now, growth):
                 del recoveries[subject]
                 self._announce(self.incidents.recovered(subject, now))
         for copy, detector in ((Copy.TICKET, self._pieces.ticket), (Copy.PAGE, self._pieces.page)):
             for alarm in detector.update(x, now, growth):
                 self._take(self._finding(alarm, copy))
-        self._requests.clear()
+        requests.clear()
         # Those of other models wait for their own ticks.
         for model, adapter in self._pieces.roster.about(~np.isnan(x)):
             self._knowledge.exemplars.pop(Subject(model, adapter), None)
@@ -290,7 +295,6 @@ class Detector:
     def _judge(self, finished: Round, now: float) -> None:
         judged = self._rounds.judge(finished, now)
         if judged.requests:
-            subject = Subject(finished.model, "")
-            self._requests[subject] = self._requests.get(subject, 0) + judged.requests
+            self._knowledge.count(Subject(finished.model, ""), judged.requests)
         if judged.finding is not None:
             self._take(judged.finding)
