@@ -155,9 +155,7 @@ class V2Runner(Edge[LateRecorder]):
         def call(*args: Any, **kwargs: Any) -> Any:
             logits = original(*args, **kwargs)
             if self._keeps_logits:
-                self._keeps_logits = (
-                    False  # what is computed later in the step is none that tokens are drawn from
-                )
+                self._keeps_logits = False  # what is computed later is not what tokens are drawn from
                 self._guarded(lambda: self._before_sampling(logits))
             return logits
 
