@@ -63,7 +63,19 @@ class SharedAdmission(Admission):
     budget is what requests give by their lengths, when they begin and end; clock must be the engine's. Only the
     collector's brake reaches one worker a message before another: as thresholds are nested, the one admits some of what
     the other does, and weighs it by its own probability.
+
+    decoded: how many observations so many decoded tokens give.
     """
+
+    def __init__(
+        self,
+        rate: float,
+        row_budget: float,
+        clock: Callable[[], float],
+        decoded: Callable[[int], int] | None = None,
+    ) -> None:
+        super().__init__(rate, row_budget, clock)
+        self._decoded = _segments if decoded is None else decoded
 
     def admit(self, request_hash: int) -> float | None:
         """As Admission.admit; counts the observation of the prompt of a request that is measured."""
@@ -74,7 +86,7 @@ class SharedAdmission(Admission):
 
     def ended(self, request: Request, last_position: int) -> None:
         """Counts the observations of the tokens that a request has decoded."""
-        super().emitted(_segments(last_position + 1 - request.prompt_tokens))
+        super().emitted(self._decoded(last_position + 1 - request.prompt_tokens))
 
     def emitted(self, observations: int) -> None:
         """Counts nothing: what a worker sends in a window of time is its own."""

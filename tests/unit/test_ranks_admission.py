@@ -116,3 +116,12 @@ def test_a_request_counts_for_as_many_observations_as_its_length_gives(decoded, 
     admission.admit(0)  # one more, for its prompt
     share = min(1.0, 10.0 / (50 * segments + 1))
     assert admission.probability == pytest.approx(share)
+
+
+def test_where_every_token_is_sent_by_itself_each_counts():
+    now = [0.0]
+    admission = SharedAdmission(1.0, 10.0, lambda: now[0], lambda tokens: tokens // 8)
+    admission.ended(Request("a", "a", bytes(16), bytes(8), 0, "", 10, 0, 1.0, 0), 9 + 3_192)
+    now[0] = 10.0
+    admission.admit(0)
+    assert admission.probability == pytest.approx(100.0 / 400.0)

@@ -95,6 +95,20 @@ def test_rows_of_several_steps_wait_for_one_another_as_they_do_elsewhere():
     assert stage.handed_on[1].position.tolist() == [1, 2, 3, 4, 5]
 
 
+def test_where_there_are_no_streams_rows_wait_for_one_another_too():
+    layout, handed_on = lay_out((), (), (), range(0), with_output=False), []
+    sinks = Sinks(handed_on.append, handed_on.append, lambda *_: None)
+    probes = Probes(None, None, None)
+    recorder = Recorder(layout, Table(8, 1), probes, Health(), sinks, ROWS_MAX, clock=lambda: 0.0)
+    recorder.begin(request("a"), Sampling(1.0, 0, 1.0, 0.0, reproducible=True))
+    for position in range(6):
+        recorder.begin_step(["a"], np.array([position]), np.array([1]))
+        recorder.after_sampling(None, None)
+    assert handed_on == []
+    recorder.flush()
+    assert [rows.position.tolist() for rows in handed_on] == [[0, 1, 2, 3, 4, 5]]
+
+
 def test_of_a_canary_a_stage_sends_its_own_layers():
     stage = Stage()
     stage.recorder.begin(request("a", is_canary=True), Sampling(0.0, 0, 1.0, 0.0, reproducible=True))

@@ -35,6 +35,7 @@ from introspan.capture.recorder import TOGETHER_ROWS, Recorder
 from introspan.capture.reprefill_limit import limit, offer
 from introspan.capture.reprefill_mark import shared_key
 from introspan.capture.reprefill_probe import ReprefillProbe
+from introspan.capture.rows import BURST
 from introspan.capture.runners import follow as follow_runner
 from introspan.capture.runners import limits, recorder_of, refusal
 from introspan.capture.sinks import Sinks
@@ -118,7 +119,9 @@ def follow(worker: Any, config: Any, settings: Settings, pipeline: Callable[...,
 def _admission(settings: Settings, engine: EngineClock | None) -> Admission:
     if engine is None:
         return Admission(settings.request_rate, settings.row_budget)
-    return SharedAdmission(settings.request_rate, settings.row_budget, engine.seconds)
+    stride = settings.token_stride
+    single = (lambda tokens: tokens * min(BURST, stride) // stride) if settings.single_tokens else None
+    return SharedAdmission(settings.request_rate, settings.row_budget, engine.seconds, single)
 
 
 def _identity(
