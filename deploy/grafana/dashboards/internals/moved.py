@@ -60,7 +60,7 @@ SECTION = Section(
                 "Drift of the residual stream: distance",
                 "How far the last minute's requests are, where the stream is, from the reference, from 0 to 2. Dashed: "
                 "what chance alone makes of it in all but one of a thousand looks, more where requests are few. Bad: a "
-                "line that stays above its dashed one. Prompts see input and weights; decoded rows what was sampled too.",
+                "line that stays above its dashed one. Prompts see input and weights; decoded rows what was drawn too.",
                 "none",
                 none="no reference yet: still collecting",
             ),
