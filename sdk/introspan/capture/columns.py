@@ -36,7 +36,7 @@ class Layout:
     def measures_output(self) -> bool:
         """Whether there is room for what is drawn, and from what."""
         block = self.blocks["output.entropy"]
-        return block.stop > block.start
+        return bool(block.stop > block.start)
 
 
 def lay_out(
