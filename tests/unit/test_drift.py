@@ -117,6 +117,15 @@ def test_healthy_windows_stay_within_what_chance_makes_of_them_and_not_far_withi
     assert (found[:, 0] / found[:, 1]).mean() > 0.4
 
 
+def test_what_the_reference_itself_is_off_by_is_no_drift_however_many_requests_come():
+    rng = np.random.default_rng(14)
+    builder = Builder(IDENTITY)
+    builder.add(sample(rng, 400))
+    small = builder.reference(State.PROVISIONAL, 0)
+    ((distance, threshold),) = looks(Drift(small, Kind.PROMPT), Placer(small), lambda: sample(rng, 2000), 1)
+    assert 0.5 * threshold < distance <= threshold
+
+
 def test_more_requests_of_the_same_callers_make_no_smaller_distance_certain(reference):
     rng = np.random.default_rng(12)
     placer = Placer(reference)
