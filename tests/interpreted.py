@@ -26,7 +26,8 @@ class Interpreter:
     """A process that calls functions of `introspan.capture.kernels` by name; to be closed."""
 
     def __init__(self) -> None:
-        environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)}
+        found = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": found}
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tests.interpreted"],
             stdin=subprocess.PIPE,
