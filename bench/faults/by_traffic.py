@@ -69,3 +69,27 @@ def claims(found: Sequence[Found]) -> Iterator[Claim]:
             text, float(np.median(delays)), bound, at_most=True, low=float(min(delays)), high=float(max(delays)),
             is_complete=len(delays) == _PLAN["instances"], row=TEMPLATE,
         )  # fmt: skip
+
+
+def missed(found: Sequence[Found]) -> Iterator[str]:
+    """A sentence for what was told late or never. found: trials with internals."""
+    bound = FOURTH["targets"]["ticks"] * _A_TICK
+    for fault, name in _PLAN["faults"].items():
+        some = [one for one in found if one["set"] == name]
+        late = [one for one in some if one["first"] is None or one["first"]["requests"] > bound]
+        if late:
+            never = sum(one["first"] is None for one in late)
+            yield (
+                f"Missed: {fault} by traffic alone, {len(late)} of {len(some)} trials not within {bound:,} requests "
+                f"({never} never within {MOST_REQUESTS:,}). {_WHY[fault]} Nothing was tried on it."
+            )
+
+
+_WHY = {
+    "RoPE θ × 10": "Prompts of at most 64 tokens are moved little by it.",
+    "positions + 1": (
+        "Prompts are as they were, and five decoded tokens of an answer, one place further from them, have values that "
+        "healthy ones have as well: the same fault moves the canary's answers by 0.0002 nats in float32 (part "
+        "`prompts`), where it is called equivalent."
+    ),
+}

@@ -221,6 +221,7 @@ _NOTES = (
         "Greedy: a plugin of the test makes vLLM take the second-likeliest token in 5 % of draws. Requests count from "
         "the first *measured* wrong token; one that is not measured is not seen. Delivered tokens are of an engine of "
         "its own, with the default stride and one request after another (protocol "
-        f"`{fourth_digest()}`): one in 24 is looked at, and one in 20 is wrong, so that it takes hundreds."
+        f"`{fourth_digest()}`): one in 24 is looked at, one in 20 is wrong, and a segment is sent when it ends, so "
+        "that it takes hundreds. Missed: a smaller stride is what would change it; none was tried here."
     ),
 )

@@ -144,9 +144,8 @@ def report(found: Sequence[Found], healthy: int, planned: int) -> Result:
         claims += _claims(kind, [one for one in some if one["set"] not in (_CONTROL, _NO_FAULT)])
     controls = [one for one in found if one["set"] == _CONTROL]
     alarms = sum(one["first"] is not None for one in controls if one["arm"] == _ARMS[1])
-    claims += by_traffic.claims(
-        [one for one in found if (one["kind"], one["arm"]) == (by_traffic.KIND, _ARMS[1])]
-    )
+    engines = [one for one in found if (one["kind"], one["arm"]) == (by_traffic.KIND, _ARMS[1])]
+    claims += by_traffic.claims(engines)
     claims.append(
         Claim(
             "alarms where the share is healthy requests of a tenth held back",
@@ -159,7 +158,12 @@ def report(found: Sequence[Found], healthy: int, planned: int) -> Result:
     return Result(
         f"{len(found)} of {planned} trials of the protocol; "
         f"{healthy} healthy requests are what the reference and the traffic are drawn from.",
-        (*_NOTES, *late([one for one in found if one["arm"] == _ARMS[1]]), AMENDED),
+        (
+            *_NOTES,
+            *late([one for one in found if one["arm"] == _ARMS[1]]),
+            *by_traffic.missed(engines),
+            AMENDED,
+        ),
         claims,
         [Table("First alarm, requests from the beginning of the fault", _COLUMNS, rows)],
         protocol=traffic_digest(),

@@ -116,6 +116,8 @@ def test_faults_of_positions_count_for_themselves_and_against_their_own_limit():
     claims = {claim.text.partition(" by ")[0]: claim.measured for claim in result.claims}
     assert (claims["RoPE θ × 10"], claims["positions + 1"]) == (32, 960)
     assert [row[1] for row in result.tables[0].rows] == ["engine-positions", "engine-rope"]
+    (missed,) = [note for note in result.notes if note.startswith("Missed: positions + 1")]
+    assert "1 of 1 trials not within 480 requests (1 never within 960)" in missed
 
 
 def test_a_wrong_greedy_token_that_is_not_measured_counts_until_one_is_shown():
