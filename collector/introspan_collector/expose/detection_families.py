@@ -1,14 +1,13 @@
-"""What the detector, the canary job and the notifier say of themselves in, Prometheus metric families out."""
+"""What the detector says of itself in, and who is asked and told, Prometheus metric families out."""
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from introspan_collector.expose.canary_families import canary_families
+from introspan_collector.expose.notice_families import notice_families
 from introspan_collector.expose.sources import Answer, Deliveries, Detection
 
 NO_EVIDENCE = -9.0
@@ -16,9 +15,7 @@ NO_EVIDENCE = -9.0
 
 _SEVERITIES = ("critical", "warning")
 _STATES = ("none", "provisional", "frozen")
-_STANDINGS = ("none", "gathering", "still", "deviating", "silent")
 _HOUR_SECONDS = 3600.0
-_REPLICAS = 1_000
 _WHO = ("model", "adapter")
 
 
@@ -30,8 +27,8 @@ def detection_families(
     yield from _evidence(detection.detection())
     yield from _alarms(detection, references)
     yield from _references(references)
-    yield from _canaries(detection.canaries(), endpoints)
-    yield from _deliveries(deliveries)
+    yield from canary_families(detection.canaries(), endpoints)
+    yield from notice_families(deliveries)
 
 
 def _evidence(detection: Answer) -> Iterator[Metric]:
@@ -134,89 +131,3 @@ def _progress(one: Answer) -> dict[str, float]:
         "seconds": newest["hours"] * _HOUR_SECONDS,
         "needed_seconds": 0.0 if first else newest["frozen_hours"] * _HOUR_SECONDS,
     }
-
-
-def _canaries(canaries: list[Answer], endpoints: list[Answer]) -> Iterator[Metric]:
-    labels = ("model", "replica")
-    distance = GaugeMetricFamily(
-        "introspan_canary_distance",
-        "Distance of the last round, in floors of what chance explains.",
-        labels=labels,
-    )
-    layer = GaugeMetricFamily(
-        "introspan_canary_deviating_layer", "Layer in which a deviation begins; -1 for none.", labels=labels
-    )
-    age = GaugeMetricFamily("introspan_canary_age_seconds", "Time since the last round.", labels=labels)
-    rounds = GaugeMetricFamily(
-        "introspan_canary_gathered_rounds", "Rounds gathered for the next baseline.", labels=("model",)
-    )
-    state = GaugeMetricFamily(
-        "introspan_canary_state",
-        "1 for how the canary stands: none was ever asked, gathering a baseline, still, deviating, or silent for an "
-        "hour.",
-        labels=("model", "state"),
-    )
-    for one in canaries:
-        rounds.add_metric([one["model"]], one["gathered"])
-        for name in _STANDINGS:
-            state.add_metric([one["model"], name], int(name == one["state"]))
-    every = [(one["model"], replica) for one in canaries for replica in one["replicas"]]
-    for model, replica in every[:_REPLICAS]:
-        who = [model, replica["replica"]]
-        age.add_metric(who, replica["age_seconds"])
-        if replica["compared"]:
-            distance.add_metric(who, replica["ratio"])
-            layer.add_metric(who, -1 if replica["layer"] is None else replica["layer"])
-    yield from (distance, layer, age, rounds, state)
-    for key, name, text in (
-        ("answered", "rounds", "Rounds that an endpoint answered in full."),
-        ("failed", "failures", "Rounds that an endpoint did not answer in full."),
-    ):
-        counts: Counter[tuple[str, ...]] = Counter()
-        for endpoint in endpoints:
-            counts[_host(endpoint["url"]),] += endpoint[key]
-        yield _counted(f"introspan_canary_{name}", text, ("endpoint",), counts)
-
-
-def _deliveries(deliveries: Deliveries) -> Iterator[Metric]:
-    waiting = GaugeMetricFamily(
-        "introspan_notify_waiting", "Alerts of which a target does not know the newest.", labels=("target",)
-    )
-    for (target,), count in _by_host({(url,): n for url, n in deliveries.waiting.items()}).items():
-        waiting.add_metric([target], count)
-    yield waiting
-    informed = GaugeMetricFamily(
-        "introspan_notify_alertmanager_informed",
-        "1 while at least one Alertmanager knows the newest of every alert; absent where the collector tells none.",
-    )
-    if deliveries.alertmanagers:
-        informed.add_metric([], int(not all(deliveries.waiting.get(url) for url in deliveries.alertmanagers)))
-    yield informed
-    text = "Notices that a target took."
-    delivered = _by_host({(url,): n for url, n in deliveries.delivered.items()})
-    yield _counted("introspan_notify_delivered", text, ("target",), delivered)
-    text = "Calls to a target that failed or were refused."
-    yield _counted("introspan_notify_failed", text, ("target", "reason"), _by_host(deliveries.failed))
-    dropped = {(reason,): count for reason, count in deliveries.dropped.items()}
-    yield _counted("introspan_notify_dropped", "Notices given up.", ("reason",), dropped)
-
-
-# Any: as below.
-def _by_host(counts: Mapping[Any, int]) -> Counter[tuple[str, ...]]:
-    found: Counter[tuple[str, ...]] = Counter()
-    for (url, *more), count in counts.items():
-        found[_host(url), *more] += count
-    return found
-
-
-def _host(url: str) -> str:
-    """Host and port: user, path and query of an address may be secrets."""
-    return urlsplit(url).netloc.rpartition("@")[2]
-
-
-# Any: tuples of one text or of several, as many as labels.
-def _counted(name: str, text: str, labels: tuple[str, ...], counts: Mapping[Any, int]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for values, count in sorted(counts.items()):
-        family.add_metric(values, count)
-    return family
