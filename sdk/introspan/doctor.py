@@ -9,13 +9,15 @@ from typing import Any
 
 from introspan.config import Settings, SettingsError, load
 
+_NOTHING = "not captured: capture: "
+
 
 def diagnose(model: str) -> Iterator[str]:
-    """Lines for a person: settings, collector, engine, model. Raises nothing but what vLLM says of the model."""
+    """Lines for a person: settings, collector, engine, model."""
     try:
         settings = load(os.environ)
     except SettingsError as error:
-        yield f"not captured: capture: {error}"
+        yield f"{_NOTHING}{error}"
         settings = Settings()
     yield settings.off_because or f"settings: capture is on, exporting to {settings.endpoint}"
     if settings.endpoint is not None:
@@ -25,7 +27,7 @@ def diagnose(model: str) -> Iterator[str]:
 
         yield from inspection.engine()
     except ImportError as error:
-        yield f"not captured: capture: {error.name} is not installed here; run this where the model is served"
+        yield f"{_NOTHING}{error.name} is not installed here; run this where the model is served"
         return
     yield from inspection.model(model, settings)
 
@@ -41,12 +43,19 @@ def _collector(endpoint: str) -> str:
 
 
 def doctor(model: str) -> None:
-    """Say what would be captured for the installed vLLM and MODEL (a folder or hub id), and why not where not."""
+    """Say what would be captured for the installed vLLM and MODEL (a folder or hub id), and why not where not.
+
+    The exit code is 1 where that is nothing, or cannot be told.
+    """
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     # What the plugin would log in this process is said here in its own words.
     logging.getLogger("introspan").addHandler(logging.NullHandler())
+    nothing = False
     for line in diagnose(model):
-        print(line)  # noqa: T201 - a command
+        nothing = nothing or line.startswith((_NOTHING, "not known: "))
+        print(line, flush=True)  # noqa: T201 - a command
+    if nothing:
+        sys.exit(1)
 
 
 # Any: typer.Typer, which is not installed where only the SDK is.

@@ -1,4 +1,4 @@
-"""Orders for engines and servers in, processes out: each is forked off one process that has imported vLLM before.
+"""Orders for engines, programs and servers in, processes out: all forked off one that has imported vLLM before.
 
 To import it takes longer than many a test, and a server imports it three times.
 """
@@ -21,6 +21,17 @@ class Order:
 
     given: str
     out: str
+    stderr: str
+    environ: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramOrder:
+    """`python -m module options` to fork: the files of what it prints and of its messages, its whole environment."""
+
+    module: str
+    options: list[str]
+    stdout: str
     stderr: str
     environ: dict[str, str]
 
@@ -75,8 +86,8 @@ class Host:
             bufsize=1,
         )
 
-    def run(self, order: Order, timeout_seconds: float) -> int:
-        """The exit code of the engine, negative where a signal ended it; after the time-out it is killed."""
+    def run(self, order: Order | ProgramOrder, timeout_seconds: float) -> int:
+        """The exit code of what was forked, negative where a signal ended it; after the time-out it is killed."""
         taken = self._process.stdout
         assert taken is not None
         pid = self._ask(order)
@@ -95,7 +106,7 @@ class Host:
             os.close(pidfd)
             self._ask(Stop(pid, patience_seconds))
 
-    def _ask(self, order: Order | ServerOrder | Stop) -> int:
+    def _ask(self, order: Order | ProgramOrder | ServerOrder | Stop) -> int:
         given, taken = self._process.stdin, self._process.stdout
         assert given is not None
         assert taken is not None

@@ -1,7 +1,7 @@
-"""Orders on standard input in, an engine or a server for each out: forked off this process, which has imported vLLM.
+"""Orders on standard input in, engines, programs and servers out: forked off this process, which has imported vLLM.
 
-A program: forking.py starts it and knows its orders. What it answers is a number a line: of an engine the process and
-then its exit code, of a server the process, and its exit code once it was stopped.
+A program: forking.py starts it and knows its orders. What it answers is a number a line: of an engine or a program the
+process and then its exit code, of a server the process, and its exit code once it was stopped.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import signal
 import sys
 import time
@@ -18,9 +19,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from driving import main
-from forking import Order, ServerOrder, Stop
+from forking import Order, ProgramOrder, ServerOrder, Stop
 
-_ORDERS = {kind.__name__: kind for kind in (Order, ServerOrder, Stop)}
+_ORDERS = {kind.__name__: kind for kind in (Order, ProgramOrder, ServerOrder, Stop)}
 _IMPORTED = (
     "vllm.entrypoints.launchers.api_server.entry",
     "vllm.entrypoints.launchers.cli_args",
@@ -66,7 +67,7 @@ def _compile() -> None:
             Sampler.gather_logprobs(torch.zeros(2, vocabulary), 1, torch.zeros(2, dtype=torch.int64))
 
 
-def _carry_out(order: Order | ServerOrder | Stop, servers: set[int], answers: TextIO) -> None:
+def _carry_out(order: Order | ProgramOrder | ServerOrder | Stop, servers: set[int], answers: TextIO) -> None:
     if isinstance(order, Stop):
         servers.discard(order.pid)
         print(_stop(order), file=answers)
@@ -101,7 +102,7 @@ def _stop(order: Stop) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _forked(order: Order | ServerOrder) -> int:
+def _forked(order: Order | ProgramOrder | ServerOrder) -> int:
     said = os.open(order.stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(said, stream)
@@ -110,8 +111,12 @@ def _forked(order: Order | ServerOrder) -> int:
     try:
         if isinstance(order, ServerOrder):
             _serve_openai(order)
+        elif isinstance(order, ProgramOrder):
+            _run_program(order)
         else:
             main(Path(order.given), Path(order.out))
+    except SystemExit as end:
+        return _exit_code(end)
     except BaseException:  # noqa: BLE001 - the test says what it was
         traceback.print_exc()
         return 1
@@ -119,6 +124,20 @@ def _forked(order: Order | ServerOrder) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
     return 0
+
+
+def _run_program(order: ProgramOrder) -> None:
+    os.dup2(os.open(order.stdout, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+    sys.argv[1:] = order.options
+    runpy.run_module(order.module, run_name="__main__", alter_sys=True)
+
+
+def _exit_code(end: SystemExit) -> int:
+    """As Python's own: a text is printed, and means 1."""
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    print(end.code, file=sys.stderr)
+    return 1
 
 
 def _serve_openai(order: ServerOrder) -> None:

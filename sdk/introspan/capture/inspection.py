@@ -19,6 +19,8 @@ from introspan.config import Settings
 TESTED = ("0.32.0",)
 """Versions of vLLM that the test suite has run against."""
 
+_LONGEST_REASON = 400
+
 
 def engine() -> Iterator[str]:
     """Lines on the installed vLLM. Raises ImportError where there is none."""
@@ -53,21 +55,35 @@ def _surfaces() -> Iterator[tuple[Any, str]]:
 
 
 def model(name: str, settings: Settings) -> Iterator[str]:
-    """Lines on a model, by folder or by hub id. Raises what vLLM raises for one it cannot serve."""
+    """Lines on a model, by folder or by hub id."""
     from vllm.engine.arg_utils import EngineArgs  # noqa: PLC0415 - see _surfaces()
 
-    config = EngineArgs(model=name, load_format="dummy", enforce_eager=True).create_engine_config()
-    text = config.model_config.hf_text_config
-    why = v1_runner.configuration_refusal(config)
+    try:
+        config = EngineArgs(model=name, load_format="dummy", enforce_eager=True).create_engine_config()
+        why = v1_runner.configuration_refusal(config)
+    except Exception as error:  # noqa: BLE001 - whatever vLLM says of a model that it cannot serve
+        why = f"vLLM cannot serve {name}: {_in_a_line(error)}"
     if why is not None:
         yield f"not captured: capture: {why}"
         return
-    anatomy = survey(_skeleton(config), text.num_hidden_layers)
+    try:
+        built = _skeleton(config)
+    except Exception as error:  # noqa: BLE001 - a module of vLLM's may compute with its weights when it is made
+        why = f"the layers cannot be made without weights ({_in_a_line(error)})"
+        yield f"not known: capture: {why}; the server's log says at its start what is captured"
+        return
+    text = config.model_config.hf_text_config
+    anatomy = survey(built, text.num_hidden_layers)
     yield from describe(anatomy)
     depths = choose(settings, anatomy)
     layout = lay_out(depths.residual, depths.projection, depths.attention, range(text.num_attention_heads))
     yield from _by_signal(anatomy, depths)
     yield f"{len(layout.columns)} values a row, {4 * len(layout.columns) / 1024:.1f} KiB"
+
+
+def _in_a_line(error: Exception) -> str:
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said:.{_LONGEST_REASON}}"
 
 
 def _skeleton(config: Any) -> torch.nn.Module:
