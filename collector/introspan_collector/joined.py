@@ -18,18 +18,22 @@ from introspan_wire.codec import SCHEMAS_KEPT, Schema, SegmentTable
 Piece = tuple[SegmentTable, int]
 """A row of a table."""
 
-_Key = tuple[str, str, str, int, int, int]
+_Key = tuple[str, str, str, int, int]
+_LARGEST = ("token_count", "measured_count")
 
 
 def key_of(table: SegmentTable, row: int) -> _Key:
-    """What is the same in every worker's rows of one segment."""
+    """What is the same in every worker's rows of one segment.
+
+    Not how many tokens it has: where one worker learns later than another that a request has ended, or closes a
+    segment at what only it sees, it may have fewer.
+    """
     return (
         table.request_id[row],
         table.adapter[row],
         table.schema.kind.value,
         int(table.segment_index[row]),
         int(table.token_start[row]),
-        int(table.token_count[row]),
     )
 
 
@@ -80,7 +84,10 @@ class _Segment:
 
 
 def assembled(segments: Sequence[Sequence[Piece]]) -> Iterator[SegmentTable]:
-    """Tables of so many segments, each of its pieces: columns side by side, the rest as in the first piece."""
+    """Tables of so many segments, each of its pieces: columns side by side, the rest as in the first piece.
+
+    Counts are the largest.
+    """
     by_schemas: dict[tuple[Schema, ...], list[Sequence[Piece]]] = {}
     for pieces in segments:
         by_schemas.setdefault(tuple(table.schema for table, _ in pieces), []).append(pieces)
@@ -91,8 +98,11 @@ def assembled(segments: Sequence[Sequence[Piece]]) -> Iterator[SegmentTable]:
         columns: dict[str, Any] = {
             field.name: _gathered(field.name, first)
             for field in fields(SegmentTable)
-            if field.name not in ("schema", "values")
+            if field.name not in ("schema", "values", *_LARGEST)
         }
+        for name in _LARGEST:
+            counts = [max(getattr(table, name)[row] for table, row in pieces) for pieces in members]
+            columns[name] = np.array(counts, np.uint32)
         yield SegmentTable(schema=_side_by_side(schemas), values=np.stack(values), **columns)
 
 

@@ -57,6 +57,20 @@ def test_an_observation_has_the_values_of_all_workers(batches, where, tmp_path):
     assert [len(row["values"]) for row in entropies] == [1]
 
 
+def test_a_segment_of_which_one_worker_has_fewer_tokens_is_one(tmp_path):
+    archive = opened(tmp_path)
+    batch = some_batches(1)[0]
+    first, *others = spread(batch, **WORKERS)
+    (table,) = first.tables
+    short = replace(table, token_count=table.token_count - np.uint32(1))
+    consume(archive, [replace(first, tables=(short,)), *others])
+    found = archive.newest("model", None, None, None, 100)
+    assert [one.table.token_count.tolist() for one in found] == [batch.tables[0].token_count.tolist()]
+    archive.flush()
+    counts = {row["request_id"]: row["token_count"] for row in stored(tmp_path)}
+    assert counts == dict(zip(batch.tables[0].request_id, batch.tables[0].token_count.tolist(), strict=True))
+
+
 def test_a_segment_of_an_id_that_is_used_again_stays_apart(tmp_path):
     archive = opened(tmp_path)
     batch = some_batches(1)[0]

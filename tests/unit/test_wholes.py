@@ -67,6 +67,28 @@ def test_a_part_that_does_not_come_is_waited_for_once_and_again_when_it_was_back
     assert values(one.table for one in given(wholes, parts[1:])) == values(again.tables)
 
 
+def test_who_sends_other_segments_is_not_silent_where_parts_of_some_are_lost():
+    traffic, wholes = Traffic(), Wholes()
+    lost, _ = spread(traffic.batch(4, NOW), stages=2)
+    given(wholes, [lost])
+    for second in range(0, 20, 4):
+        found = given(wholes, spread(traffic.batch(4, NOW), stages=2), NOW + second)
+        assert sum(len(one.table) for one in found) == 8
+        list(wholes.late((NOW + second) * NANO))
+    assert wholes.incomplete == 8
+    first, _ = spread(traffic.batch(4, NOW), stages=2)
+    assert given(wholes, [first], NOW + 20) == [], "both are waited for as before"
+
+
+def test_a_segment_of_which_one_worker_has_fewer_tokens_is_one():
+    batch = Traffic().batch(3, NOW)
+    first, second = spread(batch, stages=2)
+    tables = tuple(replace(table, token_count=table.token_count - np.uint32(1)) for table in first.tables)
+    found = given(Wholes(), [replace(first, tables=tables), second])
+    assert values(one.table for one in found) == values(batch.tables)
+    assert [one.table.token_count.tolist() for one in found] == [[1] * 3, [64] * 3]
+
+
 def test_a_silence_of_all_makes_nobody_absent():
     traffic, wholes = Traffic(), Wholes()
     given(wholes, spread(traffic.batch(4, NOW), stages=2))

@@ -55,8 +55,8 @@ _WHOLES = """
     SELECT line, dense_rank() OVER (ORDER BY first_line) - 1 AS number FROM (
         SELECT line, min(line) OVER (PARTITION BY segment_of, nth) AS first_line FROM (
             SELECT line, segment_of, row_number() OVER (PARTITION BY segment_of, schema_id ORDER BY line) AS nth FROM (
-                SELECT rowid AS line, schema_id, (model, replica, adapter, request_id, kind, segment, token_start,
-                       token_count) AS segment_of FROM chosen
+                SELECT rowid AS line, schema_id,
+                       (model, replica, adapter, request_id, kind, segment, token_start) AS segment_of FROM chosen
             )
         )
     )
@@ -74,7 +74,13 @@ _NESTED = f"""
         FROM chosen JOIN columns USING (schema_id) WHERE chosen.rowid >= $first AND chosen.rowid < $end
     ) WHERE len(values) > 0 OR $signal IS NULL ORDER BY line
 """  # noqa: S608  # constants
-_FIRST = ", ".join(f"first({name.strip()} ORDER BY line) AS {name.strip()}" for name in _IDENTITY.split(","))
+# One worker may have fewer of a segment's tokens than another, see joined.py.
+_FIRST = ", ".join(
+    f"max({name}) AS {name}"
+    if name in {"token_count", "measured_count"}
+    else f"first({name} ORDER BY line) AS {name}"
+    for name in map(str.strip, _IDENTITY.split(","))
+)
 _JOINED = f"""
     SELECT {_FIRST}, flatten(list(values ORDER BY line)) AS values FROM (
         SELECT line, number, chosen.* EXCLUDE (values), {_VALUES} AS values

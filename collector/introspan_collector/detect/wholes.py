@@ -48,10 +48,13 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Senders:
-    """Which workers send such segments. Known once a segment has waited for the others in vain."""
+    """Which workers send such segments: all, until one has sent none while a segment waited for its part.
 
-    parts: set[_Part] = field(default_factory=set)
-    known: bool = False
+    heard: when each last did; silent: how many did not.
+    """
+
+    heard: dict[_Part, int] = field(default_factory=dict)
+    silent: int = 0
 
 
 class Wholes:
@@ -82,14 +85,15 @@ class Wholes:
         done: list[_Waiting] = []
         for table in batch.tables:
             subject = (origin.model, origin.replica, table.schema.kind.value)
-            needed = self._needed(subject, origin)
+            needed = self._needed(subject, origin, now_unix_nano)
             for row in range(len(table)):
                 number, found = self._put(subject, origin, (table, row), now_unix_nano)
                 found.received_unix_nano = max(found.received_unix_nano, batch.received_unix_nano)
                 if len(found.pieces) >= needed:
                     done.append(self._pop(number))
         while self._bytes > self._most_bytes:
-            done.append(self._give_up(next(iter(self._waiting))))
+            done.append(self._pop(next(iter(self._waiting))))
+            self.incomplete += 1
         yield from _given(done)
 
     def late(self, now_unix_nano: int) -> Iterator[Whole]:
@@ -98,15 +102,17 @@ class Wholes:
         late = [number for number, found in self._waiting.items() if found.since_unix_nano <= before]
         yield from _given([self._give_up(number) for number in late])
 
-    def _needed(self, subject: _Subject, origin: Origin) -> int:
+    def _needed(self, subject: _Subject, origin: Origin, now_unix_nano: int) -> int:
         """How many workers' parts make a segment whole."""
         senders = self._senders.setdefault(subject, _Senders())
         self._senders.move_to_end(subject)
         if len(self._senders) > _MOST_SUBJECTS:
             self._senders.popitem(last=False)
-        if len(senders.parts) < _MOST_PARTS:
-            senders.parts.add(origin.part)
-        return len(senders.parts) if senders.known else origin.workers
+        is_back = origin.part not in senders.heard and senders.silent
+        if len(senders.heard) < _MOST_PARTS:
+            senders.heard[origin.part] = now_unix_nano
+        senders.silent -= bool(is_back)
+        return max(origin.workers - senders.silent, 1)
 
     def _put(
         self, subject: _Subject, origin: Origin, piece: Piece, now_unix_nano: int
@@ -137,11 +143,15 @@ class Wholes:
         return found
 
     def _give_up(self, number: int) -> _Waiting:
-        """Waits no longer for the rest of a segment, nor for whoever did not send it, until they send again."""
+        """Waits no longer for the rest of a segment, nor for whoever was silent meanwhile, until they send again."""
         found = self._pop(number)
         self.incomplete += 1
-        if (senders := self._senders.get(found.subject)) is not None:
-            senders.parts, senders.known = set(found.pieces), True
+        senders = self._senders.get(found.subject)
+        if senders is not None:
+            since = found.since_unix_nano
+            senders.heard = {part: at for part, at in senders.heard.items() if at >= since}
+            workers = next(iter(found.pieces.values()))[0].workers
+            senders.silent = max(workers - len(senders.heard), 0)
         return found
 
 
