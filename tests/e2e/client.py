@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,32 @@ async def ask(client: httpx.AsyncClient, one: Ask) -> Answer:
             if one.leave(arrivals):
                 break
     return Answer(got.status_code, request_id, {}, arrivals)
+
+
+def choices(address: str, asks: Sequence[Ask]) -> list[Any]:
+    """Sends requests one after another; what each was answered, as JSON.
+
+    One sample at a time: which ones share a step, and with it the last bit, is then not up to the clock.
+    """
+    with httpx.Client(base_url=f"http://{address}/v1/", timeout=_TIMEOUT_SECONDS) as client:
+        return [
+            client.post(one.path, json=one.payload()).raise_for_status().json()["choices"] for one in asks
+        ]
+
+
+FIXED = (
+    Ask(
+        "Why is the sky blue?",
+        CHAT,
+        tokens=40,
+        body={"temperature": 0.0, "logprobs": True, "top_logprobs": 5},
+    ),
+    Ask(SENTENCE * 12, COMPLETION, tokens=24, body={"temperature": 0.0, "logprobs": 5}),
+    Ask(SENTENCE * 12, COMPLETION, tokens=24, body={"seed": 7, "top_p": 0.9, "logprobs": 5}),
+    Ask("Once upon", COMPLETION, tokens=24, body={"seed": 8, "logprobs": 5, "presence_penalty": 0.5}),
+    Ask("Count to ten.", CHAT, tokens=40, body={"seed": 9, "logprobs": True, "top_logprobs": 5}),
+)
+"""Requests whose answers are the same each time, with log-probabilities."""
 
 
 def talk(address: str, *asks: Ask) -> list[Answer]:

@@ -77,11 +77,16 @@ def serving(
 
 @contextmanager
 def serving_soon(
-    model: Path, folder: Path, port: int, environment: Mapping[str, str], name: str = "vllm"
+    model: Path,
+    folder: Path,
+    port: int,
+    environment: Mapping[str, str],
+    name: str = "vllm",
+    more: Sequence[str] = (),
 ) -> Iterator[str]:
     """The address of the same server a minute sooner: its processes are forked off one that has imported vLLM."""
     environ = {**os.environ, **_ENVIRONMENT, **environment}
-    order = ServerOrder(_options(model, port), str(folder / f"{name}.log"), environ)
+    order = ServerOrder([*_options(model, port), *more], str(folder / f"{name}.log"), environ)
     with host().serving(name, order, _STOP_SECONDS) as program:
         until_answering(program, f"http://127.0.0.1:{port}/health", _START_SECONDS)
         yield f"127.0.0.1:{port}"

@@ -1,6 +1,7 @@
 """A file that says what an engine is to do in; what it answered and what was measured of it, as a file, out."""
 
 import json
+import multiprocessing.util
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,15 @@ def main(given: Path, out: Path) -> None:
         plugin.register(RowLog)
     from vllm import LLM
 
-    engine = LLM(task.model, **({"dtype": "float32", "enforce_eager": True} | task.engine)).llm_engine
+    llm = LLM(task.model, **({"dtype": "float32", "enforce_eager": True} | task.engine))
+    engine = llm.llm_engine
     if task.pipeline == "rows":
         log = RowLog.opened[0]
     counted = _count_preemptions()
-    tokens, logprobs, cached = _drive(engine, calls, task.rpcs)
+    if task.engine.get("runner") == "pooling":
+        tokens, logprobs, cached = _embed(llm, calls), {}, {}
+    else:
+        tokens, logprobs, cached = _drive(engine, calls, task.rpcs)
     kept = log.kept if log is not None else []
     meta = {
         "tokens": tokens,
@@ -58,6 +63,15 @@ def main(given: Path, out: Path) -> None:
         positions=np.concatenate([rows.position for rows in kept]) if kept else np.zeros(0, np.int64),
         values=np.concatenate([rows.values for rows in kept]) if kept else np.zeros((0, width), np.float32),
     )
+    if task.takes_leave:
+        multiprocessing.util._run_finalizers(0)
+
+
+# Any: vLLM's LLM.
+def _embed(llm: Any, calls: list[Call]) -> dict[str, list[list[float]]]:
+    """By call what a model that generates no tokens makes of its prompt."""
+    outputs = llm.embed([{"prompt_token_ids": call.prompt} for call in calls], use_tqdm=False)
+    return {call.id: [output.outputs.embedding] for call, output in zip(calls, outputs, strict=True)}
 
 
 # Any: introspan.observation.Rows, of engines that have it.

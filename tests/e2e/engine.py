@@ -54,7 +54,8 @@ class Call:
 class Run:
     """What one engine is to do. before is a line of Python that is executed before the engine starts.
 
-    rpcs: before which step what method of the worker is called, with which arguments by name.
+    rpcs: before which step what method of the worker is called, with which arguments by name. takes_leave: whether
+    what the pipeline holds is sent at the end, as when a worker ends.
     """
 
     model: str
@@ -66,6 +67,7 @@ class Run:
     )
     before: str = ""
     rpcs: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
+    takes_leave: bool = False
 
 
 @dataclass

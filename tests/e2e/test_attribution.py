@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from comparison import Comparison
 from engine import EVERYTHING, Call, Run, run
+from prompts import PROMPTS
 from reference import HuggingFace
 from scipy import stats
 from tiny_models import SERVED, VOCABULARY, write
@@ -82,30 +83,55 @@ def test_bursts_are_right_too_while_rows_wait_over_preemptions_and_aborts(tiny_l
     _compare(result, tiny_llama, delivered, stride=24)
 
 
-def test_pit_of_sampled_traffic_is_uniform(tiny_llama, tmp_path):
-    settings = [
-        {"temperature": 1.0},
-        {"temperature": 0.5},
-        {"temperature": 1.4, "top_p": 0.8},
-        {"temperature": 1.0, "top_k": 30},
-        {"temperature": 0.9, "min_p": 0.1},
-        {"temperature": 1.1, "top_p": 0.95, "top_k": 50, "min_p": 0.02},
-    ]
-    calls = [
+SETTINGS = (
+    {"temperature": 1.0},
+    {"temperature": 0.5},
+    {"temperature": 1.4, "top_p": 0.8},
+    {"temperature": 1.0, "top_k": 30},
+    {"temperature": 0.9, "min_p": 0.1},
+    {"temperature": 1.1, "top_p": 0.95, "top_k": 50, "min_p": 0.02},
+)
+
+
+def _sampled(prompts: list[list[int]], tokens: int) -> list[Call]:
+    """Four requests with each of the settings."""
+    return [
         Call(
-            f"{i} of setting {s}", _prompt(100 * s + i, 12), setting | {"max_tokens": 120, "ignore_eos": True}
+            f"{i} of setting {s}",
+            prompts[(4 * s + i) % len(prompts)],
+            setting | {"max_tokens": tokens, "ignore_eos": True},
         )
-        for s, setting in enumerate(settings)
+        for s, setting in enumerate(SETTINGS)
         for i in range(4)
     ]
-    result = run(Run(str(tiny_llama), calls, TINY | {"max_num_seqs": 24}, EVERYTHING), tmp_path)
+
+
+def _uniform(result) -> None:
     u = result.block("sampler.pit")[:, 0]
     everything = u[[name != "last" for name in result.row_ids]]
     assert len(everything) >= 2000
     assert stats.kstest(everything, "uniform").pvalue > 1e-3
-    for s in range(len(settings)):
+    for s, setting in enumerate(SETTINGS):
         mine = u[[name.endswith(f"of setting {s}") for name in result.row_ids]]
-        assert stats.kstest(mine, "uniform").pvalue > 1e-3, settings[s]
+        assert stats.kstest(mine, "uniform").pvalue > 1e-3, setting
+
+
+def test_pit_of_sampled_traffic_is_uniform(tiny_llama, tmp_path):
+    calls = _sampled([_prompt(seed, 12) for seed in range(24)], 120)
+    _uniform(run(Run(str(tiny_llama), calls, TINY | {"max_num_seqs": 24}, EVERYTHING), tmp_path))
+
+
+@pytest.mark.slow  # two thousand tokens of the real model
+def test_pit_of_the_real_models_traffic_is_uniform(model_directory, tokenizer, tmp_path):
+    texts = [text for name, text in PROMPTS.items() if len(text) < 300]
+    calls = _sampled([tokenizer.encode(text) for text in texts], 90)
+    engine = {"max_model_len": 512, "max_num_seqs": 24, "max_num_batched_tokens": 512}
+    env = {
+        "INTROSPAN_ENDPOINT": "127.0.0.1:1",
+        "INTROSPAN_TOKEN_STRIDE": "1",
+        "INTROSPAN_ROW_BUDGET": "1000000",
+    }
+    _uniform(run(Run(str(model_directory), calls, engine, env), tmp_path))
 
 
 def test_pit_of_a_wrong_temperature_is_not_uniform(tiny_llama, tmp_path):

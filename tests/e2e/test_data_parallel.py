@@ -1,15 +1,13 @@
 """The canary of a server with two data-parallel engines: each is asked by itself, and named."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from deployment import MODEL, serving
-from transformers import AutoModelForCausalLM, LlamaConfig
+from tiny_models import write_talking
 
 from introspan_collector.suite import NAMES
 from tests.collector import Collector
@@ -25,19 +23,7 @@ _INTROSPAN = Path(sys.executable).with_name("introspan")
 
 @pytest.fixture(scope="module")
 def tiny(model_directory, tmp_path_factory):
-    """A small random model with a real tokenizer and chat template."""
-    folder = tmp_path_factory.mktemp("tiny")
-    vocabulary = json.loads((model_directory / "config.json").read_text())["vocab_size"]
-    config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=64, num_hidden_layers=LAYERS, intermediate_size=128, head_dim=32,
-        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
-    torch.manual_seed(7)
-    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
-    for file in model_directory.iterdir():
-        if "token" in file.name or "template" in file.name or file.name in ("vocab.json", "merges.txt"):
-            shutil.copy(file, folder)
-    return folder
+    return write_talking(model_directory, tmp_path_factory.mktemp("tiny"), LAYERS)
 
 
 @pytest.fixture(scope="module")

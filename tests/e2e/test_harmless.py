@@ -1,16 +1,14 @@
 """The served model answers the same, bit for bit, whether Introspan is absent, present, everywhere or broken."""
 
-import socket
-import threading
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
+from bad_collectors import BAD_COLLECTORS
 from broken import BROKEN
 from engine import EVERYTHING, Call, Result, Run, run
 from tiny_models import SERVED, VOCABULARY, write
 
 TINY = SERVED | {"max_model_len": 1024, "max_num_seqs": 6, "max_num_batched_tokens": 96}
+COMPILED = TINY | {"enforce_eager": False}
 REAL = {"max_model_len": 1024, "max_num_seqs": 6, "max_num_batched_tokens": 128}
 DEFAULTS = {"INTROSPAN_ENDPOINT": "127.0.0.1:1"}
 
@@ -45,31 +43,6 @@ def without(tiny, tmp_path_factory) -> Result:
     return run(Run(str(tiny), calls, TINY, pipeline="none"), tmp_path_factory.mktemp("off"))
 
 
-@pytest.fixture
-def hanging() -> Iterator[str]:
-    """The address of a server that accepts connections and says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"127.0.0.1:{server.getsockname()[1]}"
-
-
-@pytest.fixture
-def babbling() -> Iterator[str]:
-    """The address of a server that answers garbage."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def answer() -> None:
-            while True:
-                try:
-                    peer, _ = server.accept()
-                    peer.sendall(b"\x00\xffnot http/2 at all" * 50)
-                    peer.close()
-                except OSError:
-                    return
-
-        threading.Thread(target=answer, daemon=True).start()
-        yield f"127.0.0.1:{server.getsockname()[1]}"
-
-
 def _same(left: Result, right: Result) -> None:
     assert left.tokens == right.tokens
     assert left.logprobs == right.logprobs
@@ -82,11 +55,11 @@ def test_everything_on_changes_no_bit(tiny, without, tmp_path):
     _same(without, result)
 
 
-@pytest.mark.parametrize("collector", ["absent", "hanging", "babbling"])
-def test_a_bad_collector_changes_no_bit(collector, tiny, without, tmp_path, request):
-    endpoint = "127.0.0.1:1" if collector == "absent" else request.getfixturevalue(collector)
-    task = Run(str(tiny), _schedule(VOCABULARY, 30), TINY, {"INTROSPAN_ENDPOINT": endpoint}, pipeline="real")
-    result = run(task, tmp_path)
+@pytest.mark.parametrize("collector", BAD_COLLECTORS)
+def test_a_bad_collector_changes_no_bit(collector, tiny, without, tmp_path):
+    with BAD_COLLECTORS[collector]() as endpoint:
+        env = {"INTROSPAN_ENDPOINT": endpoint}
+        result = run(Run(str(tiny), _schedule(VOCABULARY, 30), TINY, env, pipeline="real"), tmp_path)
     assert "introspan: exporting" in result.stderr
     _same(without, result)
 
@@ -96,6 +69,10 @@ def test_a_broken_probe_changes_no_bit_and_is_switched_off(what, tiny, without, 
     task = Run(str(tiny), _schedule(VOCABULARY, 30), TINY, EVERYTHING, before=BROKEN[what])
     result = run(task, tmp_path)
     _same(without, result)
+    _switched_off(what, result)
+
+
+def _switched_off(what: str, result: Result) -> None:
     assert "broken on purpose" in result.stderr
     if what != "attaching":
         assert [entry["reason"] for entry in result.status["disabled"]] == ["probe_error"]
@@ -120,13 +97,10 @@ def test_the_real_model_in_eager_mode_changes_no_bit(model_directory, tmp_path):
     _same(off, on)
 
 
-def _compiled_without_and_with(model: str, calls: list[Call], engine: dict, folder) -> tuple[Result, Result]:
-    compiled = engine | {"enforce_eager": False}
-    off = run(Run(model, calls, compiled, pipeline="none"), folder / "off")
-    on = run(Run(model, calls, compiled, EVERYTHING), folder / "on")
-    assert on.status["disabled"] == [], on.stderr[-2000:]
-    assert not np.isnan(on.block("residual.log_rms")).any()
-    return off, on
+@pytest.fixture(scope="module")
+def compiled_without(tiny, tmp_path_factory) -> Result:
+    calls = _schedule(VOCABULARY, 30)
+    return run(Run(str(tiny), calls, COMPILED, pipeline="none"), tmp_path_factory.mktemp("compiled"))
 
 
 def _same_but_for_rounding(left: Result, right: Result) -> None:
@@ -140,12 +114,37 @@ def _same_but_for_rounding(left: Result, right: Result) -> None:
                 assert max(abs(one[token] - other[token]) for token in shared) <= 1e-5
 
 
-def test_the_compiled_model_gives_equal_tokens_and_logprobs_within_1e_5(tiny, tmp_path):
-    _same_but_for_rounding(*_compiled_without_and_with(str(tiny), _schedule(VOCABULARY, 30), TINY, tmp_path))
+# What they are all held against takes a compilation too.
+_IN_ONE_PROCESS = pytest.mark.xdist_group("compiled")
+
+
+def _measured_everywhere(result: Result) -> None:
+    assert result.status["disabled"] == [], result.stderr[-2000:]
+    assert not np.isnan(result.block("residual.log_rms")).any()
+
+
+@_IN_ONE_PROCESS
+def test_the_compiled_model_gives_equal_tokens_and_logprobs_within_1e_5(tiny, compiled_without, tmp_path):
+    result = run(Run(str(tiny), _schedule(VOCABULARY, 30), COMPILED, EVERYTHING), tmp_path)
+    _measured_everywhere(result)
+    _same_but_for_rounding(compiled_without, result)
+
+
+@_IN_ONE_PROCESS
+@pytest.mark.parametrize("what", ["stream tap", "attention tap", "output probe", "attaching"])
+def test_a_broken_probe_of_a_compiled_model_changes_no_token_and_is_switched_off(
+    what, tiny, compiled_without, tmp_path
+):
+    task = Run(str(tiny), _schedule(VOCABULARY, 30), COMPILED, EVERYTHING, before=BROKEN[what])
+    result = run(task, tmp_path)
+    _same_but_for_rounding(compiled_without, result)
+    _switched_off(what, result)
 
 
 @pytest.mark.slow  # compiles twice
 def test_the_compiled_real_model_gives_equal_tokens_and_logprobs_within_1e_5(model_directory, tmp_path):
-    _same_but_for_rounding(
-        *_compiled_without_and_with(str(model_directory), _schedule(40_000, 24), REAL, tmp_path)
-    )
+    calls, engine = _schedule(40_000, 24), REAL | {"enforce_eager": False}
+    off = run(Run(str(model_directory), calls, engine, pipeline="none"), tmp_path / "off")
+    on = run(Run(str(model_directory), calls, engine, EVERYTHING), tmp_path / "on")
+    _measured_everywhere(on)
+    _same_but_for_rounding(off, on)

@@ -149,7 +149,9 @@ def test_lines_and_drift_are_read_by_keyboard_and_keep_their_place_when_they_are
     page.keyboard.press("ArrowRight")
     second = drift.locator(".reading").inner_text()
     assert second != first
-    page.wait_for_timeout(11_000)  # it has been drawn anew
+    drift.locator("svg").evaluate("svg => svg.classList.add('old')")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    drift.locator("svg:not(.old)").wait_for()
     assert drift.locator(".reading").inner_text() == second
     assert page.evaluate("document.activeElement.closest('[data-chart]').dataset.chart") == "drift"
     page.keyboard.press("Escape")
@@ -249,7 +251,7 @@ def test_without_the_token_nothing_is_acknowledged_and_with_it_it_is(browser, gu
     assert guarded.api(f"alarms/{alarm['id']}")["state"] == "acknowledged"
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (2560, "light"), (3840, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (3840, "dark")])
 def test_every_view_fits_from_a_phone_to_a_wall(browser, fleet, width, scheme):
     request = fleet.api("requests", model=MODEL)["requests"][-1]["request_id"]
     alarms = [f"/incident?{query(id=one['id'])}" for one in fleet.api("alarms")["alarms"]]

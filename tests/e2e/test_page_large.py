@@ -67,7 +67,7 @@ def drawn_seconds(page, address, chart):
     """From the click to a chart that is drawn."""
     began = time.monotonic()
     page.goto(address)
-    page.locator(f"[data-chart={chart}]").scroll_into_view_if_needed()
+    page.locator(f"[data-chart={chart}]").first.scroll_into_view_if_needed()
     page.wait_for_function(f"() => document.querySelector('[data-chart={chart}]').dataset.state === 'drawn'")
     return time.monotonic() - began
 

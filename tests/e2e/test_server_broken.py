@@ -3,10 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-import httpx
 import pytest
 from broken import EVERY_STEP, patience, write_plugin
-from client import CHAT, COMPLETION, SENTENCE, Ask
+from client import FIXED, choices
 from deployment import serving
 from engine import EVERYTHING
 
@@ -17,20 +16,6 @@ pytestmark = pytest.mark.slow  # two servers; test_harmless.py breaks the same p
 
 ERRORS = 100
 """How often each probe may raise here; the requests below take half as many steps again."""
-
-ASKS = (
-    Ask(
-        "Why is the sky blue?",
-        CHAT,
-        tokens=40,
-        body={"temperature": 0.0, "logprobs": True, "top_logprobs": 5},
-    ),
-    Ask(SENTENCE * 12, COMPLETION, tokens=24, body={"temperature": 0.0, "logprobs": 5}),
-    Ask(SENTENCE * 12, COMPLETION, tokens=24, body={"seed": 7, "top_p": 0.9, "logprobs": 5}),
-    Ask("Once upon", COMPLETION, tokens=24, body={"seed": 8, "logprobs": 5, "presence_penalty": 0.5}),
-    Ask("Count to ten.", CHAT, tokens=40, body={"seed": 9, "logprobs": True, "top_logprobs": 5}),
-)
-"""One sample at a time: which ones share a step, and with it the last bit, is then not up to the clock."""
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +40,9 @@ def servers(tmp_path_factory, model_directory, free_port):
         yield without, broken, collector
 
 
-def _choices(address):
-    with httpx.Client(base_url=f"http://{address}/v1/", timeout=300) as client:
-        return [
-            client.post(one.path, json=one.payload()).raise_for_status().json()["choices"] for one in ASKS
-        ]
-
-
 def test_a_server_whose_probes_raise_at_every_step_answers_the_same_bits_and_switches_them_off(servers):
     without, broken, collector = servers
-    assert _choices(broken) == _choices(without)
+    assert choices(broken, FIXED) == choices(without, FIXED)
 
     def disabled():
         found = collector.samples("introspan_capture_disabled")

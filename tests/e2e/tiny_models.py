@@ -4,6 +4,8 @@ Weights are drawn wide enough that heads are sharp and layers differ: initial we
 them would make every head's entropy ln n and hide mistakes.
 """
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,4 +104,19 @@ def write(family: str, directory: Path, seed: int = 7) -> Path:
             else:
                 parameter.add_(noise * 0.1)
     model.save_pretrained(directory)
+    return directory
+
+
+def write_talking(like: Path, directory: Path, layers: int = 3) -> Path:
+    """A small random model with the tokenizer and the chat template of another, for a server that takes text."""
+    vocabulary = json.loads((like / "config.json").read_text())["vocab_size"]
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=64, num_hidden_layers=layers, intermediate_size=128, head_dim=32,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(7)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(directory)
+    for file in like.iterdir():
+        if "token" in file.name or "template" in file.name or file.name in ("vocab.json", "merges.txt"):
+            shutil.copy(file, directory)
     return directory
