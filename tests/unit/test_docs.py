@@ -118,6 +118,8 @@ def test_the_page_of_the_api_has_every_call_and_no_other(tmp_path):
 
 _COMPARED = """
 import json
+from types import SimpleNamespace
+
 import numpy as np
 from comparison import TOLERANCE, Comparison
 from reference import HuggingFace
