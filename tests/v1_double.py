@@ -3,11 +3,12 @@
 from types import SimpleNamespace
 
 import numpy as np
+import torch
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput
 from vllm.v1.worker.gpu_model_runner import AsyncGPUModelRunnerOutput
 
-from tests.device_double import MODEL_LENGTH, MOST_REQUESTS, VOCABULARY, Model, hold_back
+from tests.device_double import END, MODEL_LENGTH, MOST_REQUESTS, VOCABULARY, Model, hold_back
 
 
 class FirstRunner:
@@ -68,6 +69,7 @@ class FirstRunner:
     def sample_tokens(self, _grammar) -> AsyncGPUModelRunnerOutput:
         state, self.execute_model_state = self.execute_model_state, None
         ids, tokens = list(self.input_batch.req_ids), state.logits.argmax(dim=1, keepdim=True)
+        tokens[~torch.tensor(state.whole)] = END  # something is drawn of a part of a prompt too
         state.logits.mul_(-0.5)
         self.input_batch.prev_sampled_token_ids = tokens
         for key, is_whole in zip(ids, state.whole, strict=True):

@@ -16,7 +16,7 @@ from vllm.v1.worker.gpu.model_runner import GPUModelRunner
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 from vllm.v1.worker.gpu.states import RequestState
 
-from tests.device_double import MODEL_LENGTH, MOST_REQUESTS, MOST_TOKENS, VOCABULARY, Model, hold_back
+from tests.device_double import END, MODEL_LENGTH, MOST_REQUESTS, MOST_TOKENS, VOCABULARY, Model, hold_back
 
 _CPU = torch.device("cpu")
 
@@ -148,6 +148,7 @@ class Runner:
         tokens = last.argmax(dim=1, keepdim=True)
         raw.mul_(-0.5)  # a grammar, a temperature: logits are written to before and while tokens are drawn
         is_whole = (batch.num_computed_tokens_np + batch.num_scheduled_tokens) >= batch.prefill_len_np
+        tokens[torch.from_numpy(~is_whole)] = END  # something is drawn of a part of a prompt too
         counts = torch.from_numpy(is_whole.astype(np.int32))
         output = SamplerOutput(tokens, None, None, counts, torch.zeros_like(counts))
         return output, counts, output.num_rejected
