@@ -130,9 +130,8 @@ def _imported(release: Mapping[str, Any]) -> str:
     if look is None:
         return f"no: {release['not_imported']}"
     failed = len(look["not_imported"])
-    return f"`{look['distribution']}`" + (
-        f", but {failed} of {failed + look['imported']} modules" if failed else ""
-    )
+    share = f", {look['imported']} of {failed + look['imported']} modules" if failed else ""
+    return f"`{look['distribution']}`{share}"
 
 
 def _missing(releases: Mapping[str, Any]) -> str:
