@@ -1,12 +1,13 @@
 """Whoever looks a request up finds once what several workers measured of it."""
 
 import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from introspan_collector.archive.observations import Question
+from introspan_collector.archive.observations import Observations, Question
 from introspan_collector.archive.part import Segments
 from introspan_wire.signals import Kind
 from tests.archives import NOW, consume, opened, some_batches, stored
@@ -55,6 +56,24 @@ def test_an_observation_has_the_values_of_all_workers(batches, where, tmp_path):
     assert in_order(one) == in_order(expected[name])
     entropies = stored(tmp_path / "parts", Question(name, signal="output.entropy"), tail)
     assert [len(row["values"]) for row in entropies] == [1]
+
+
+def test_a_table_and_lines_of_json_have_them_too(batches, tmp_path):
+    archive = opened(tmp_path / "archive")
+    consume(archive, sent_by_workers(batches))
+    archive.flush()
+    with Observations(tmp_path / "archive") as found:
+        newest = found.newest(Question(), 7)
+        found.write_json_lines(Question(), tmp_path / "lines")
+    lines = [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
+    assert len(lines) == 15
+    by_id = {row["request_id"]: row for row in stored(tmp_path / "archive")}
+    assert all(in_order(line) == in_order(by_id[line["request_id"]]) for line in lines)
+    assert len(newest) == 7
+    for row in newest:
+        values = [one["value"] for one in by_id[row["request_id"]]["values"]]
+        assert row["measured"] == len(values)
+        assert row["mean"] == pytest.approx(np.mean(values))
 
 
 def test_a_segment_of_which_one_worker_has_fewer_tokens_is_one(tmp_path):
