@@ -50,10 +50,8 @@ def test_the_one_that_was_not_asked_for_longest_is_forgotten_first():
     for number in range(20):
         origins.of(busy)
         origins.of(f"{number:04}".encode() * 20_000)
-    decoding.asked.clear()
-    origins.of(busy)
     origins.of(idle)
-    assert decoding.asked == [idle]
+    assert (decoding.asked.count(busy), decoding.asked.count(idle)) == (1, 2)
 
 
 def test_one_that_is_refused_is_not_remembered():
