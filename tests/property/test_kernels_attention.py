@@ -111,6 +111,25 @@ def test_layers_have_caches_sinks_and_scales_of_their_own(interpreter, name):
     _same(interpreter.attention(q, keys, np.array(lengths), form, 64), expected)
 
 
+def test_a_row_of_more_ranges_than_are_merged_at_once_is_that_of_the_torch_function(interpreter):
+    lengths, form = np.array([1300, 40]), Scoring(0.3)
+    made = strided("LBNHC", "float32", lengths.tolist(), 1, 64, 16)
+    q = torch.randn(1, 2, 2, 64, generator=torch.Generator().manual_seed(4))
+    keys = PagedKeys([made.cache], made.table, made.layout)
+    expected = paged_statistics(list(q), keys, np.arange(2), lengths, form)
+    _same(interpreter.attention(q, keys, lengths, form, 32), expected)
+
+
+@pytest.mark.parametrize(("window", "is_measured"), [(41, True), (40, True), (39, False)])
+def test_the_sink_is_measured_until_the_window_has_left_it_behind(interpreter, window, is_measured):
+    made = strided("LBHNC", "float32", [40], 1, 64, 16)
+    keys = PagedKeys([made.cache], made.table, made.layout)
+    found = interpreter.attention(
+        torch.ones(1, 1, 1, 64), keys, np.array([40]), Scoring(0.1, window=window), 32
+    )
+    assert bool(found.sink_mass.isfinite().all()) == is_measured
+
+
 def test_memory_that_no_row_attends_to_is_never_read(interpreter):
     lengths, form = np.array([200, 40]), Scoring(0.2, window=50)
     made = strided("LBNHC", "float32", lengths.tolist(), 2, 64, 16)

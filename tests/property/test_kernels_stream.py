@@ -66,6 +66,16 @@ def test_residual_signals_are_those_of_the_torch_functions(interpreter, case):
     torch.testing.assert_close(found.curvature, bent, atol=1e-4, rtol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize(("size", "is_measured"), [(4e-7, False), (4e-6, True)])
+def test_an_angle_between_steps_that_are_but_rounding_is_not_measured(interpreter, size, is_measured):
+    h, kept, row = torch.zeros(1, 2, 64), torch.zeros(2, 1, 64), torch.arange(1)
+    h[0, :, 0] = kept[:, 0, 0] = 1.0
+    kept[0, 0, 1], kept[1, 0, 2] = size, size
+    found = interpreter.streams(h, row, row + 1, torch.tensor([1]), torch.tensor([2]), kept)
+    assert bool(found.curvature.isfinite().all()) == is_measured
+    assert found.velocity.item() == pytest.approx(size, rel=1e-2)
+
+
 @EXAMPLES
 @given(case=streams())
 def test_projections_are_those_of_the_torch_function(interpreter, case):

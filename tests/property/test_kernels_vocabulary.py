@@ -49,6 +49,14 @@ def test_output_signals_are_those_of_the_function_of_one_row(interpreter, case):
             )
 
 
+def test_a_runner_up_that_the_leaders_lane_sees_is_found(interpreter):
+    z = torch.zeros(1, 2500)
+    z[0, 5], z[0, 5 + 1024] = 3.0, 2.5
+    found = interpreter.call("vocabulary", "vocabulary_statistics", z, torch.tensor([5]))[0]
+    p = z[0].softmax(dim=0)
+    assert math.isclose(found.margin.item(), float(p[5] - p[1029]), rel_tol=1e-4)
+
+
 def test_a_token_outside_the_vocabulary_has_no_probability_and_nothing_is_read_for_it(interpreter):
     found = interpreter.call(
         "vocabulary", "vocabulary_statistics", torch.zeros(2, 8), torch.tensor([-1, 2**40])
