@@ -17,6 +17,8 @@ from tiny_models import SERVED, VOCABULARY, write
 from tests.collector import Collector
 from tests.patience import eventually
 
+pytestmark = pytest.mark.xdist_group("parallel")
+
 HIDDEN_SIZE, LAYERS, HEADS = 128, 3, 4
 ENGINES = {
     "one": {},
