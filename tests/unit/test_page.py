@@ -284,6 +284,19 @@ def asked(served, tables, **parameters):
     return found
 
 
+def test_requests_are_listed_though_the_last_of_them_has_very_many_segments(tmp_path):
+    served = Served(tmp_path)
+    first = served.take(3)
+    served.now += 1
+    last = served.give(tuple(one for _ in range(20) for one in served.insides.tables(1, served.now)[1:]))
+    renamed = tuple(replace(one, request_id=["chatcmpl-long"]) for one in last)
+    served.give(renamed)
+    found = [one["request_id"] for one in served.api("requests", model="m", limit=3)["requests"]]
+    assert found[0] == "chatcmpl-long"
+    assert len(found) == 3
+    assert served.api("requests", model="m", limit=200)["requests"][-1]["request_id"] in first[0].request_id
+
+
 def test_of_a_long_request_a_thousand_segments_are_given_and_of_one_signal_if_one_is_asked_for(tmp_path):
     served = Served(tmp_path)
     prompt, decoded = served.insides.tables(1, served.now)

@@ -20,6 +20,9 @@ from introspan_wire.signals import CATALOGUE
 
 _MOST_LISTED = 200
 _MOST_SEGMENTS = 1_000
+_SEGMENTS_EACH = (4, 64)
+"""So many segments of each request are looked through; the second where tokens come by themselves."""
+_MOST_LOOKED_THROUGH = 4_000
 _DEFAULT_HOURS = 24.0
 _LONGEST_HOURS = 24.0 * 366
 _NAME_CHARACTERS = 512
@@ -41,13 +44,23 @@ def routes(sources: Sources, clock: Callable[[], float] = time.time) -> list[Rou
 
 def _newest(sources: Sources, asked: Parameters) -> Answer:
     model, limit = required_model(asked), asked.whole("limit", 50, 1, _MOST_LISTED)
-    found = sources.archive.newest(model, asked.text("replica"), asked.text("adapter"), None, 4 * limit)
+    who = model, asked.text("replica"), asked.text("adapter")
+    by_id: dict[str, Answer] = {}
+    for each in _SEGMENTS_EACH:
+        segments = min(each * limit, _MOST_LOOKED_THROUGH)
+        by_id = _by_id(found := sources.archive.newest(*who, None, segments))
+        if len(by_id) >= limit or sum(len(stored.table) for stored in found) < segments:
+            break
+    return {"requests": list(by_id.values())[:limit]}
+
+
+def _by_id(found: list[Stored]) -> dict[str, Answer]:
     by_id: dict[str, Answer] = {}
     for stored in found:
         for row in range(len(stored.table) - 1, -1, -1):
             one = by_id.setdefault(stored.table.request_id[row], _listed(stored, row))
             one["segments"] += 1
-    return {"requests": list(by_id.values())[:limit]}
+    return by_id
 
 
 def _listed(stored: Stored, row: int) -> Answer:
