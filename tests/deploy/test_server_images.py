@@ -93,7 +93,8 @@ def derived(folder, place):
     assert "from=build,source=/wheels,target=/wheels" in mount
     python = place / "bin" / "python"
     places = {"--system": f"--python {python}", "python3 -c": f"{python} -c", "/wheels": folder / "wheels"}
-    return ran(f"uv {command}", folder, places)
+    # Where packages are on this machine is no business of an image's build.
+    return ran(f"unset UV_FIND_LINKS; uv {command}", folder, places)
 
 
 def distributions(site):
