@@ -10,10 +10,12 @@ from introspan_collector.detect.detector import Detector
 from introspan_collector.detect.live.replicas import Replicas
 from introspan_collector.detect.sample import Feature
 from introspan_collector.detect.settings import DetectSettings
+from introspan_collector.detect.wholes import Wholes
 from introspan_wire.signals import Kind
 from tests.batches import Traffic
 from tests.canary_rounds import Fault, Model, output_batch, state_batch
 from tests.samples import IDENTITY
+from tests.workers import spread
 
 ROUNDS = 4
 FEW = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -103,6 +105,32 @@ def test_replicas_restored_anywhere_in_a_tick_give_the_same_evidence(history, da
     second.restore(first.snapshot())
     assert before + live(second, history[at:], at) == expected
     assert second.snapshot() == whole.snapshot()
+
+
+PARTS = [part for i in range(4) for part in spread(Traffic(i).batch(3, 1_000.0), stages=2, ranks=1 + i % 2)]
+
+
+def whole(wholes, parts, first=0):
+    """What is given, by request and measured values, as parts come five seconds after one another."""
+    found = []
+    for i, part in enumerate(parts, first):
+        now = 10**9 * (1_000 + 5 * i)
+        for one in (*wholes.take(part, now), *wholes.late(now)):
+            rows = zip(one.table.request_id, one.table.values.tolist(), strict=True)
+            found += [str((*row, one.origin)) for row in rows]
+    return found
+
+
+@given(st.permutations(PARTS), st.integers(0, len(PARTS)))
+@FEW
+def test_parts_of_segments_are_waited_for_after_a_restart_as_before(parts, at):
+    straight, first, second = Wholes(), Wholes(), Wholes()
+    expected = whole(straight, parts)
+    before = whole(first, parts[:at])
+    second.restore(first.snapshot())
+    assert (len(second), second.snapshot()) == (len(first), first.snapshot())
+    assert before + whole(second, parts[at:], at) == expected
+    assert second.snapshot() == straight.snapshot()
 
 
 SETTINGS = DetectSettings(

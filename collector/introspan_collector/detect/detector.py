@@ -30,7 +30,7 @@ from introspan_collector.detect.sample import Sample, samples
 from introspan_collector.detect.sequential.alarm import Alarm
 from introspan_collector.detect.settings import DetectSettings
 from introspan_collector.detect.watch import Watch
-from introspan_collector.detect.wholes import Whole, Wholes
+from introspan_collector.detect.wholes import Whole
 from introspan_collector.model import Batch, Origin
 from introspan_collector.notice import Links, Notice
 from introspan_wire.codec import SegmentTable
@@ -71,7 +71,7 @@ class Detector:
         """Takes one batch, in log order."""
         with self._lock:
             self._pieces.canaries.consume(batch)
-            self._compare(self._wholes.take(batch, int(self._clock() * 1e9)))
+            self._compare(self._pieces.wholes.take(batch, int(self._clock() * 1e9)))
             for table in batch.tables:
                 if table.schema.kind is not Kind.REPREFILL:
                     self._see_alone(batch.origin, table)
@@ -81,7 +81,7 @@ class Detector:
         """Does what is due by now: closes ticks and rounds, raises and ends incidents, builds references."""
         with self._lock:
             now = self._clock()
-            self._compare(self._wholes.late(int(now * 1e9)))
+            self._compare(self._pieces.wholes.late(int(now * 1e9)))
             for finished in self._pieces.canaries.advance(int(now * 1e9)):
                 self._judge(finished, now)
             tick = self._pieces.ticks.close(now)
@@ -199,7 +199,6 @@ class Detector:
         )
         self._rounds = Rounds(knowledge, self._growth, self._announcer, self._settings.quiet_requests)
         self._impossible: dict[Subject, float] = {}
-        self._wholes = Wholes()
         self.unwatched_requests = 0
         """Requests of models and adapters beyond subject_limit."""
 

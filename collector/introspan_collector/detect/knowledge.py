@@ -26,6 +26,7 @@ from introspan_collector.detect.sequential.roster import Roster
 from introspan_collector.detect.sequential.tick import Ticks, TickSettings
 from introspan_collector.detect.settings import DetectSettings
 from introspan_collector.detect.watch import Watch
+from introspan_collector.detect.wholes import Wholes
 
 _WHAT = "the detector"
 _VERSION = 2
@@ -53,6 +54,7 @@ class Pieces(NamedTuple):
     roster: Roster
     reprefill: Reprefill
     draws: Draws
+    wholes: Wholes
 
     def named(self) -> dict[str, _Piece]:
         """Each by its name."""
@@ -82,6 +84,7 @@ class Knowledge:
             Roster(),
             Reprefill(settings.provisional_clusters),
             Draws(),
+            Wholes(),
         )
         self.watches: dict[Subject, Watch] = {}
         self.recoveries: dict[Subject, Recovery] = {}

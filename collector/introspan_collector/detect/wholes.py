@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from introspan_collector.detect import checkpoint
+from introspan_collector.detect.pieces import Arrays, dump_pieces, load_pieces
 from introspan_collector.joined import Piece, assembled, key_of
 from introspan_collector.model import Batch, Origin
 from introspan_wire.codec import SegmentTable
@@ -22,6 +24,9 @@ _MOST_SUBJECTS = 1024
 _MOST_PARTS = 4096
 _ROW_BYTES = 512
 """What objects of a row take beside its values."""
+
+_WHAT = "segments that wait for their other parts"
+_VERSION = 1
 
 _Part = tuple[int, int]
 _Subject = tuple[str, str, str]
@@ -58,10 +63,7 @@ class _Senders:
 
 
 class Wholes:
-    """Puts segments together by request; bounded, the oldest are given as they are.
-
-    What waits is in no checkpoint: a crash loses to detection what came in the last seconds before it.
-    """
+    """Puts segments together by request; bounded, the oldest are given as they are."""
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self._most_bytes = most_bytes
@@ -102,6 +104,42 @@ class Wholes:
         late = [number for number, found in self._waiting.items() if found.since_unix_nano <= before]
         yield from _given([self._give_up(number) for number in late])
 
+    def snapshot(self) -> bytes:
+        """What waits, and which workers were heard."""
+        arrays = Arrays()
+        waiting = [
+            [number, found.subject, found.since_unix_nano, found.received_unix_nano]
+            for number, found in self._waiting.items()
+        ]
+        parts = {number: list(found.pieces.values()) for number, found in self._waiting.items()}
+        senders = [[subject, list(one.heard.items()), one.silent] for subject, one in self._senders.items()]
+        header = {
+            "waiting": waiting,
+            "pieces": dump_pieces(parts, arrays),
+            "senders": senders,
+            "next": self._next,
+            "incomplete": self.incomplete,
+        }
+        return checkpoint.dump(_WHAT, _VERSION, header, arrays)
+
+    def restore(self, data: bytes) -> None:
+        """Puts a snapshot's state in place of this one. Raises ValueError for one that it cannot read."""
+        header, arrays = checkpoint.load(_WHAT, _VERSION, data)
+        self._waiting, self._numbers, self._bytes = OrderedDict(), {}, 0
+        for number, subject, since, received in header["waiting"]:
+            self._waiting[number] = _Waiting(tuple(subject), None, since, received)
+        for number, origin, piece in load_pieces(header["pieces"], arrays):
+            found = self._waiting[number]
+            found.key = (found.subject, key_of(*piece))
+            self._add(found, origin, piece)
+        for number, found in self._waiting.items():
+            self._numbers.setdefault(found.key, []).append(number)
+        self._senders = OrderedDict(
+            (tuple(subject), _Senders({tuple(part): at for part, at in heard}, silent))
+            for subject, heard, silent in header["senders"]
+        )
+        self._next, self.incomplete = header["next"], header["incomplete"]
+
     def _needed(self, subject: _Subject, origin: Origin, now_unix_nano: int) -> int:
         """How many workers' parts make a segment whole."""
         senders = self._senders.setdefault(subject, _Senders())
@@ -126,12 +164,15 @@ class Wholes:
             number, self._next = self._next, self._next + 1
             numbers.append(number)
             self._waiting[number] = _Waiting(subject, key, now_unix_nano)
-        found = self._waiting[number]
+        self._add(self._waiting[number], origin, piece)
+        return number, self._waiting[number]
+
+    def _add(self, found: _Waiting, origin: Origin, piece: Piece) -> None:
+        table, row = piece
         size = table.values[row].nbytes + _ROW_BYTES
         found.pieces[origin.part] = (origin, piece)
         found.bytes += size
         self._bytes += size
-        return number, found
 
     def _pop(self, number: int) -> _Waiting:
         found = self._waiting.pop(number)
