@@ -131,7 +131,9 @@ def test_the_compiled_model_gives_equal_tokens_and_logprobs_within_1e_5(tiny, co
 
 
 @_IN_ONE_PROCESS
-@pytest.mark.parametrize("what", ["stream tap", "attention tap", "output probe", "attaching"])
+@pytest.mark.parametrize(
+    "what", ["stream tap", "attention tap", "attaching", pytest.param("output probe", marks=pytest.mark.slow)]
+)
 def test_a_broken_probe_of_a_compiled_model_changes_no_token_and_is_switched_off(
     what, tiny, compiled_without, tmp_path
 ):
