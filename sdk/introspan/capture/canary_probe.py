@@ -47,7 +47,7 @@ class CanaryProbe:
     def measure(self, selection: Selection) -> list[Observation]:
         """Observations of the canaries among the rows in the taps' buffers."""
         rows = [row for row, request in enumerate(selection.requests) if request.is_canary]
-        streams = self._taps.rows(len(selection), everywhere=True)[rows][:, self._own]
+        streams = self._taps.rows(len(selection), everywhere=True)[rows].cpu()[:, self._own]
         found = direction(streams)
         log_rms = found.norm.log() + found.peak.log() - 0.5 * math.log(streams.shape[2])
         values = torch.cat([project(found.unit, self._map).flatten(1), log_rms, found.nonfinite], dim=1)

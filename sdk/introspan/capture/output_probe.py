@@ -52,7 +52,8 @@ class OutputProbe:
             if start:
                 larger[:start] = self._logits[:start]
             self._logits = larger
-        torch.index_select(logits, 0, torch.from_numpy(selection.batch[rows]), out=self._logits[start:stop])
+        index = torch.from_numpy(selection.batch[rows]).to(logits.device)
+        torch.index_select(logits, 0, index, out=self._logits[start:stop])
         self._arriving = rows.tolist()
 
     def deliver(self, selection: Selection, before: int, tokens: Callable[[int], int]) -> None:
@@ -88,7 +89,7 @@ class OutputProbe:
         """
         if not self._rows:
             return
-        logits: NDArray[np.float32] = self._logits[: len(self._rows)].float().numpy()
+        logits: NDArray[np.float32] = self._logits[: len(self._rows)].cpu().float().numpy()
         if self._vocabulary is None:
             self._vocabulary = Vocabulary(logits.shape[1])
         # By the engine's id, which is another for each request: clients may give many the same one.

@@ -58,7 +58,8 @@ class StreamProbe:
         several.
         """
         blocks = self._layout.blocks
-        everywhere = direction(self.taps.rows(len(selection)))
+        # Computed on the host, also where the model is not: some rows of a few steps cross over at once.
+        everywhere = direction(self.taps.rows(len(selection)).cpu())
         at = everywhere.select(self._at)
         statistics = layer_statistics(at, everywhere.select(self._after))
         for name in ("log_rms", "log_peak", "turn", "update_ratio", "nonfinite"):
