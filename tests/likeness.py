@@ -32,6 +32,12 @@ LIKENESS = {
             async def _check_model(self, request):
                 return None
     """,
+    "v1/core/sched/output.py": """
+        class NewRequestData:
+            @classmethod
+            def from_request(cls, request, block_ids):
+                return cls()
+    """,
     "v1/worker/worker_base.py": """
         class WorkerWrapperBase:
             def init_device(self):

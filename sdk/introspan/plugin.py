@@ -32,6 +32,7 @@ def register(pipeline: Callable[..., Any] | None = None) -> None:
     _state["pipeline"] = pipeline
     attach_api_side()
     _guarded("attaching to vLLM's workers", _attach_workers)
+    _guarded("attaching to vLLM's engine core", _attach_core)
 
 
 def attach_api_side() -> None:
@@ -59,13 +60,17 @@ def _attach_api_side() -> None:
 
 
 def _attach_workers() -> None:
-    from vllm.v1.core.sched.output import NewRequestData  # noqa: PLC0415 - as above
     from vllm.v1.worker.worker_base import WorkerWrapperBase  # noqa: PLC0415 - as above
+
+    _after(_worker_side, WorkerWrapperBase, "init_device", _follow_worker)
+
+
+def _attach_core() -> None:
+    """Where requests are made for workers: in the engine's core alone, but which process that is is not known yet."""
+    from vllm.v1.core.sched.output import NewRequestData  # noqa: PLC0415 - as above
 
     from introspan.capture.engine_stamp import follow_core  # noqa: PLC0415 - imports nothing of torch
 
-    _after(_worker_side, WorkerWrapperBase, "init_device", _follow_worker)
-    # Requests are made for workers in one process only, the engine's core; it is not known yet which one that is.
     follow_core(_worker_side, NewRequestData)
 
 
