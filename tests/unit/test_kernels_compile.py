@@ -21,7 +21,7 @@ KERNELS = {"add_up", "merge", "measure", "project", "copy", "reduce"}
 @pytest.mark.parametrize(
     "capability", [90, *(pytest.param(each, marks=pytest.mark.slow) for each in SHARED_BYTES if each != 90)]
 )
-def test_every_kernel_compiles_and_fits_the_shared_memory_of_the_gpu(capability, tmp_path):
+def test_every_kernel_compiles_once_and_fits_the_shared_memory_of_the_gpu(capability, tmp_path):
     environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}
     environment.pop("TRITON_INTERPRET", None)
     done = subprocess.run(
@@ -33,7 +33,10 @@ def test_every_kernel_compiles_and_fits_the_shared_memory_of_the_gpu(capability,
         env=environment,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    needed = json.loads(done.stdout)
+    found = json.loads(done.stdout)
+    needed = found["shared_bytes"]
     assert {name.split()[0] for name in needed} == KERNELS
     for name, shared_bytes in needed.items():
         assert shared_bytes <= SHARED_BYTES[capability], name
+    # Compiling takes a second, on the model's thread.
+    assert found["anew"] == [], "other batches, of more rows or longer contexts, compiled these"
