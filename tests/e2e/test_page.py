@@ -134,6 +134,9 @@ def test_a_heatmap_read_by_keyboard_says_what_the_api_says(browser, fleet):
 
 
 def test_lines_and_drift_are_read_by_keyboard_and_keep_their_place_when_they_are_drawn_anew(browser, fleet):
+    eventually(
+        lambda: [len(of["points"]) > 1 for of in fleet.api("drift", model=MODEL)["kinds"]] == [True, True]
+    )
     page, problems = browser.open(f"{fleet.address}/model?{query(model=MODEL, range='15m')}")
     drift = page.locator("[data-chart=drift]")
     draw_all(page)
