@@ -24,13 +24,19 @@ def main() -> int:
     parser.add_argument(
         "--page", action="store_true", help="write the page anew from the results that there are"
     )
+    parser.add_argument("--read", action="store_true", help="read alone: what was imported before stays")
     options = parser.parse_args()
     # Any: JSON.
     results: dict[str, Any] = json.loads(_STORED.read_text(encoding="utf-8")) if _STORED.exists() else {}
     with tempfile.TemporaryDirectory(prefix="introspan-compat-") as scratch:
         for version in () if options.page else options.only or SUPPORTED:
             print(f"── vLLM {version}", flush=True)
-            results.setdefault("releases", {})[version] = _release(version, Path(scratch))
+            before = results.setdefault("releases", {}).get(version)
+            if options.read and before is not None:
+                before["read"] = read(Release("vllm", version), Path(scratch)).as_json()
+                _write(results)
+                continue
+            results["releases"][version] = _release(version, Path(scratch))
             if version in RESOLVED:
                 results.setdefault("requirements", {}).update(_resolved(version, Path(scratch)))
             _write(results)

@@ -218,6 +218,8 @@ _SECOND_RUNNER = (
         *("req_ids", "num_reqs", "query_start_loc_np", "cu_num_logits_np", "num_computed_tokens_np"),
         "prefill_len_np",
     ),
+    Surface(Use.V2, f"{_V2}.execute_model_state"),
+    Surface(Use.V2, "vllm.v1.worker.gpu.model_runner:ExecuteModelState.attn_metadata"),
     Surface(Use.V2, "vllm.v1.worker.gpu.states:RequestState.req_id_to_index"),
     Surface(Use.V2, f"{_SCHEDULED}:SchedulerOutput.preempted_req_ids"),
     Surface(Use.V2, f"{_SCHEDULED}:NewRequestData.prefill_token_ids"),
