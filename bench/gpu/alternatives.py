@@ -43,7 +43,19 @@ def run(scale: Scale, model: str, context: str) -> dict[str, Any]:
                 if name in {"as_it_is", "introspan"}:
                     raise
                 why[name] = f"did not start: {str(error).splitlines()[-1][:200]}"
-        return {f"batch_{batch}": compare(engines, batch, length, scale), **why}
+        return {"batch": batch, **beside(engines, batch, length, scale), **why}
+
+
+def beside(engines: dict[str, Served], batch: int, context: int, scale: Scale) -> dict[str, Any]:
+    """Each engine by turns with the first. One that ends in the middle says so, and costs no other its figures."""
+    base, *others = engines
+    found: dict[str, Any] = {}
+    for name in others:
+        try:
+            found[name] = compare({base: engines[base], name: engines[name]}, batch, context, scale)
+        except (RuntimeError, OSError) as error:
+            found[name] = f"ended while it worked: {str(error)[:200]}"
+    return found
 
 
 def extracting(layers: int, folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,8 @@ def serving(kind: Kind, scale: Scale) -> Iterator[Served]:
                 yield _ready(process, said)
             finally:
                 assert process.stdin is not None
-                process.stdin.close()
+                with suppress(BrokenPipeError):  # it has ended, and an order never reached it
+                    process.stdin.close()
                 process.wait(_END_SECONDS)
 
 

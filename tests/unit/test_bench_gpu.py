@@ -13,6 +13,7 @@ import pytest
 
 from bench.gpu import device
 from bench.gpu.__main__ import main
+from bench.gpu.alternatives import beside
 from bench.gpu.cost import compare
 from bench.gpu.course import go
 from bench.gpu.engines import Measured
@@ -195,6 +196,22 @@ def test_engines_work_by_turns_and_each_is_first_as_often():
     timed = [name for name, seed in asked if seed > 0]
     assert timed[::2].count("on") == timed[::2].count("off") == 2
     assert [seed for _, seed in asked] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+class Broken:
+    def work(self, *_, **__):
+        raise RuntimeError("the engine ended with 1")
+
+
+def test_a_way_that_ends_in_the_middle_costs_no_other_its_figures():
+    engines = {
+        "as_it_is": Clockwork(0.010, "a", []),
+        "hooks": Broken(),
+        "introspan": Clockwork(0.011, "i", []),
+    }
+    found = beside(engines, 2, 8, replace(REHEARSAL, repeats=2))
+    assert found["hooks"] == "ended while it worked: the engine ended with 1"
+    assert found["introspan"]["tpot_ratio"] == pytest.approx(1.1)
 
 
 def test_answers_are_compared_up_to_the_first_token_that_differs():
