@@ -66,6 +66,48 @@ def test_a_torn_record_between_two_whole_ones_is_skipped_and_the_later_one_kept(
     assert reader.corrupt_bytes == HEADER_BYTES + 7
 
 
+def test_a_torn_record_before_a_whole_one_does_not_count_as_seen_when_another_segment_follows():
+    disk = VolatileDisk()
+    log, _ = open_log(disk, segment_bytes=1)
+    disk.last_operation = "sync"
+    with pytest.raises(PowerLossError):
+        log.append([record(A, 1), record(B, 1)])
+    disk = disk.after_power_loss(Everything(hole_at=HEADER_BYTES + 2))
+    log, _ = open_log(disk, segment_bytes=1)
+    log.append([record(B, 2)])
+    log, sequences = open_log(disk, segment_bytes=1)
+    assert not sequences.seen(A, 1)
+    log.append([record(A, 1)])
+    assert read_all(disk, log.end)[0] == [(B, 1), (B, 2), (A, 1)]
+
+
+class EverythingWritten:
+    """Whatever was written survives, and no truncation."""
+
+    def survives(self):
+        return False
+
+    def bytes_of(self, written):
+        return written
+
+
+def test_what_a_failed_group_left_behind_does_not_follow_a_part_of_what_replaces_it():
+    disk = VolatileDisk()
+    log, _ = open_log(disk)
+    disk.refused = {"sync", "truncate"}
+    with pytest.raises(OSError, match="no space"):
+        log.append([record(B, 1), record(A, 1)])
+    disk.refused = set()
+    # All but the last bytes, which are those of the record that lies there.
+    disk.power_steps = HEADER_BYTES + 3
+    with pytest.raises(PowerLossError):
+        log.append([record(A, 1)])
+    disk = disk.after_power_loss(EverythingWritten())
+    log, sequences = open_log(disk)
+    assert not sequences.seen(A, 1)
+    assert read_all(disk, log.end)[0] == []
+
+
 def test_what_a_killed_process_wrote_is_synced_before_it_counts():
     disk = VolatileDisk()
     log, _ = open_log(disk)

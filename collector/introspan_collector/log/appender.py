@@ -106,7 +106,10 @@ class Appender:
         if used >= self._segment_bytes or (self._leftover and used):
             self._rotate()
         elif self._leftover:
+            # Durably, before anything takes its place: where only a part of that reached the disk, the rest of what was
+            # left over would follow it.
             self._files.truncate(segment_name(self._start), 0)
+            self._files.sync(segment_name(self._start))
             self._leftover = False
 
     def _rotate(self) -> None:
