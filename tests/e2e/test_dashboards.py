@@ -17,7 +17,7 @@ pytestmark = pytest.mark.alone
 # Of what went wrong, of canaries that somebody asks, of people who are told: a healthy server by itself has none.
 ONLY_SOMETIMES = re.compile(
     "introspan_(capture_disabled|sdk_dropped_.*|collector_(refused|dropped)_batches_total|collector_failures_total"
-    "|notify_.*|incidents_total|incident_notified|canary_.*|latent_drift_distance|consistency_.*)"
+    "|notify_.*|incidents_total|incident_notified|canary_.*|latent_drift_(distance|threshold)|consistency_.*)"
 )
 ADAPTER = "adapter"
 """A label that is empty is none to Prometheus, and nobody asked for an adapter here."""
