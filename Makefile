@@ -82,8 +82,8 @@ stack: install ## Starts collector, Prometheus and Alertmanager with the files o
 	$(BIN)/python -m deploy.stack.run $(if $(STACK_DATA),--data $(STACK_DATA))
 
 .PHONY: check
-check: lint ## What lint checks, and the unit tests.
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/unit
+check: lint ## What lint checks, and the unit tests but the thorough ones.
+	$(BIN)/python -m pytest -q -m 'not slow and not thorough' -n 2 --dist worksteal tests/unit
 	@$(TOOK)
 
 .PHONY: lint

@@ -85,6 +85,7 @@ def test_a_bound_fails_for_at_most_the_stated_share_of_references_and_without_to
     assert np.count_nonzero(middle > 0.5) > 0.3 * count
 
 
+@pytest.mark.thorough
 def test_all_bounds_of_a_reference_hold_for_nearly_all_references_and_none_would_without_tolerance():
     columns, drawn = 6, 40
     over = np.zeros((drawn, 2), bool)
@@ -229,6 +230,7 @@ def alarms(of, rng, ticks, *, tolerant=True):
     return raised
 
 
+@pytest.mark.thorough
 def test_healthy_hours_of_a_changing_mixture_raise_no_ticket_and_without_tolerance_they_do():
     rng = np.random.default_rng(13)
     # Five hours at a ticket a day: a false one has a chance of at most 0.2, and is far rarer in fact.

@@ -164,6 +164,7 @@ def test_a_shard_of_what_is_added_up_is_columns(forward: Forward) -> None:
     assert len(seen) == 7
 
 
+@pytest.mark.thorough
 def test_a_damaged_layer_pages_and_is_named_by_the_product(
     forward: Forward, texts: dict[str, Text], tmp_path: Path
 ) -> None:

@@ -427,6 +427,7 @@ def test_what_moves_all_a_little_and_what_moves_one_place_are_evidence_each_by_i
     assert ready.canaries.evidence(moved).x.tolist() == [[1, 0]]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("at", [1, ROUNDS, 3 * ROUNDS])
 def test_a_restart_changes_nothing_for_ranks(at):
     straight, restarted = Watched(), Watched()

@@ -218,6 +218,7 @@ def test_rounds_that_are_too_few_cut_short_or_of_several_models_make_no_baseline
     assert len(build(rounds[:4], fewest=4).distances) == 4
 
 
+@pytest.mark.thorough
 def test_a_new_round_exceeds_all_of_a_baseline_no_oftener_than_chance_allows():
     """Floors leave out the round that they judge; otherwise what is new would look further off than it is."""
     higher = largest = 0

@@ -336,6 +336,7 @@ def test_a_flood_of_replicas_is_bounded_and_counted(shift):
     assert not shift.told
 
 
+@pytest.mark.thorough
 def test_a_flood_of_tenants_is_bounded_and_counted(shift):
     for _ in range(4):
         for _ in range(100):

@@ -43,6 +43,7 @@ def test_healthy_traffic_stays_below_the_bound_of_drift(reference):
     assert np.nanmean(means) < found.bound[0] == 0.5
 
 
+@pytest.mark.thorough
 def test_the_bound_of_drift_holds_in_the_direction_of_the_references_own_error():
     """The worst that a direction can be, which bets that follow healthy traffic tend to."""
     highest = []

@@ -43,6 +43,7 @@ def test_requests_are_scored_beyond_the_rows_that_the_reference_keeps():
     assert found.bound[1] < 3 * found.bound[0]
 
 
+@pytest.mark.thorough
 def test_the_bound_holds_for_nearly_all_references_and_the_nominal_rate_for_a_third():
     over = []
     for i in range(50):

@@ -14,6 +14,8 @@ from introspan_collector.detect.sequential.evidence import Stream
 from introspan_collector.detect.sequential.tick import Ticks
 from introspan_collector.detect.sequential.tolerance import mean_bound, tail_bound
 
+pytestmark = pytest.mark.thorough
+
 FLEETS = 200
 TICK = 10.0
 TICKS = 240

@@ -23,6 +23,8 @@ from tests.fleets import (
     replicas_course,
 )
 
+pytestmark = pytest.mark.thorough
+
 MEAN_TICKS = 40
 ALLOWED = TICKS / MEAN_TICKS
 DETECTORS = ("bank", "extremes", "drift", "classes", "repetition")

@@ -66,6 +66,7 @@ def test_too_little_traffic_and_a_canary_that_deviates_are_objections():
     assert objections[2:] == ("canaries are not clean",)
 
 
+@pytest.mark.thorough
 def test_healthy_traffic_is_rarely_objected_to_also_when_its_mixture_changes():
     objected = 0
     for i in range(40):

@@ -42,6 +42,7 @@ def test_alike_replicas_are_the_highest_equally_often_however_many_requests_each
     assert (np.abs(np.nanmean(x, axis=0) - BOUND) < error(x)).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("requests", [(60, 60), (64,) * 20])
 def test_alike_replicas_stay_at_the_bound_where_routers_send_each_another_mixture(requests):
     """The error of a reference, the same in every request of a cell, is no difference between replicas."""

@@ -150,6 +150,7 @@ _PLANS = st.lists(
 )
 
 
+@pytest.mark.thorough
 @settings(max_examples=60, deadline=None)
 @given(
     plans=_PLANS,
