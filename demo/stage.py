@@ -60,7 +60,8 @@ class Stage:
             headers={"content-type": "application/zip"},
         )
         if answer.is_success:
-            self.note = f"compared with the reference of make demo-reference, {file}"
+            shown = Path("~", file.relative_to(Path.home())) if file.is_relative_to(Path.home()) else file
+            self.note = f"compared with the reference of make demo-reference, {shown}"
         else:
             remedy = answer.json()["error"]["remedy"]
             self.note = f"{file} was refused, a small provisional reference is built instead: {remedy}"
