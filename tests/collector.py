@@ -24,8 +24,6 @@ _STOP_SECONDS = 20.0
 class Collector:
     """One collector process after another, with the same addresses, data and configuration file."""
 
-    program: Program
-
     def __init__(self, folder: Path, free_port: Callable[[], int], config: str = "") -> None:
         self.folder = folder
         self.data = folder / "data"
@@ -33,6 +31,7 @@ class Collector:
         self.config = folder / "collector.toml"
         self.config.write_text(config)
         self._running = ExitStack()
+        self._program: Program | None = None
         self._starts = 0
 
     def __enter__(self) -> Self:
@@ -48,7 +47,7 @@ class Collector:
         """Starts a collector where none runs; settings are those of its configuration file, as variables."""
         self._starts += 1
         where = ("--data", self.data, "--grpc", self.grpc, "--http", self.http)
-        self.program = self._running.enter_context(
+        self._program = self._running.enter_context(
             start(
                 f"collector-{self._starts}",
                 (_INTROSPAN, "collector", "--config", self.config, *where),
@@ -60,6 +59,12 @@ class Collector:
         until_answering(self.program, f"http://{self.http}/readyz")
 
     @property
+    def program(self) -> Program:
+        """The process that runs, or ran last."""
+        assert self._program is not None, "no collector was started here yet"
+        return self._program
+
+    @property
     def pid(self) -> int:
         return self.program.process.pid
 
@@ -67,9 +72,9 @@ class Collector:
         self.program.process.send_signal(number)
 
     def stop(self) -> int | None:
-        """Ends the collector as an operator would, or waits for one that is ended already; its exit code."""
+        """Ends the collector as an operator would, or waits for one that has ended; its exit code, if any ran."""
         self._running.close()
-        return self.program.process.returncode
+        return None if self._program is None else self._program.process.returncode
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
