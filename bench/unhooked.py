@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from introspan.capture.v1_runner import METHODS
+from introspan.capture.runner.v1_runner import METHODS
 
 
 # Any throughout: vLLM's engine and modules.

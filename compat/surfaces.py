@@ -1,7 +1,7 @@
 """Nothing in, everything of vLLM's that our files rely on out: one line for each, by what is lost without it."""
 
 from compat.surface import Surface, Use
-from introspan.capture.endpoints import PLACES
+from introspan.capture.requests.endpoints import PLACES
 
 _ARGS = "vllm.engine.arg_utils:EngineArgs"
 _CONFIG = "vllm.config"

@@ -15,13 +15,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from introspan.capture.attention import PagedKeys, Scoring
+from introspan.capture.attention.kv_layout import Split, StridedLayout
+from introspan.capture.attention.statistics import PagedKeys, Scoring
 from introspan.capture.kernels.paged_attention import Lengths, paged_output, paged_statistics
 from introspan.capture.kernels.projection import project
 from introspan.capture.kernels.rows import gather_rows
 from introspan.capture.kernels.stream import Earlier, stream_statistics
 from introspan.capture.kernels.vocabulary import vocabulary_statistics
-from introspan.capture.kv_layout import Split, StridedLayout
 
 META = torch.device("meta")
 LAYERS = 2

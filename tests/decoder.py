@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from introspan.capture.anatomy import AttentionPoint, Form, StreamPoint
+from introspan.capture.model.anatomy import AttentionPoint, Form, StreamPoint
 
 LAYERS, HEADS, HEAD_SIZE = 3, 2, 8
 WIDTH = HEADS * HEAD_SIZE

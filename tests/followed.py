@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from introspan.capture.anatomy import Form, StreamPoint
 from introspan.capture.columns import Layout, lay_out
 from introspan.capture.health import Health
-from introspan.capture.late_recorder import LateRecorder
-from introspan.capture.late_v1_runner import LateV1Runner
-from introspan.capture.output_probe import OutputProbe
-from introspan.capture.probes import Probes
-from introspan.capture.repetition import longest_period_tail
+from introspan.capture.model.anatomy import Form, StreamPoint
+from introspan.capture.output.probe import OutputProbe
+from introspan.capture.output.repetition import longest_period_tail
 from introspan.capture.rows import Table
-from introspan.capture.runners import is_v2, steps_under_way
-from introspan.capture.sinks import Sinks
-from introspan.capture.stream_probe import StreamProbe
-from introspan.capture.taps import Taps
-from introspan.capture.v2_runner import V2Runner
+from introspan.capture.runner.choice import is_v2, steps_under_way
+from introspan.capture.runner.late_v1_runner import LateV1Runner
+from introspan.capture.runner.v2_runner import V2Runner
+from introspan.capture.step.late_recorder import LateRecorder
+from introspan.capture.step.probes import Probes
+from introspan.capture.step.sinks import Sinks
+from introspan.capture.stream.probe import StreamProbe
+from introspan.capture.taps.streams import Taps
 from introspan.observation import Request
 from tests.device_double import END, LAYERS, MODEL_LENGTH, MOST_REQUESTS, WIDTH, drawn, logits, stream
 from tests.v1_double import FirstRunner

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from vllm import _custom_ops as ops
 
-from introspan.capture.attention import Scoring
+from introspan.capture.attention.statistics import Scoring
 
 BLOCK, KV_HEADS, HEADS = 32, 2, 6
 FORMS = {

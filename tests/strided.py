@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from introspan.capture.kv_layout import StridedLayout, gpu_layout
+from introspan.capture.attention.kv_layout import StridedLayout, gpu_layout
 
 # By name: the class that has it, the axes of the cache as they are stored, one of [blocks, kv_heads, tokens, numbers]
 # with keys and values behind each other, and of older ones with an axis of their own.

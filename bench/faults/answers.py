@@ -14,8 +14,8 @@ from torch import Tensor
 
 from bench.faults.batch import Text
 from bench.faults.forward import Forward, Plan
-from introspan.capture.projection import orthogonal_map, project
-from introspan.capture.residual import direction
+from introspan.capture.stream.projection import orthogonal_map, project
+from introspan.capture.stream.residual import direction
 from introspan_collector.detect.canary.answer import STATE_SIZE, Answer, Outputs, States
 from introspan_collector.model import Origin
 from introspan_collector.suite import DIGEST, QUESTIONS

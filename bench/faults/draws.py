@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from bench.faults import texts
 from bench.faults.traffic import Traffic
-from introspan.capture.sampler import Sampling, pit
+from introspan.capture.output.sampler import Sampling, pit
 
 _TEXTS = 24
 _ROWS_A_TEXT = 16

@@ -20,7 +20,7 @@ from bench.faults.third_protocol import THIRD
 from bench.faults.traffic import LOOPING
 from bench.faults.traffic_protocol import TRAFFIC
 from demo.model import cache_folder, prepare
-from introspan.capture.repetition import longest_period_tail
+from introspan.capture.output.repetition import longest_period_tail
 from introspan.capture.rows import BURST
 from introspan_collector.aggregate.aggregator import REPETITION_TOKENS
 from introspan_collector.model import Batch

@@ -69,7 +69,7 @@ def _attach_core() -> None:
     """Where requests are made for workers: in the engine's core alone, but which process that is is not known yet."""
     from vllm.v1.core.sched.output import NewRequestData  # noqa: PLC0415 - as above
 
-    from introspan.capture.engine_stamp import follow_core  # noqa: PLC0415 - imports nothing of torch
+    from introspan.capture.requests.engine_stamp import follow_core  # noqa: PLC0415 - imports nothing of torch
 
     follow_core(_worker_side, NewRequestData)
 
@@ -123,7 +123,7 @@ def _configure(_: Any, config: Any) -> None:
 
 
 def _follow_requests() -> None:
-    from introspan.capture import frontend  # noqa: PLC0415 - imports nothing of torch until it is needed
+    from introspan.capture.requests import frontend  # noqa: PLC0415 - imports nothing of torch until it is needed
 
     _state["frontend"] = frontend.install(_state["salt"], *_state["again"])
 

@@ -12,7 +12,7 @@ def _raising(module: str, owner: str, function: str) -> str:
 
 
 _STREAM_TAP = (
-    "import introspan.capture.host_streams as t\n"
+    "import introspan.capture.taps.host_streams as t\n"
     "class Broken(tuple):\n"
     "    def __getitem__(self, _): raise RuntimeError('broken on purpose')\n"
     "original = t.HostStreams.select\n"
@@ -24,20 +24,20 @@ _STREAM_TAP = (
 
 BROKEN = {
     "stream tap": _STREAM_TAP,
-    "attention tap": _raising("introspan.capture.attention_taps", "AttentionTap.", "_record"),
-    "stream probe": _raising("introspan.capture.stream_probe", "StreamProbe.", "measure"),
-    "attention probe": _raising("introspan.capture.attention_probe", "AttentionProbe.", "measure"),
-    "output probe": _raising("introspan.capture.output_probe", "OutputProbe.", "measure"),
+    "attention tap": _raising("introspan.capture.taps.attention", "AttentionTap.", "_record"),
+    "stream probe": _raising("introspan.capture.stream.probe", "StreamProbe.", "measure"),
+    "attention probe": _raising("introspan.capture.attention.probe", "AttentionProbe.", "measure"),
+    "output probe": _raising("introspan.capture.output.probe", "OutputProbe.", "measure"),
     "row selection": _raising("introspan.capture.rows", "Table.", "select"),
     "digest": _raising("introspan.testing", "RowLog.", "rows"),
-    "following a step": _raising("introspan.capture.recorder", "Recorder.", "must_flush"),
+    "following a step": _raising("introspan.capture.step.recorder", "Recorder.", "must_flush"),
     "attaching": _raising("introspan.capture.worker", "", "survey"),
 }
 
 EVERY_STEP = {
     "residual": _STREAM_TAP,
-    "attention": _raising("introspan.capture.attention_probe", "AttentionProbe.", "take_in"),
-    "output": _raising("introspan.capture.output_probe", "OutputProbe.", "keep"),
+    "attention": _raising("introspan.capture.attention.probe", "AttentionProbe.", "take_in"),
+    "output": _raising("introspan.capture.output.probe", "OutputProbe.", "keep"),
 }
 """By probe: what is called once in each step, the first of them inside the model's forward."""
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tiny_models import SERVED, VOCABULARY, write
 from transformers import AutoModelForCausalLM
 
-from introspan.capture.projection import orthogonal_map
+from introspan.capture.stream.projection import orthogonal_map
 
 HIDDEN_SIZE = 128
 RANK, ALPHA = 4, 8

@@ -9,7 +9,7 @@ from reference import HuggingFace
 from scipy import stats
 from tiny_models import SERVED, VOCABULARY, write
 
-from introspan.capture.projection import orthogonal_map
+from introspan.capture.stream.projection import orthogonal_map
 
 HIDDEN_SIZE = 128
 TINY = SERVED | {"max_model_len": 1024}

@@ -9,10 +9,10 @@ from engine import EVERYTHING, Call, Run, run
 from reference import HuggingFace
 from tiny_models import FAMILIES, SERVED, VOCABULARY, write
 
-from introspan.capture.projection import orthogonal_map
+from introspan.capture.stream.projection import orthogonal_map
 
 HIDDEN_SIZE = 128
-STATIC = "import introspan.capture.static_rows as rows; rows._ON_HOST = frozenset()"
+STATIC = "import introspan.capture.taps.static_rows as rows; rows._ON_HOST = frozenset()"
 
 
 def _calls() -> list[Call]:

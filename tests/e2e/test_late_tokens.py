@@ -6,7 +6,7 @@ from engine import EVERYTHING, Call, Run, run
 from reference import HuggingFace
 from tiny_models import SERVED, VOCABULARY, write
 
-from introspan.capture.projection import orthogonal_map
+from introspan.capture.stream.projection import orthogonal_map
 
 HIDDEN_SIZE = 128
 

@@ -227,8 +227,8 @@ def test_a_reference_counts_each_request_once(collector, name):
 
 
 _ONE_RAISES = f"""{_PREPARE}
-import introspan.capture.attention_taps as taps
-import introspan.capture.recorder as recorder
+import introspan.capture.taps.attention as taps
+import introspan.capture.step.recorder as recorder
 from vllm.distributed import get_tensor_model_parallel_rank
 record, after = taps.AttentionTap._record, recorder.Recorder.after_sampling
 def raising(original):

@@ -6,7 +6,7 @@ from comparison import TOLERANCE, Comparison
 from engine import EVERYTHING, Call, Run, run
 from prompts import PROMPTS
 
-from introspan.capture.projection import orthogonal_map
+from introspan.capture.stream.projection import orthogonal_map
 from introspan_wire.signals import CATALOGUE, Kind
 
 pytestmark = pytest.mark.xdist_group("parity")  # one process: they share what takes long to start

@@ -7,9 +7,9 @@ from engine import EVERYTHING, Call, Run, run
 from reference import HuggingFace
 from tiny_models import SERVED, VOCABULARY, write
 
-from introspan.capture.fingerprint import PARTIAL
-from introspan.capture.loaded import LOADED
-from introspan.capture.projection import orthogonal_map
+from introspan.capture.model.fingerprint import PARTIAL
+from introspan.capture.model.loaded import LOADED
+from introspan.capture.stream.projection import orthogonal_map
 
 HIDDEN_SIZE = 128
 ENGINE = SERVED | {"max_model_len": 512, "max_num_seqs": 8}

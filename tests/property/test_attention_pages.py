@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from introspan.capture.attention import PagedKeys, Scoring, paged_statistics
-from introspan.capture.kv_layout import KvLayout, Packing
+from introspan.capture.attention.kv_layout import KvLayout, Packing
+from introspan.capture.attention.statistics import PagedKeys, Scoring, paged_statistics
 
 EXAMPLES = settings(max_examples=100, deadline=None)
 SEEDS = st.integers(0, 2**31)

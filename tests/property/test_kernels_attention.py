@@ -8,7 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from introspan.capture.attention import PagedKeys, Scoring, gather_blocks, paged_statistics, recompute_output
+from introspan.capture.attention.statistics import (
+    PagedKeys,
+    Scoring,
+    gather_blocks,
+    paged_statistics,
+    recompute_output,
+)
 from tests.strided import DTYPES, LAYOUTS, strided
 
 # The interpreter takes some 10 ms a tile of keys.

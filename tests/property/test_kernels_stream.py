@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from introspan.capture import gather
-from introspan.capture.projection import orthogonal_map, project
-from introspan.capture.residual import curvature, direction, layer_statistics, step
+from introspan.capture.stream.projection import orthogonal_map, project
+from introspan.capture.stream.residual import curvature, direction, layer_statistics, step
+from introspan.capture.taps import gather
 
 EXAMPLES = settings(max_examples=25, deadline=None)
 DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from introspan.capture.output import Vocabulary
+from introspan.capture.output.vocabulary import Vocabulary
 
 EXAMPLES = settings(max_examples=30, deadline=None)
 

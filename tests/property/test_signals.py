@@ -8,10 +8,10 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from introspan.capture.output import Vocabulary
-from introspan.capture.repetition import longest_period_tail
-from introspan.capture.residual import curvature, direction, layer_statistics, step
-from introspan.capture.sampler import Sampling, pit
+from introspan.capture.output.repetition import longest_period_tail
+from introspan.capture.output.sampler import Sampling, pit
+from introspan.capture.output.vocabulary import Vocabulary
+from introspan.capture.stream.residual import curvature, direction, layer_statistics, step
 
 EXAMPLES = settings(max_examples=60, deadline=None)
 SEEDS = st.integers(0, 2**31)

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from introspan.capture.attention_taps import tap_attention
 from introspan.capture.health import Health
-from introspan.capture.taps import CHECK_ROWS, Taps
+from introspan.capture.taps.attention import tap_attention
+from introspan.capture.taps.streams import CHECK_ROWS, Taps
 from tests.decoder import LAYERS, WIDTH, Decoder, inputs
 
 ROWS_MAX, MOST_TOKENS, ALWAYS = 12, 11, 2

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from introspan.capture.anatomy import Form, describe, survey
 from introspan.capture.health import Health
+from introspan.capture.model.anatomy import Form, describe, survey
 
 D, LAYERS = 16, 3
 

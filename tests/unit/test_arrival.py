@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from introspan.capture.arrival import Drawn, arrival_of
-from introspan.capture.delivery import NO_TOKEN
+from introspan.capture.runner.arrival import Drawn, arrival_of
+from introspan.capture.step.delivery import NO_TOKEN
 
 
 class Event:

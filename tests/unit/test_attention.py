@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from introspan.capture.attention import AttentionStatistics, PagedKeys, Scoring, paged_statistics
-from introspan.capture.kv_layout import cpu_layout
+from introspan.capture.attention.kv_layout import cpu_layout
+from introspan.capture.attention.statistics import AttentionStatistics, PagedKeys, Scoring, paged_statistics
 from tests.paged import BLOCK, FORMS, HEADS, KV_HEADS, Paged, paged
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from vllm import _custom_ops as ops
 
-from introspan.capture.attention import Scoring, gather_blocks, recompute_output
-from introspan.capture.kv_layout import UnsupportedLayoutError, cpu_layout
+from introspan.capture.attention.kv_layout import UnsupportedLayoutError, cpu_layout
+from introspan.capture.attention.statistics import Scoring, gather_blocks, recompute_output
 from tests.paged import FORMS, HEADS, KV_HEADS, Paged, paged
 
 PACKINGS = [

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from introspan.capture.anatomy import AttentionPoint
-from introspan.capture.attention_probe import AttentionProbe
-from introspan.capture.attention_taps import AttentionTap, tap_attention
+from introspan.capture.attention.probe import AttentionProbe
 from introspan.capture.columns import lay_out
 from introspan.capture.health import Health
+from introspan.capture.model.anatomy import AttentionPoint
 from introspan.capture.rows import Selection
+from introspan.capture.taps.attention import AttentionTap, tap_attention
 from introspan.observation import Request
 from tests.graphs import Graph
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from introspan.admission import Admission
-from introspan.capture.canary_tokens import REFUSED, REPEATED, CanaryTokens
-from introspan.capture.identity import Identity
-from introspan.capture.passport import Passport, stamp
+from introspan.capture.requests.canary_tokens import REFUSED, REPEATED, CanaryTokens
+from introspan.capture.requests.identity import Identity
+from introspan.capture.requests.passport import Passport, stamp
 from introspan_wire import canary
 from introspan_wire.canary import VALID_SECONDS, CanaryId, find, genuine, token
 

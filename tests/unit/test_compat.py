@@ -15,7 +15,7 @@ from compat.surface import Surface, Use
 from compat.surfaces import SURFACES
 from compat.versions import RESOLVED, SUPPORTED
 from compat.wheels import UV, Release
-from introspan.capture import v1_runner, v2_runner
+from introspan.capture.runner import v1_runner, v2_runner
 
 _RELEASE = Release("engine", "1.0")
 _FILES = {

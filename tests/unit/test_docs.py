@@ -198,8 +198,12 @@ def test_every_stage_is_under_the_contract_that_keeps_stages_apart(side):
 
 def test_every_file_of_capture_has_its_place_in_the_architecture():
     page = (_ROOT / "docs" / "architecture.md").read_text().split("## Inside capture/")[1].split("\n## ")[0]
-    files = {path.name for path in (_ROOT / "sdk/introspan/capture").glob("*.py")} - {"__init__.py"}
+    capture = _ROOT / "sdk/introspan/capture"
+    files = {path.name for path in capture.glob("*.py")} - {"__init__.py"}
     assert set(re.findall(r"`(\w+\.py)`", page)) == files
+    in_folders = {path.stem for path in capture.glob("*/*.py") if path.parent.name != "kernels"} - {"__init__"}
+    named = {name.split("/")[-1] for name in re.findall(r"`([\w/]+)`", page)}
+    assert in_folders <= named, in_folders - named
 
 
 def test_every_decision_is_in_the_list_of_decisions():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from introspan.capture.endpoints import PLACES, having
+from introspan.capture.requests.endpoints import PLACES, having
 
 
 class Checking:

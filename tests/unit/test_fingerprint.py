@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from introspan.capture.fingerprint import PARTIAL, PIECE_BYTES, SAMPLE_BYTES, fingerprint
+from introspan.capture.model.fingerprint import PARTIAL, PIECE_BYTES, SAMPLE_BYTES, fingerprint
 
 SMALL = {"a.weight": bytes(range(256)) * 4, "b.weight": b"\x07" * 1_000}
 LARGE = {"w": bytes(1_000_000)}

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from introspan.capture.checkpoint import fingerprint_of
-from introspan.capture.fingerprint import PARTIAL
+from introspan.capture.model.checkpoint import fingerprint_of
+from introspan.capture.model.fingerprint import PARTIAL
 
 HEADER = b'{"w": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}'
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from introspan.capture.frontend import Frontend
-from introspan.capture.passport import read
+from introspan.capture.requests.frontend import Frontend
+from introspan.capture.requests.passport import read
 from introspan.context import cluster_key
 
 SALT = b"0123456789abcdef"

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from introspan.admission import Admission
-from introspan.capture.identity import Identity
-from introspan.capture.passport import Passport, stamp
+from introspan.capture.requests.identity import Identity
+from introspan.capture.requests.passport import Passport, stamp
 from introspan.context import cluster_key, is_chosen, request_hash
 
 SALT = b"0123456789abcdef"

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 before = "triton" in sys.modules  # which torch may have done for itself
 import introspan.capture.worker
-from introspan.capture.attention import PagedKeys, Scoring, paged_statistics
+from introspan.capture.attention.statistics import PagedKeys, Scoring, paged_statistics
 from introspan.capture.kernels.choice import computes_on, register_on
 from tests.strided import strided
 made = strided("LBNHC", "float32", [5], 2, 32, 16)

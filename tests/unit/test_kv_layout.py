@@ -10,8 +10,8 @@ from vllm.v1.kv_cache_interface import (
 )
 from vllm.v1.kv_cache_layout import KVCacheLayout
 
-from introspan.capture.attention import gather_blocks
-from introspan.capture.kv_layout import UnsupportedLayoutError, gpu_layout
+from introspan.capture.attention.kv_layout import UnsupportedLayoutError, gpu_layout
+from introspan.capture.attention.statistics import gather_blocks
 from tests.strided import DTYPES, LAYOUTS, strided
 
 BLOCKS, BLOCK, KV_HEADS, D = 5, 16, 3, 96

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from introspan.capture.loaded import BLOCK_BYTES, LOADED, loaded_fingerprint, unread_fingerprint
+from introspan.capture.model.loaded import BLOCK_BYTES, LOADED, loaded_fingerprint, unread_fingerprint
 
 WORDS = BLOCK_BYTES // 4
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from introspan.capture.output import Vocabulary
+from introspan.capture.output.vocabulary import Vocabulary
 
 
 def naive(logits, token):

@@ -7,9 +7,9 @@ from scipy import stats
 
 from introspan.capture.columns import lay_out
 from introspan.capture.health import Health
-from introspan.capture.output_probe import OutputProbe
+from introspan.capture.output.probe import OutputProbe
+from introspan.capture.output.sampler import Sampling
 from introspan.capture.rows import Selection
-from introspan.capture.sampler import Sampling
 from introspan.observation import Request
 
 LAYOUT = lay_out((), (), (), range(0))

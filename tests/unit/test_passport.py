@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from introspan.capture.passport import KEY, Passport, read, stamp
+from introspan.capture.requests.passport import KEY, Passport, read, stamp
 
 
 class Parameters:

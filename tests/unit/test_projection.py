@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from introspan.capture.projection import orthogonal_map, project
+from introspan.capture.stream.projection import orthogonal_map, project
 
 
 @pytest.mark.parametrize("d", [32, 576, 4096])

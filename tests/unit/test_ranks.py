@@ -10,9 +10,9 @@ from torch import nn
 from vllm.config import ParallelConfig
 from vllm.model_executor.models.utils import PPMissingLayer
 
-from introspan.capture.anatomy import Form, survey
 from introspan.capture.columns import lay_out
-from introspan.capture.ranks import Ranks, changed_fingerprint, ranks_of
+from introspan.capture.model.anatomy import Form, survey
+from introspan.capture.model.ranks import Ranks, changed_fingerprint, ranks_of
 from introspan.capture.worker import choose
 from introspan.config import Settings
 from introspan.layers import LayerSpec

@@ -8,8 +8,8 @@ import pytest
 from vllm.v1.core.sched.output import NewRequestData
 
 from introspan.admission import SharedAdmission
-from introspan.capture.engine_stamp import EngineClock, follow_core
-from introspan.capture.identity import Identity
+from introspan.capture.requests.engine_stamp import EngineClock, follow_core
+from introspan.capture.requests.identity import Identity
 from introspan.context import cluster_key
 from introspan.observation import Request
 from introspan.patches import Patches

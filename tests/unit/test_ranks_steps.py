@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from introspan.capture.anatomy import Form, StreamPoint
-from introspan.capture.canary_probe import CanaryProbe
 from introspan.capture.columns import lay_out
 from introspan.capture.health import Health
-from introspan.capture.probes import Probes
-from introspan.capture.recorder import Recorder
+from introspan.capture.model.anatomy import Form, StreamPoint
+from introspan.capture.output.sampler import Sampling
 from introspan.capture.rows import Selection, Table
-from introspan.capture.sampler import Sampling
-from introspan.capture.sinks import Sinks
-from introspan.capture.stream_probe import StreamProbe
-from introspan.capture.taps import Taps
-from introspan.capture.v1_runner import V1Runner
+from introspan.capture.runner.v1_runner import V1Runner
+from introspan.capture.step.probes import Probes
+from introspan.capture.step.recorder import Recorder
+from introspan.capture.step.sinks import Sinks
+from introspan.capture.stream.canary import CanaryProbe
+from introspan.capture.stream.probe import StreamProbe
+from introspan.capture.taps.streams import Taps
 from introspan.observation import Request
 
 D, ROWS_MAX = 64, 64

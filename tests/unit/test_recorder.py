@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from introspan.capture.anatomy import Form, StreamPoint
 from introspan.capture.columns import lay_out
 from introspan.capture.health import Health
-from introspan.capture.output_probe import OutputProbe
-from introspan.capture.recorder import Probes, Recorder, Sinks
+from introspan.capture.model.anatomy import Form, StreamPoint
+from introspan.capture.output.probe import OutputProbe
+from introspan.capture.output.sampler import Sampling
 from introspan.capture.rows import Table
-from introspan.capture.sampler import Sampling
-from introspan.capture.stream_probe import StreamProbe
-from introspan.capture.taps import Taps
+from introspan.capture.step.recorder import Probes, Recorder, Sinks
+from introspan.capture.stream.probe import StreamProbe
+from introspan.capture.taps.streams import Taps
 from introspan.observation import Drawn, Request
 
 D, V, LAYERS, ROWS_MAX = 64, 100, 3, 64

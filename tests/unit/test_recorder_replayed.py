@@ -6,12 +6,12 @@ import torch
 
 from introspan.capture.columns import lay_out
 from introspan.capture.health import Health
-from introspan.capture.output_probe import OutputProbe
-from introspan.capture.recorder import TOGETHER_ROWS, Probes, Recorder, Sinks
+from introspan.capture.output.probe import OutputProbe
+from introspan.capture.output.sampler import Sampling
 from introspan.capture.rows import Table
-from introspan.capture.sampler import Sampling
-from introspan.capture.stream_probe import StreamProbe
-from introspan.capture.taps import Taps
+from introspan.capture.step.recorder import TOGETHER_ROWS, Probes, Recorder, Sinks
+from introspan.capture.stream.probe import StreamProbe
+from introspan.capture.taps.streams import Taps
 from introspan.observation import Request
 from tests.decoder import LAYERS, WIDTH, Decoder, inputs
 from tests.graphs import Graph

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from introspan.capture.repetition import longest_period_tail
+from introspan.capture.output.repetition import longest_period_tail
 
 
 def naive(tokens, periods=64):

@@ -10,21 +10,21 @@ import torch
 from torch import nn
 
 from introspan.admission import Admission
-from introspan.capture.anatomy import Form, StreamPoint
 from introspan.capture.columns import lay_out
 from introspan.capture.health import Health
-from introspan.capture.identity import Identity
-from introspan.capture.output_probe import OutputProbe
-from introspan.capture.passport import Passport, stamp
-from introspan.capture.projection import orthogonal_map
-from introspan.capture.recorder import Probes, Recorder, Sinks
-from introspan.capture.reprefill_limit import METHOD, limit, offer
-from introspan.capture.reprefill_mark import token
-from introspan.capture.reprefill_probe import MOST_HELD, ReprefillProbe
+from introspan.capture.model.anatomy import Form, StreamPoint
+from introspan.capture.output.probe import OutputProbe
+from introspan.capture.output.sampler import Sampling
+from introspan.capture.requests.identity import Identity
+from introspan.capture.requests.passport import Passport, stamp
+from introspan.capture.requests.reprefill_limit import METHOD, limit, offer
+from introspan.capture.requests.reprefill_mark import token
 from introspan.capture.rows import Table, last_of_bursts
-from introspan.capture.sampler import Sampling
-from introspan.capture.stream_probe import StreamProbe
-from introspan.capture.taps import Taps
+from introspan.capture.step.recorder import Probes, Recorder, Sinks
+from introspan.capture.stream.probe import StreamProbe
+from introspan.capture.stream.projection import orthogonal_map
+from introspan.capture.stream.reprefill import MOST_HELD, ReprefillProbe
+from introspan.capture.taps.streams import Taps
 from introspan.observation import Again, Disabled, Request
 from introspan_wire.signals import Kind
 

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from introspan.capture.frontend import Frontend
-from introspan.capture.passport import Passport, read, stamp
-from introspan.capture.reprefill_limit import METHOD
-from introspan.capture.reprefill_mark import is_genuine, shared_key
-from introspan.capture.reprefill_sender import (
+from introspan.capture.requests.frontend import Frontend
+from introspan.capture.requests.passport import Passport, read, stamp
+from introspan.capture.requests.reprefill_limit import METHOD
+from introspan.capture.requests.reprefill_mark import is_genuine, shared_key
+from introspan.capture.requests.reprefill_sender import (
     FAILURES_BEFORE_END,
     FOLLOWED_AT_ONCE,
     LONGEST_TOKENS,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from introspan.capture.residual import TURN_FLOOR, curvature, direction, layer_statistics, step
+from introspan.capture.stream.residual import TURN_FLOOR, curvature, direction, layer_statistics, step
 
 
 def naive_layer(h, after):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from introspan.capture import runners, v1_runner, v2_runner
+from introspan.capture.runner import choice, v1_runner, v2_runner
 
 _LIMITS = Path(__file__).parents[2] / "docs" / "limits.md"
 
@@ -60,10 +60,10 @@ def _importable(monkeypatch):
 
 
 def test_each_kind_of_runner_has_its_adapter():
-    assert not runners.is_v2(FIRST)
-    assert runners.is_v2(SECOND)
+    assert not choice.is_v2(FIRST)
+    assert choice.is_v2(SECOND)
     for runner in (FIRST, SECOND):
-        assert runners.refusal(runner, SimpleNamespace(**SUPPORTED)) is None
+        assert choice.refusal(runner, SimpleNamespace(**SUPPORTED)) is None
 
 
 @pytest.mark.parametrize(
@@ -72,25 +72,25 @@ def test_each_kind_of_runner_has_its_adapter():
     + [(SECOND, of) for of in (OF_BOTH | OF_SECOND).values()],
 )
 def test_why_an_engine_is_not_followed_is_among_the_limits(runner, given):
-    why = runners.refusal(runner, SimpleNamespace(**SUPPORTED | given))
+    why = choice.refusal(runner, SimpleNamespace(**SUPPORTED | given))
     assert why is not None
     assert why in _LIMITS.read_text()
 
 
 def test_a_model_of_several_tokens_a_step_is_not_followed():
     runner = _with(*vars(SECOND), model_state=SimpleNamespace(num_new_sampled_tokens_per_step=0))
-    why = runners.refusal(runner, SimpleNamespace(**SUPPORTED))
+    why = choice.refusal(runner, SimpleNamespace(**SUPPORTED))
     assert why is not None
     assert why in _LIMITS.read_text()
 
 
 def test_what_a_runner_lacks_is_named(monkeypatch):
     config = SimpleNamespace(**SUPPORTED)
-    assert "lacks _update_states, _prepare_inputs, sample_tokens" in runners.refusal(_with(), config)
+    assert "lacks _update_states, _prepare_inputs, sample_tokens" in choice.refusal(_with(), config)
     without = [name for name in vars(SECOND) if name != "prepare_inputs"]
-    assert "lacks prepare_inputs; the V2 runner" in runners.refusal(_with(*without), config)
+    assert "lacks prepare_inputs; the V2 runner" in choice.refusal(_with(*without), config)
     monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(InputBatch=type("InputBatch", (), {})))
-    assert "InputBatch.num_computed_tokens_np" in runners.refusal(SECOND, config)
+    assert "InputBatch.num_computed_tokens_np" in choice.refusal(SECOND, config)
     said = _LIMITS.read_text()
     assert "lacks …; the V1 runner of vLLM 0.32 has them" in said
     assert "the V2 runner of vLLM 0.23 to 0.33 has them" in said
@@ -104,8 +104,8 @@ def test_steps_under_way_where_vllm_does_not_say(stages, is_async, steps):
         parallel_config=SimpleNamespace(pipeline_parallel_size=stages),
         scheduler_config=SimpleNamespace(async_scheduling=is_async),
     )
-    assert runners.steps_under_way(config) == steps
-    assert runners.steps_under_way(SimpleNamespace(**vars(config), max_concurrent_batches=7)) == 7
+    assert choice.steps_under_way(config) == steps
+    assert choice.steps_under_way(SimpleNamespace(**vars(config), max_concurrent_batches=7)) == 7
 
 
 class Watermarking:
@@ -116,7 +116,7 @@ class Watermarking:
 
 def test_what_is_not_measured_of_an_engine_that_is_followed_is_told():
     def said(given: dict, **runner: object) -> dict[str, str]:
-        found = runners.limits(_with(*vars(SECOND), **runner), SimpleNamespace(**SUPPORTED | given))
+        found = choice.limits(_with(*vars(SECOND), **runner), SimpleNamespace(**SUPPORTED | given))
         return {entry.signal: entry.reason for entry in found}
 
     assert said({}) == {}

@@ -9,8 +9,8 @@ from scipy import stats
 from vllm import _custom_ops as _kernels  # noqa: F401 - registers the sampler's kernel
 from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler, apply_top_k_top_p
 
-from introspan.capture.output import Vocabulary
-from introspan.capture.sampler import Sampling, greedy_mismatch, pit
+from introspan.capture.output.sampler import Sampling, greedy_mismatch, pit
+from introspan.capture.output.vocabulary import Vocabulary
 
 SETTINGS = {
     "plain": (1.0, 0, 1.0, 0.0),

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from introspan.capture.anatomy import Form, StreamPoint
 from introspan.capture.health import Health
-from introspan.capture.self_check import check_streams
-from introspan.capture.taps import CHECK_ROWS, Taps
+from introspan.capture.model.anatomy import Form, StreamPoint
+from introspan.capture.taps.self_check import check_streams
+from introspan.capture.taps.streams import CHECK_ROWS, Taps
 
 D, TOKENS = 32, 12
 

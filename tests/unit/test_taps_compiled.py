@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from introspan.capture.health import Health
-from introspan.capture.taps import CHECK_ROWS, Taps
+from introspan.capture.taps.streams import CHECK_ROWS, Taps
 from tests.decoder import LAYERS, WIDTH, Decoder, inputs
 
 TOKENS, ROWS_MAX, ALWAYS = 9, 16, 2

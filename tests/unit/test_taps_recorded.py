@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from introspan.capture.attention_taps import AttentionTap, tap_attention
 from introspan.capture.health import Health
-from introspan.capture.taps import CHECK_ROWS, Taps
+from introspan.capture.taps.attention import AttentionTap, tap_attention
+from introspan.capture.taps.streams import CHECK_ROWS, Taps
 from tests.decoder import HEAD_SIZE, HEADS, LAYERS, WIDTH, Decoder, inputs
 from tests.graphs import Graph
 

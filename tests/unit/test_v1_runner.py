@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from introspan.capture.health import Health
-from introspan.capture.v1_runner import V1Runner
+from introspan.capture.runner.v1_runner import V1Runner
 
 ODD = "odd"
 

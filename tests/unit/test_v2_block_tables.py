@@ -5,18 +5,18 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from introspan.capture.anatomy import AttentionPoint
-from introspan.capture.attention_probe import AttentionProbe
-from introspan.capture.attention_taps import tap_attention
+from introspan.capture.attention.probe import AttentionProbe
 from introspan.capture.columns import lay_out
-from introspan.capture.ending import Ending
 from introspan.capture.health import Health
-from introspan.capture.late_recorder import LateRecorder
-from introspan.capture.probes import Probes
+from introspan.capture.model.anatomy import AttentionPoint
+from introspan.capture.output.sampler import Sampling
 from introspan.capture.rows import Table
-from introspan.capture.sampler import Sampling
-from introspan.capture.sinks import Sinks
-from introspan.capture.v2_runner import V2Runner
+from introspan.capture.runner.v2_runner import V2Runner
+from introspan.capture.step.ending import Ending
+from introspan.capture.step.late_recorder import LateRecorder
+from introspan.capture.step.probes import Probes
+from introspan.capture.step.sinks import Sinks
+from introspan.capture.taps.attention import tap_attention
 from introspan.observation import Request
 from tests.graphs import Graph
 

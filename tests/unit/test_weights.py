@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from introspan.capture.health import Health
-from introspan.capture.weights import Weights
+from introspan.capture.model.weights import Weights
 
 
 class Model:

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from introspan.capture import v1_runner
-from introspan.capture.anatomy import Anatomy, describe, survey
 from introspan.capture.columns import lay_out
-from introspan.capture.endpoints import having
+from introspan.capture.model.anatomy import Anatomy, describe, survey
+from introspan.capture.requests.endpoints import having
+from introspan.capture.runner import v1_runner
 from introspan.capture.worker import Depths, choose
 from introspan.config import Settings
 

@@ -17,31 +17,31 @@ import torch
 
 from introspan import __version__
 from introspan.admission import Admission, SharedAdmission
-from introspan.capture.anatomy import Anatomy, describe, survey
-from introspan.capture.attention_probe import AttentionProbe
-from introspan.capture.attention_taps import tap_attention
-from introspan.capture.canary_probe import CanaryProbe
-from introspan.capture.checkpoint import fingerprint_of
+from introspan.capture.attention.probe import AttentionProbe
 from introspan.capture.columns import Layout, lay_out
-from introspan.capture.engine_stamp import EngineClock
 from introspan.capture.health import Health
-from introspan.capture.identity import Identity
 from introspan.capture.kernels.choice import register_on
-from introspan.capture.loaded import loaded_fingerprint, unread_fingerprint
-from introspan.capture.output_probe import OutputProbe
-from introspan.capture.probes import Probes
-from introspan.capture.ranks import Ranks, changed_fingerprint, ranks_of
-from introspan.capture.recorder import TOGETHER_ROWS, Recorder
-from introspan.capture.reprefill_limit import limit, offer
-from introspan.capture.reprefill_mark import shared_key
-from introspan.capture.reprefill_probe import ReprefillProbe
+from introspan.capture.model.anatomy import Anatomy, describe, survey
+from introspan.capture.model.checkpoint import fingerprint_of
+from introspan.capture.model.loaded import loaded_fingerprint, unread_fingerprint
+from introspan.capture.model.ranks import Ranks, changed_fingerprint, ranks_of
+from introspan.capture.model.weights import Source, Weights
+from introspan.capture.output.probe import OutputProbe
+from introspan.capture.requests.engine_stamp import EngineClock
+from introspan.capture.requests.identity import Identity
+from introspan.capture.requests.reprefill_limit import limit, offer
+from introspan.capture.requests.reprefill_mark import shared_key
 from introspan.capture.rows import BURST
-from introspan.capture.runners import follow as follow_runner
-from introspan.capture.runners import limits, recorder_of, refusal
-from introspan.capture.sinks import Sinks
-from introspan.capture.stream_probe import StreamProbe
-from introspan.capture.taps import Taps
-from introspan.capture.weights import Source, Weights
+from introspan.capture.runner.choice import follow as follow_runner
+from introspan.capture.runner.choice import limits, recorder_of, refusal
+from introspan.capture.step.probes import Probes
+from introspan.capture.step.recorder import TOGETHER_ROWS, Recorder
+from introspan.capture.step.sinks import Sinks
+from introspan.capture.stream.canary import CanaryProbe
+from introspan.capture.stream.probe import StreamProbe
+from introspan.capture.stream.reprefill import ReprefillProbe
+from introspan.capture.taps.attention import tap_attention
+from introspan.capture.taps.streams import Taps
 from introspan.config import Settings
 from introspan.observation import Disabled, Resource
 

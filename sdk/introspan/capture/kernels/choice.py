@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import torch
 
-from introspan.capture.gather import register_gather
+from introspan.capture.taps.gather import register_gather
 
 
 def computes_on(device: torch.device) -> bool:

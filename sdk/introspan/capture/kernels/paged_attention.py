@@ -1,6 +1,7 @@
 """Query rows and paged caches on a GPU in; entropy, masses and recomputed outputs of each head out.
 
-The torch functions of `capture/attention.py` are what this is held against. Nothing here waits for the device.
+The torch functions of `capture/attention/statistics.py` are what this is held against. Nothing here waits for the
+device.
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,10 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from introspan.capture.attention import AttentionStatistics, PagedKeys, Scoring
+from introspan.capture.attention.kv_layout import StridedLayout, UnsupportedLayoutError
+from introspan.capture.attention.statistics import AttentionStatistics, PagedKeys, Scoring
 from introspan.capture.kernels.attention_merge import merge
 from introspan.capture.kernels.attention_parts import add_up
-from introspan.capture.kv_layout import StridedLayout, UnsupportedLayoutError
 from introspan_wire.signals import RECENT_KEYS
 
 # What a window is where there is none: longer than any context.

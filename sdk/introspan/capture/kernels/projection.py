@@ -1,7 +1,8 @@
 """Stream rows and the fixed map on a GPU in, 32 numbers of each row and layer out.
 
-The torch form is `project` of `capture/projection.py`, after `direction` of `capture/residual.py`. A kernel, because a
-host may have allowed matrices of float32 to be multiplied with fewer bits, and then torch's product has three digits.
+The torch form is `project` of `capture/stream/projection.py`, after `direction` of `residual.py` beside it. A kernel,
+because a host may have allowed matrices of float32 to be multiplied with fewer bits, and then torch's product has three
+digits.
 """
 
 import math

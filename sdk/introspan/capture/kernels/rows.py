@@ -1,6 +1,6 @@
 """Rows of a running forward in, chosen ones at their places in a buffer out: one launch, which a graph can record.
 
-`capture/gather.py` has the torch form that this is held against, and says what is promised.
+`capture/taps/gather.py` has the torch form that this is held against, and says what is promised.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Stream rows of a batch on a GPU, and rows kept from earlier ones, in; residual signals of each row and layer out.
 
-The torch functions of `capture/residual.py` are what this is held against. Nothing here waits for the device.
+The torch functions of `capture/stream/residual.py` are what this is held against. Nothing here waits for the device.
 """
 
 import math
@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 
 from introspan.capture.kernels.stream_parts import measure
-from introspan.capture.residual import LEAST_STEP, TURN_FLOOR, LayerStatistics
+from introspan.capture.stream.residual import LEAST_STEP, TURN_FLOOR, LayerStatistics
 
 
 @dataclass(frozen=True, slots=True, eq=False)

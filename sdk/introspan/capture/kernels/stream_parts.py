@@ -1,7 +1,7 @@
 """Stream rows in; size, turn, update and steps of each row and layer out, in one pass over the vectors.
 
-As in `capture/residual.py`: everything from u = h / max|h|, differences of directions before norms. One program takes a
-row and a layer, whose vectors it holds whole.
+As in `capture/stream/residual.py`: everything from u = h / max|h|, differences of directions before norms. One program
+takes a row and a layer, whose vectors it holds whole.
 """
 
 import triton

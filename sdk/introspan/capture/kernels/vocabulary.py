@@ -1,6 +1,7 @@
 """Rows of raw logits on a GPU and their delivered tokens in; entropy, margin, log-probability, non-finite values out.
 
-One pass over a row, however wide. `Vocabulary` of `capture/output.py` is what this is held against. Nothing here waits.
+One pass over a row, however wide. `Vocabulary` of `capture/output/vocabulary.py` is what this is held against. Nothing
+here waits.
 """
 
 from dataclasses import dataclass

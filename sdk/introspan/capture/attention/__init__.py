@@ -1,0 +1,1 @@
+"""Query rows and paged keys in, attention signals out."""

@@ -1,0 +1,1 @@
+"""A loaded model: its anatomy, which model it is, and what several workers share of it."""

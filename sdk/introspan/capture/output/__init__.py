@@ -1,0 +1,1 @@
+"""Raw logits and tokens in, output and sampler signals out."""

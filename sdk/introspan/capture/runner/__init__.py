@@ -1,0 +1,1 @@
+"""vLLM's model runners in, calls to a recorder out."""

@@ -1,0 +1,1 @@
+"""The order of everything in a step, and what waits between steps."""

@@ -1,0 +1,1 @@
+"""Rows of residual streams in, residual signals out."""

@@ -1,0 +1,1 @@
+"""Tensors of a running forward in, rows of them in buffers out."""
