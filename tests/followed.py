@@ -45,6 +45,7 @@ class Watched:
     recorder: LateRecorder
     layout: Layout
     rows: dict[str, list[tuple[int, np.ndarray]]] = field(default_factory=dict)
+    adapters: dict[str, list[str]] = field(default_factory=dict)
     begun: list[str] = field(default_factory=list)
     ended: list[tuple[str, int]] = field(default_factory=list)
 
@@ -76,6 +77,7 @@ def watch(
     stride: int = 1,
     prompts_only=False,
     is_second=True,
+    identify: Callable[[Any], Request | None] = _request,
 ):
     config = configured()
     scheduler = scheduler_of(config, blocks, is_async=depth > 1)
@@ -93,6 +95,7 @@ def watch(
     def take(rows) -> None:
         for request, position, values in zip(rows.requests, rows.position.tolist(), rows.values, strict=True):
             watched.rows.setdefault(request.key, []).append((position, values))
+            watched.adapters.setdefault(request.key, []).append(request.adapter)
 
     sinks = Sinks(take, lambda _: None, lambda request, last: watched.ended.append((request.key, last)))
     table = Table(CAPACITY, stride)
@@ -100,14 +103,14 @@ def watch(
         layout, table, probes, health, sinks, ROWS_MAX, CAPACITY, depth, clock=lambda: 0.0
     )
 
-    def identify(new) -> Request:
+    def begin(new) -> Request | None:
         watched.begun.append(new.req_id)
-        return _request(new)
+        return identify(new)
 
     if is_second:
-        V2Runner(runner, recorder, health, identify, prompts_only=prompts_only)
+        V2Runner(runner, recorder, health, begin, prompts_only=prompts_only)
     else:
-        LateV1Runner(runner, recorder, health, identify)
+        LateV1Runner(runner, recorder, health, begin)
     return watched
 
 
