@@ -7,6 +7,7 @@ what ended without one was aborted: of the few steps at whose tokens the engine 
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -142,10 +143,13 @@ class Deliveries:
                 come.append(step.selection)
         return come
 
-    def end(self) -> list[Ended]:
-        """Requests of which it is known now how far they were delivered."""
+    def end(self, is_under_way: Callable[[int], bool]) -> list[Ended]:
+        """Requests of which it is known now how far they were delivered.
+
+        is_under_way: whether rows of a slot are still to come, which its next request must not be taken for.
+        """
         ended = []
-        while self._ends and self._knows_until(self._ends[0][0]):
+        while self._ends and self._knows_until(self._ends[0][0]) and not is_under_way(self._ends[0][1]):
             number, slot, request = self._ends.popleft()
             last = self._last(slot, number)
             self.delivered[slot], self.has_ended[slot] = last, True

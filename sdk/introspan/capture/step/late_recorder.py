@@ -133,7 +133,7 @@ class LateRecorder(Recorder):
         come = self._deliveries.collect(wait=wait)
         if self._probes.output is not None and sum(map(self._repeats, come)):
             self.flush()
-        ended = self._deliveries.end()
+        ended = self._deliveries.end(self._lands_later)
         if ended:
             self._release()
         for each in ended:
@@ -143,6 +143,10 @@ class LateRecorder(Recorder):
             self._guard("capture", partial(self._handover.end, each.request, each.last_position))
         self._deliveries.confirm()
         self._release()
+
+    def _lands_later(self, slot: int) -> bool:  # noqa: ARG002 - where values have come with their rows
+        """Whether values of a slot's rows are still to come: only then its request's end is known."""
+        return False
 
     def _repeats(self, selection: Selection) -> bool:
         """Whether a request begins to repeat itself; what was found is kept for when the rows go on."""

@@ -23,17 +23,14 @@ from introspan.capture.output.sampler import Sampling
 from introspan.capture.rows import Selection, Table
 from introspan.capture.step.handover import Handover, Measured
 from introspan.capture.step.onset import Onsets
-from introspan.capture.step.probes import Probes
+from introspan.capture.step.probes import Probes, Streams
 from introspan.capture.step.sinks import Sinks
 from introspan.capture.step.waiting import Waiting
-from introspan.capture.stream.probe import StreamProbe
 from introspan.capture.taps.self_check import check_streams
 from introspan.observation import Observation, Request
 
 TOGETHER_ROWS = 48
 """Rows that are computed together, unless one has waited too long."""
-
-LONGEST_WAIT_SECONDS = 4.0
 
 
 class Recorder:
@@ -41,6 +38,8 @@ class Recorder:
 
     Every method may raise; the adapter then calls `discard`, so that no value can reach another request's row.
     """
+
+    longest_wait_seconds = 4.0
 
     def __init__(
         self,
@@ -126,7 +125,7 @@ class Recorder:
     def begin_step(self, ids: list[str], start: NDArray[np.int64], scheduled: NDArray[np.int64]) -> None:
         """Chooses the rows of the coming forward. ids in batch order; start, scheduled: tokens [requests]."""
         self._drop_step("step_cut_short")
-        if self._waiting.age_seconds(self._clock()) > LONGEST_WAIT_SECONDS:
+        if self._waiting.age_seconds(self._clock()) > self.longest_wait_seconds:
             self.flush()
         if not len(self._table):
             return
@@ -246,9 +245,7 @@ class Recorder:
         if self._probes.attention is not None:
             self._probes.attention.drop()
 
-    def _measure_streams(
-        self, stream: StreamProbe, selection: Selection, values: NDArray[np.float32]
-    ) -> None:
+    def _measure_streams(self, stream: Streams, selection: Selection, values: NDArray[np.float32]) -> None:
         if not self._streams_checked:
             self._streams_checked = check_streams(stream.taps, len(selection), self._health)
         elif stream.taps.was_silent():
@@ -256,7 +253,7 @@ class Recorder:
         if self._health.is_on("residual"):
             stream.measure(selection, values)
 
-    def _judge_taps(self, stream: StreamProbe) -> None:
+    def _judge_taps(self, stream: Streams) -> None:
         """Takes no rows from taps that did not give them; one that is silent in the first step is the self-check's."""
         self._streams_lost |= stream.taps.failed
         if self._streams_checked and not self._streams_lost and not stream.taps.complete():
@@ -272,12 +269,14 @@ class Recorder:
 
     def _of_canaries(self, selection: Selection) -> dict[int, Observation]:
         """What is measured of the canaries among the rows, by row, while their streams are in the taps' buffers."""
-        canary, found = self._probes.canary, list[Observation]()
+        canary = self._probes.canary
         measures = self._health.is_on("residual") and not self._streams_lost
-        if canary is not None and measures and self._health.is_on("canary") and self._has_canaries(selection):
-            self._guard("canary", lambda: found.extend(canary.measure(selection)))
-        rows = [row for row, request in enumerate(selection.requests) if request.is_canary] if found else []
-        return dict(zip(rows, found, strict=True))
+        if canary is None or not measures or not self._health.is_on("canary"):
+            return {}
+        found: dict[int, Observation] = {}
+        if self._has_canaries(selection):
+            self._guard("canary", lambda: canary.measure(selection, found))
+        return found
 
     def _is_not_finite(self, selection: Selection, before: int) -> bool:
         """Whether a request shows a value that is not finite for the first time: nobody should wait to be told."""

@@ -44,18 +44,18 @@ class CanaryProbe:
             ),
         )
 
-    def measure(self, selection: Selection) -> list[Observation]:
-        """Observations of the canaries among the rows in the taps' buffers."""
+    def measure(self, selection: Selection, found: dict[int, Observation]) -> None:
+        """Puts observations of the canaries among the rows in the taps' buffers into found, by row."""
         rows = [row for row, request in enumerate(selection.requests) if request.is_canary]
         streams = self._taps.rows(len(selection), everywhere=True)[rows].cpu()[:, self._own]
-        found = direction(streams)
-        log_rms = found.norm.log() + found.peak.log() - 0.5 * math.log(streams.shape[2])
-        values = torch.cat([project(found.unit, self._map).flatten(1), log_rms, found.nonfinite], dim=1)
+        directions = direction(streams)
+        log_rms = directions.norm.log() + directions.peak.log() - 0.5 * math.log(streams.shape[2])
+        values = torch.cat(
+            [project(directions.unit, self._map).flatten(1), log_rms, directions.nonfinite], dim=1
+        )
         measured: NDArray[np.float32] = values.numpy()
-        return [
-            self._observation(selection.requests[row], int(selection.position[row]), measured[i])
-            for i, row in enumerate(rows)
-        ]
+        for row, of_row in zip(rows, measured, strict=True):
+            found[row] = self._observation(selection.requests[row], int(selection.position[row]), of_row)
 
     def _observation(self, request: Request, position: int, values: NDArray[np.float32]) -> Observation:
         return Observation(

@@ -1,4 +1,4 @@
-"""Results on a device in; the same on the host out, some steps later, without ever waiting for the device."""
+"""Results on a device in; the same on the host out, some steps later, without waiting unless that is asked for."""
 
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +20,9 @@ class Event(Protocol):
     def query(self) -> bool:
         """Whether the device has come past the mark; never waits."""
 
+    def synchronize(self) -> None:
+        """Waits until it has."""
+
 
 class _Passed:
     """The mark of a device that does everything at once, as a CPU does."""
@@ -30,6 +33,9 @@ class _Passed:
     def query(self) -> bool:
         """Always passed."""
         return True
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +49,7 @@ class ResultsRing(Generic[Tag]):
     """Copies results into `places` pieces of pinned memory by turns, each of up to `numbers` float32 numbers.
 
     All calls on one stream of the device: what overwrites a place is copied behind what was copied there before. Where
-    all places are taken the oldest result is lost, and counted in `dropped`.
+    all places are taken the oldest result is lost.
     """
 
     def __init__(
@@ -57,35 +63,51 @@ class ResultsRing(Generic[Tag]):
         self._events = [make() for _ in range(places)]
         self._free = deque(range(places))
         self._under_way: deque[_Result[Tag]] = deque()
-        self.dropped = 0
-        """Results that were lost because all places were taken."""
 
     def __len__(self) -> int:
         """Results that are under way."""
         return len(self._under_way)
 
-    def put(self, tag: Tag, result: Tensor) -> None:
-        """Begins to copy a result, of any shape and of at most so many numbers as a place holds."""
+    def put(self, tag: Tag, result: Tensor) -> Tag | None:
+        """Begins to copy a result, of any shape and of at most so many numbers as a place holds.
+
+        Returns the tag of the result that was lost for it, None where none was. Raises ValueError for one too large.
+        """
         size, room = result.numel(), self._memory.shape[1]
         if size > room:
             raise ValueError(
                 f"a result of {size} numbers does not fit a place of {room}; make the ring wider"
             )
+        lost = None
         if not self._free:
-            self._free.append(self._under_way.popleft().place)
-            self.dropped += 1
+            oldest = self._under_way.popleft()
+            self._free.append(oldest.place)
+            lost = oldest.tag
         place = self._free.popleft()
         host = self._memory[place, :size].view(result.shape)
         # Contiguous and float32 before it leaves the device: a copy of another kind would go through other memory.
         host.copy_(result.to(torch.float32).contiguous(), non_blocking=True)
         self._events[place].record()
         self._under_way.append(_Result(tag, host, place))
+        return lost
 
-    def take(self) -> list[tuple[Tag, Tensor]]:
-        """Results that have arrived, in the order in which they were put; those behind one that has not, stay."""
+    def take(self, *, wait: bool = False) -> list[tuple[Tag, Tensor]]:
+        """Results that have arrived, in the order in which they were put; those behind one that has not, stay.
+
+        wait: until all have.
+        """
+        if wait and self._under_way:
+            self._events[self._under_way[-1].place].synchronize()
         arrived: list[tuple[Tag, Tensor]] = []
         while self._under_way and self._events[self._under_way[0].place].query():
             result = self._under_way.popleft()
             arrived.append((result.tag, result.host.clone()))
             self._free.append(result.place)
         return arrived
+
+    def clear(self) -> list[Tag]:
+        """Forgets what is under way; the tags of that, in order."""
+        forgotten = [result.tag for result in self._under_way]
+        self._free.extend(result.place for result in self._under_way)
+        self._under_way.clear()
+        return forgotten

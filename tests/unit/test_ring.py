@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from introspan.capture.kernels.ring import ResultsRing
+from introspan.capture.step.ring import ResultsRing
 
 CPU = torch.device("cpu")
 
@@ -32,6 +32,9 @@ class Mark:
     def query(self) -> bool:
         self._device.asked += 1
         return self._device.done >= self._at
+
+    def synchronize(self) -> None:
+        self._device.done = max(self._device.done, self._at)
 
 
 def _ring(places: int = 3) -> tuple[ResultsRing[str], Device]:
@@ -62,14 +65,29 @@ def test_results_come_in_the_order_in_which_they_were_put():
     assert [tag for tag, _ in ring.take()] == ["c"]
 
 
-def test_a_full_ring_drops_the_oldest_and_counts_it():
+def test_a_full_ring_drops_the_oldest_and_says_which():
     ring, device = _ring(places=2)
-    for n, tag in enumerate("abcd"):
-        ring.put(tag, torch.tensor([float(n)]))
-    assert ring.dropped == 2
+    assert [ring.put(tag, torch.tensor([float(n)])) for n, tag in enumerate("abcd")] == [None, None, "a", "b"]
     assert len(ring) == 2
     device.done = 3  # those dropped and c, not d
     assert _taken(ring) == [("c", [2.0])]
+
+
+def test_whoever_waits_has_all_that_is_under_way():
+    ring, _ = _ring()
+    for tag in "abc":
+        ring.put(tag, torch.zeros(1))
+    assert [tag for tag, _ in ring.take(wait=True)] == ["a", "b", "c"]
+
+
+def test_what_is_forgotten_never_comes_and_leaves_its_places():
+    ring, device = _ring(places=2)
+    for tag in "ab":
+        ring.put(tag, torch.zeros(1))
+    assert ring.clear() == ["a", "b"]
+    device.done = 2
+    assert ring.take() == []
+    assert [ring.put(tag, torch.zeros(1)) for tag in "cd"] == [None, None]
 
 
 def test_what_was_handed_on_is_not_written_over():
