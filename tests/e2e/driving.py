@@ -132,6 +132,9 @@ def _drive(
     engine.add_request("last", {"prompt_token_ids": [1]}, SamplingParams(max_tokens=2, temperature=0))
     while engine.has_unfinished_requests():
         engine.step()
+    # Every worker answers this: those of whose tokens the engine needs none may have the last step before them, and
+    # what they have not heard of by its end they never do.
+    engine.collective_rpc("check_health")
     in_order = lambda found: {key: [found[key][i] for i in sorted(found[key])] for key in found}  # noqa: E731 - of this function alone
     return in_order(tokens), in_order(logprobs), cached
 

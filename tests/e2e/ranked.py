@@ -5,6 +5,7 @@ It is exported to the collector as well, as without this: the pipeline is the pr
 
 import json
 import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ class Kept(Pipeline):
 
 
 def prepare() -> None:
-    """Before an engine starts: its workers keep what they send, and are forked, as they are elsewhere than on a CPU."""
+    """Before an engine starts: its workers keep what they send, and are forked, as they are elsewhere than on a CPU.
+
+    Those that answer nobody come last to what they are told, as they may where cores are fewer than workers.
+    """
     from vllm.platforms.cpu import CpuPlatform
 
     plugin.register(Kept)
@@ -74,6 +78,7 @@ def prepare() -> None:
 
     CpuPlatform.check_and_update_config = classmethod(check_and_update_config)
     _make_room_for_what_is_handed_on()
+    _wake_late()
 
 
 def _make_room_for_what_is_handed_on() -> None:
@@ -94,6 +99,36 @@ def _make_room_for_what_is_handed_on() -> None:
             )
 
     CPUModelRunner.load_model = load_model
+
+
+def _wake_late() -> None:
+    """Lets workers whose tokens are not asked for sleep before they hear that the last ones are to be drawn.
+
+    vLLM's queues forget what was not read when the engine ends, which waits for the worker that answers alone.
+    """
+    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    execute, wait = GPUModelRunner.execute_model, SpinCondition.wait
+    is_last: list[bool] = []
+
+    # Any: vLLM's.
+    def execute_model(runner: Any, scheduled: Any, *args: Any, **kwargs: Any) -> Any:
+        result = execute(runner, scheduled, *args, **kwargs)
+        parallel = runner.parallel_config
+        answers = parallel.rank == parallel.world_size - parallel.tensor_parallel_size
+        if scheduled.scheduled_cached_reqs.req_ids == ["last"] and not answers:
+            is_last.append(True)
+        return result
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        result = wait(*args, **kwargs)
+        if is_last:
+            is_last.pop()
+            time.sleep(1.0)
+        return result
+
+    GPUModelRunner.execute_model, SpinCondition.wait = execute_model, late
 
 
 def read(folder: Path) -> dict[tuple[int, int], dict[str, Any]]:

@@ -109,6 +109,17 @@ def test_where_there_are_no_streams_rows_wait_for_one_another_too():
     assert [rows.position.tolist() for rows in handed_on] == [[0, 1, 2, 3, 4, 5]]
 
 
+def test_a_step_of_which_a_worker_hears_no_more_before_it_ends_is_counted():
+    stage = Stage()
+    stage.recorder.begin(request("a"), Sampling(1.0, 0, 1.0, 0.0, reproducible=True))
+    for position in range(3):
+        stage.step(["a"], position, streams(position, 1))
+    stage.recorder.begin_step(["a"], np.array([3]), np.array([1]))
+    stage.recorder.close()
+    assert np.concatenate([rows.position for rows in stage.handed_on]).tolist() == [0, 1, 2]
+    assert stage.health.dropped_rows == {"step_cut_short": 1}
+
+
 def test_of_a_canary_a_stage_sends_its_own_layers():
     stage = Stage()
     stage.recorder.begin(request("a", is_canary=True), Sampling(0.0, 0, 1.0, 0.0, reproducible=True))

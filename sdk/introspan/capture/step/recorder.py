@@ -104,7 +104,8 @@ class Recorder:
         self.discard()  # nothing waits any more, but there may be rows that requests sent again are compared with
 
     def close(self) -> None:
-        """Computes what waits; nothing comes after."""
+        """Computes what waits; nothing comes after. A step of which no more was heard counts as cut short."""
+        self._drop_step("step_cut_short")
         self.flush()
 
     def must_flush(self, scheduled: AbstractSet[str]) -> bool:
