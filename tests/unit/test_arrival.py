@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from introspan.capture.runner.arrival import Drawn, arrival_of
+from introspan.capture.runner.arrival import Drawn, arrival_of, drawn_of
 from introspan.capture.step.delivery import NO_TOKEN
 
 
@@ -47,3 +47,16 @@ def test_tokens_that_came_with_their_step_are_here_and_a_stage_without_any_has_n
 
 def test_a_token_is_asked_for_by_its_place_in_the_batch():
     assert Drawn(torch.tensor([[5], [7]]))(1) == 7
+
+
+def test_tokens_are_asked_for_all_at_once_and_stay_where_they_are():
+    drawn = Drawn(torch.tensor([[5, 6], [7, 8], [9, 0]], dtype=torch.int32))
+    assert len(drawn) == 3
+    assert drawn.at(torch.tensor([2, 0])).tolist() == [9, 5]
+
+
+def test_tokens_that_a_runner_has_read_itself_are_those_of_its_output():
+    output = SimpleNamespace(sampled_token_ids=[[5], [], [9]])
+    drawn = drawn_of(output, None)
+    assert (drawn(2), drawn.at(torch.tensor([1, 2])).tolist()) == (9, [NO_TOKEN, 9])
+    assert drawn_of(output, torch.tensor([[4], [5], [6]])).at(torch.tensor([0])).tolist() == [4]

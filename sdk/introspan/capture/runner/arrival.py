@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from introspan.capture.crossing import cross
 from introspan.capture.step.delivery import NO_TOKEN, Arrival
 
 
@@ -54,17 +55,35 @@ class Known:
 
 
 class Drawn:
-    """The tokens of a step as they were drawn, [requests, ≥ 1] where the model runs.
+    """The tokens of a step as they were drawn, [requests, ≥ 1] where the model runs, or on the host.
 
-    Asked for one by one where that is the host; from a device that would wait for it.
+    Asked for one by one where the model runs on the host; from a device that would wait for it.
     """
 
     def __init__(self, tokens: torch.Tensor) -> None:
         self.tokens = tokens
 
+    def __len__(self) -> int:
+        """Requests in the batch."""
+        return len(self.tokens)
+
     def __call__(self, place: int) -> int:
         """The token of the request at a place in the batch."""
         return int(self.tokens[place, 0])
+
+    def at(self, places: torch.Tensor) -> torch.Tensor:
+        """The tokens at places in the batch, int [n], where the places are; waits for nothing.
+
+        Places beyond the batch are the caller's to keep out: a device cannot be asked without waiting.
+        """
+        return cross(self.tokens[:, 0], places.device).index_select(0, places)
+
+
+def drawn_of(output: Any, sampled: torch.Tensor | None) -> Drawn:
+    """The tokens of a V1 runner's step: as sampled, or those its output lists where the runner has read them itself."""
+    if sampled is not None:
+        return Drawn(sampled)
+    return Drawn(torch.from_numpy(Known(output.sampled_token_ids).tokens()).unsqueeze(1))
 
 
 def arrival_of(output: Any) -> Arrival | None:

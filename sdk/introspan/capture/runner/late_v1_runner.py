@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from introspan.capture.output.sampler import Sampling
-from introspan.capture.runner.arrival import Drawn, arrival_of
+from introspan.capture.runner.arrival import arrival_of, drawn_of
 from introspan.capture.runner.v1_runner import V1Runner
 from introspan.capture.step.ending import ending_of
 from introspan.capture.step.late_recorder import LateRecorder
@@ -71,5 +71,6 @@ class LateV1Runner(V1Runner[LateRecorder]):
 
     def _after_sampling(self, output: Any) -> None:
         if self._recorder.has_rows:
-            self._recorder.after_sampling(Drawn(self._runner.input_batch.prev_sampled_token_ids), None)
+            sampled = self._runner.input_batch.prev_sampled_token_ids
+            self._recorder.after_sampling(drawn_of(output, sampled), None)
         self._recorder.sent(self._ids or [], self._position, arrival_of(output))
