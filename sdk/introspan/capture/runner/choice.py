@@ -10,6 +10,8 @@ from introspan.capture.columns import Layout
 from introspan.capture.health import Health
 from introspan.capture.rows import Table
 from introspan.capture.runner import v1_runner, v2_runner
+from introspan.capture.runner.graph_modes import GraphModes
+from introspan.capture.runner.ladder import Ladder
 from introspan.capture.runner.late_v1_runner import LateV1Runner
 from introspan.capture.runner.v1_runner import V1Runner
 from introspan.capture.runner.v2_runner import V2Runner
@@ -61,6 +63,17 @@ def recorder_of(
     return LateRecorder(layout, table, probes, health, sinks, rows_max, capacity, depth)
 
 
+def ladder_of(
+    runner: Any,
+    vllm_config: Any,
+    health: Health,
+    signals: tuple[str, ...],
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> Ladder:
+    """Where an engine goes when taps do not fire in its graphs: for the recorder, and for `follow`."""
+    return Ladder(GraphModes(runner, vllm_config, health).refusal, health, signals, is_wanted)
+
+
 def follow(
     runner: Any,
     vllm_config: Any,
@@ -69,8 +82,14 @@ def follow(
     identify: Callable[[Any], Request | None],
     *,
     batches_alternate: bool,
+    ladder: Ladder | None = None,
 ) -> None:
-    """Follows a runner from now on. batches_alternate: steps of other requests come between those of a request."""
+    """Follows a runner from now on. batches_alternate: steps of other requests come between those of a request.
+
+    ladder: of a device whose forwards are replayed; None: steps run as the engine has them.
+    """
+    if ladder is not None:
+        GraphModes(runner, vllm_config, health).follow(ladder)
     if not isinstance(recorder, LateRecorder):
         V1Runner(runner, recorder, health, identify, batches_alternate=batches_alternate)
     elif is_v2(runner):
