@@ -29,15 +29,13 @@ APERTUS = LLAMA | {
 }
 """Its activation computes with its own weights as soon as it is made."""
 
-LFM2 = LLAMA | {
-    "architectures": ["Lfm2ForCausalLM"],
-    "model_type": "lfm2",
+EXAONE = LLAMA | {
+    "architectures": ["Exaone4ForCausalLM"],
+    "model_type": "exaone4",
     "layer_types": ["full_attention"] * 3,
-    "block_dim": 128,
-    "block_ff_dim": 256,
-    "block_auto_adjust_ff_dim": False,
+    "sliding_window": None,
 }
-"""Its layers take the stream together with a second tensor, and no norm of theirs has a name that is known."""
+"""Its layers take the stream together with a second tensor, and have no norm in front of their attention."""
 
 CLASSIFIER = LLAMA | {"architectures": ["LlamaForSequenceClassification"]}
 NOBODYS = LLAMA | {"architectures": ["NobodysForCausalLM"], "model_type": "nobodys"}
@@ -84,10 +82,10 @@ def test_it_names_settings_collector_engine_and_every_signal_with_its_layers(doc
 
 
 def test_of_a_model_whose_layers_are_not_understood_it_says_what_is_lost_and_what_is_captured_still(doctor):
-    code, said, messages = doctor(LFM2)
+    code, said, messages = doctor(EXAONE)
     assert code == 0, (said, messages[-4000:])
-    assert "residual stream: 0 of 4 points ()" in said
-    assert "not captured: residual: the stream entering layers [0, 1, 2, 3] cannot be read" in said
+    assert "residual stream: 1 of 4 points (norm)" in said
+    assert "not captured: residual: the stream entering layers [0, 1, 2] cannot be read" in said
     assert not any(line.startswith("captured: residual at") for line in said)
     assert "captured: attention at layers 0, 1, 2" in said
     assert "captured: output, sampler" in said

@@ -123,6 +123,59 @@ def test_the_layers_of_a_drafter_are_not_the_models():
     ]
 
 
+@pytest.mark.parametrize("beside", ["encoder", "vision_encoder", "draft_model"])
+def test_a_stack_of_as_many_layers_beside_the_decoder_is_not_taken_for_it(beside):
+    model = served(Decoder())
+    first = nn.Module()
+    first.add_module(beside, Decoder(Plain))
+    first.model = model.model
+    found = survey(first, LAYERS)
+    assert found.streams[0].module is first.model.layers[0].input_layernorm
+
+
+def test_where_vllm_says_which_part_generates_text_that_part_is_looked_at():
+    class Seeing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tower, self.language = Decoder(Plain), Decoder()
+
+        def get_language_model(self):
+            return self.language
+
+    model = Seeing()
+    assert survey(model, LAYERS).streams[LAYERS].module is model.language.norm
+
+
+def test_where_vllm_does_not_know_which_part_generates_text_the_whole_is_looked_at():
+    class Unknown(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = Decoder()
+
+        def get_language_model(self):
+            raise NotImplementedError
+
+    assert len(survey(Unknown(), LAYERS).streams) == LAYERS + 1
+
+
+@pytest.mark.parametrize(
+    "name", ["norm", "operator_norm", "pre_mixer_norm", "attention_layernorm", "input_layernorm"]
+)
+def test_a_layer_without_attention_is_read_at_its_first_norm_by_any_of_its_names(name):
+    class Mixer(Split):
+        """As a Mamba layer: a state where attention would be."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_module(name, Norm())
+            self.mixer = nn.Linear(D, D)
+            self.mixer.kv_cache = (torch.zeros(1), torch.zeros(1))
+
+    found = survey(served(Decoder(Mixer)), LAYERS)
+    assert {found.streams[layer].form for layer in range(LAYERS)} == {Form.NORM}
+    assert [one.signal for one in found.refused] == ["attention"]
+
+
 @pytest.mark.parametrize(
     ("impl", "why"),
     [

@@ -13,8 +13,16 @@ from torch import nn
 from introspan.observation import Disabled
 
 _STACK_NAMES = ("layers", "h", "blocks")
-_FIRST_NORMS = ("input_layernorm", "ln_1", "norm1", "attention_norm", "attn_norm", "ln_attn", "input_norm")
-_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f", "final_norm")
+_FIRST_NORMS = (
+    *("input_layernorm", "ln_1", "norm1", "attention_norm", "attn_norm", "ln_attn", "input_norm"),
+    *("attention_layernorm", "operator_norm", "pre_mixer_norm", "norm"),
+)
+_FINAL_NORMS = (
+    *("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f", "final_norm"),
+    *("embedding_norm", "layer_norm"),
+)
+# A drafter's layers hang under the served model in some engines, and an encoder's beside the decoder's.
+_NOT_THE_DECODER = re.compile(r"draft|eagle|mtp|(^|\.)(vision_|audio_|speech_)?encoder(\.|$)")
 SOME_STREAMS, SOME_ATTENTION = "residual.some_layers", "attention.some_layers"
 """Names of what is refused at some layers and measured at the others."""
 
@@ -77,7 +85,7 @@ class Anatomy:
 
 def survey(model: nn.Module, layer_count: int) -> Anatomy:
     """What can be tapped in a model of `layer_count` decoder layers. Raises nothing: refusals are in the result."""
-    stack = _stack(model, layer_count)
+    stack = _stack(_language_model(model), layer_count)
     if stack is None:
         reason = f"no stack of {layer_count} decoder layers named {', '.join(_STACK_NAMES)}"
         return Anatomy(
@@ -139,10 +147,20 @@ def _attention(layers: dict[int, nn.Module]) -> tuple[dict[int, AttentionPoint],
     return attention, list(refused)
 
 
+def _language_model(model: nn.Module) -> nn.Module:
+    """The part that generates text, where vLLM says which: a tower for pictures may have as many layers."""
+    # Any: a method of vLLM's models of several kinds of input.
+    find: Any = getattr(model, "get_language_model", None)
+    try:
+        found: nn.Module = model if find is None else find()
+    except NotImplementedError:  # vLLM does not know either
+        return model
+    return found
+
+
 def _stack(model: nn.Module, layer_count: int) -> tuple[nn.Module, nn.ModuleList] | None:
     for name, module in model.named_modules():
-        # A drafter's layers hang under the served model in some engines; they are not the model's own.
-        if re.search(r"draft|eagle|mtp", name):
+        if _NOT_THE_DECODER.search(name):
             continue
         for stack_name in _STACK_NAMES:
             layers = getattr(module, stack_name, None)
