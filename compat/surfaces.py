@@ -151,7 +151,12 @@ _CHANGES = (
 )
 
 _REPREFILL = (
-    *_all(Use.AGAIN, _ASYNC, "get_num_unfinished_requests", "vllm_config"),
+    Surface(
+        Use.AGAIN,
+        f"{_ASYNC}.get_num_unfinished_requests",
+        elsewhere=("vllm.v1.engine.output_processor:OutputProcessor.get_num_unfinished_requests",),
+    ),
+    *_all(Use.AGAIN, _ASYNC, "output_processor", "vllm_config"),
     Surface(Use.AGAIN, f"{_ASYNC}.collective_rpc", leading=("method",)),
     Surface(Use.AGAIN, "vllm:SamplingParams"),
     Surface(Use.AGAIN, "vllm.sampling_params:RequestOutputKind.FINAL_ONLY"),

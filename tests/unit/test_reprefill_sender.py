@@ -87,9 +87,19 @@ class Engine:
     broken = hold = None
 
 
-def served(rate=1.0, patience=AT_ONCE):
+class EngineBefore29(Engine):
+    """As AsyncLLM of vLLM 0.20 to 0.28, which does not say itself how many requests it has."""
+
+    get_num_unfinished_requests = property()
+
+    def __init__(self):
+        super().__init__()
+        self.output_processor = SimpleNamespace(get_num_unfinished_requests=lambda: self.unfinished)
+
+
+def served(rate=1.0, patience=AT_ONCE, likeness=Engine):
     """An engine whose class is followed, and the sender."""
-    engine_class = type("Followed", (Engine,), {"generate": Engine.generate})
+    engine_class = type("Followed", (likeness,), {"generate": likeness.generate})
     sender = Sender(rate, STRIDE, KEY, lambda: Parameters(kind="FINAL_ONLY"), patience)
     Frontend(b"salt" * 4, sender).follow_engine(engine_class)
     return engine_class(), sender
@@ -250,9 +260,11 @@ def test_one_is_sent_at_a_time_and_the_worker_is_told_how_many_were_not():
     assert sender.not_sent == 0
 
 
-def test_a_busy_engine_is_left_alone():
+@pytest.mark.parametrize("likeness", [Engine, EngineBefore29])
+def test_a_busy_engine_is_left_alone(likeness):
     async def busy():
-        engine, sender = served()
+        engine, sender = served(likeness=likeness)
+        assert hasattr(engine, "get_num_unfinished_requests") == (likeness is Engine)
         engine.unfinished = 4  # of eight at once
         await answer(engine, "r0")
         await settled(sender)

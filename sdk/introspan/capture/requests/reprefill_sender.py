@@ -195,7 +195,7 @@ class Sender:
         most = max(1, _scheduler(client).max_num_seqs // 2)
         try:
             async with asyncio.timeout(self._patience.room_seconds):
-                while client.get_num_unfinished_requests() >= most:  # noqa: ASYNC110 - the engine tells nobody
+                while _unfinished(client) >= most:  # noqa: ASYNC110 - the engine tells nobody
                     await asyncio.sleep(self._patience.look_seconds)
         except TimeoutError:
             return False
@@ -217,6 +217,12 @@ class Sender:
 
 def _scheduler(client: Any) -> Any:
     return client.vllm_config.scheduler_config
+
+
+def _unfinished(client: Any) -> int:
+    """How many requests the engine has; clients before vLLM 0.29 leave it to what they are made of to say."""
+    says = client if hasattr(client, "get_num_unfinished_requests") else client.output_processor
+    return int(says.get_num_unfinished_requests())
 
 
 def refusal(config: Any) -> str | None:
