@@ -16,12 +16,14 @@ from introspan.capture.rows import Table
 from introspan.capture.runner.choice import is_v2, steps_under_way
 from introspan.capture.runner.late_v1_runner import LateV1Runner
 from introspan.capture.runner.v2_runner import V2Runner
+from introspan.capture.step.device_recorder import DeviceRecorder
 from introspan.capture.step.late_recorder import LateRecorder
 from introspan.capture.step.probes import Probes
 from introspan.capture.step.sinks import Sinks
 from introspan.capture.stream.probe import StreamProbe
 from introspan.capture.taps.streams import Taps
 from introspan.observation import Request
+from tests.begun import BegunOutput, BegunStreams, Lag, landing
 from tests.device_double import END, LAYERS, MODEL_LENGTH, MOST_REQUESTS, WIDTH, drawn, logits, stream
 from tests.v1_double import FirstRunner
 from tests.v2_double import Runner
@@ -48,6 +50,7 @@ class Watched:
     adapters: dict[str, list[str]] = field(default_factory=dict)
     begun: list[str] = field(default_factory=list)
     ended: list[tuple[str, int]] = field(default_factory=list)
+    lag: Lag | None = None
 
     def positions(self, key: str) -> list[int]:
         return [position for position, _ in self.rows.get(key, [])]
@@ -64,7 +67,12 @@ class Watched:
                     self.engine.aborts.append(key)
             if step in dummies:
                 self.engine.runner.execute_model(None, dummy_run=True)
+            if self.lag is not None:
+                self.lag.now += 1
+            waits, self.engine.has_run = self.lag.waits if self.lag else 0, False
             self.engine.step(is_early=bool(early) and early[step % len(early)])
+            if self.lag is not None and self.engine.has_run:
+                self.lag.busy_waits += self.lag.waits - waits
             step += 1
 
 
@@ -78,7 +86,9 @@ def watch(
     prompts_only=False,
     is_second=True,
     identify: Callable[[Any], Request | None] = _request,
+    lag: int | None = None,
 ):
+    """lag: steps until a device has computed what it was given; None: the host computes at once."""
     config = configured()
     scheduler = scheduler_of(config, blocks, is_async=depth > 1)
     assert steps_under_way(config) == depth, "vLLM's own number of steps under way"
@@ -87,10 +97,14 @@ def watch(
     layout = lay_out(tuple(range(LAYERS)), (), (), range(0))
     points = [StreamPoint(i, layer, Form.LAYER_INPUT) for i, layer in enumerate(runner.model.layers)]
     taps = Taps(points, ROWS_MAX, WIDTH, torch.float32, torch.device("cpu"), health)
-    probes = Probes(
-        StreamProbe(layout, taps, CAPACITY, WIDTH), None, OutputProbe(layout, CAPACITY, ROWS_MAX, health)
+    behind, parts = None if lag is None else Lag(lag), []
+    of_streams, of_output = (layout, taps, CAPACITY, WIDTH), (layout, CAPACITY, ROWS_MAX, health)
+    probes = (
+        Probes(StreamProbe(*of_streams), None, OutputProbe(*of_output))
+        if behind is None
+        else Probes(BegunStreams(parts, *of_streams), None, BegunOutput(parts, *of_output))
     )
-    watched = Watched(Engine(scheduler, runner, depth), health, None, layout)
+    watched = Watched(Engine(scheduler, runner, depth), health, None, layout, lag=behind)
 
     def take(rows) -> None:
         for request, position, values in zip(rows.requests, rows.position.tolist(), rows.values, strict=True):
@@ -99,9 +113,15 @@ def watch(
 
     sinks = Sinks(take, lambda _: None, lambda request, last: watched.ended.append((request.key, last)))
     table = Table(CAPACITY, stride)
-    recorder = watched.recorder = LateRecorder(
+    recorder = LateRecorder(
         layout, table, probes, health, sinks, ROWS_MAX, CAPACITY, depth, clock=lambda: 0.0
     )
+    if behind is not None:
+        over = landing(behind, layout, health, ROWS_MAX)
+        recorder = DeviceRecorder(
+            layout, table, probes, health, sinks, ROWS_MAX, CAPACITY, depth, parts, over, clock=lambda: 0.0
+        )
+    watched.recorder = recorder
 
     def begin(new) -> Request | None:
         watched.begun.append(new.req_id)
@@ -158,3 +178,4 @@ def check(watched: Watched, plans: dict[str, Plan], depth: int) -> None:
     lost = watched.health.dropped_rows["not_delivered"]
     assert watched.health.measured_rows == sum(map(len, watched.rows.values())) + lost
     assert watched.engine.waits == 0, "never waits in a step that has something to run"
+    assert watched.lag is None or watched.lag.busy_waits == 0, "nor for what the device computes"

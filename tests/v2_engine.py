@@ -52,6 +52,8 @@ class Engine:
     delivered: dict[str, list[int]] = field(default_factory=dict)
     aborts: list[str] = field(default_factory=list)
     waits: int = 0
+    has_run: bool = False
+    """Whether the last step ran anything."""
     preemptions: int = 0
     aborts_between_steps: bool = False
 
@@ -73,7 +75,7 @@ class Engine:
             self.preemptions += len(scheduled.preempted_req_ids or ())
             before = self._waits()
             output = self.runner.execute_model(scheduled)
-            has_run = scheduled.total_num_scheduled_tokens > 0
+            has_run = self.has_run = scheduled.total_num_scheduled_tokens > 0
             if has_run:
                 output = self.runner.sample_tokens(None)
                 self.waits += self._waits() - before
