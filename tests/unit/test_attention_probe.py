@@ -13,6 +13,7 @@ from introspan.capture.health import Health
 from introspan.capture.model.anatomy import AttentionPoint
 from introspan.capture.rows import Selection
 from introspan.capture.taps.attention import AttentionTap, tap_attention
+from introspan.capture.taps.block_table import BlockTable
 from introspan.observation import Request
 from tests.graphs import Graph
 
@@ -118,7 +119,8 @@ class Replayed(Served):
         for memory, new in zip(self._memory, (queries, outputs), strict=True):
             memory[:, : new.shape[1]] = new
         self.graph.replay()
-        self.probe.take_block_tables({tap.point.module.layer_name: metadata for tap in self.taps})
+        tables = {tap.point.module.layer_name: BlockTable(metadata.block_table, BLOCK) for tap in self.taps}
+        self.probe.take_block_tables(tables.__getitem__)
 
 
 def _selection(batch: list[int], lengths: list[int]) -> Selection:
@@ -214,7 +216,7 @@ def test_a_layer_whose_attention_is_not_in_the_graph_switches_attention_off(chec
         for n in range(20, 24):
             served.step([0, 1], [n, n])
         assert not np.isnan(served.measured()).any()
-    missing = served.taps[1]._static.buffers[1].fired
+    missing = served.taps[1].static.buffers[1].fired
     served.graph.kernels = [
         kernel for kernel in served.graph.kernels if not any(arg is missing for arg in kernel.reads)
     ]

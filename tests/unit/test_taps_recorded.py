@@ -200,7 +200,7 @@ def test_a_tap_that_fires_twice_is_named_as_soon_as_the_first_step_is_looked_at(
 @pytest.mark.parametrize("with_output", [True, False])
 def test_attention_that_is_not_in_the_graph_is_named(with_output):
     served = _recorded()
-    missing = {id(served.queries[1]._static.buffers[1].fired)}
+    missing = {id(served.queries[1].static.buffers[1].fired)}
     served.graph.kernels = [
         kernel for kernel in served.graph.kernels if not missing & {id(arg) for arg in kernel.reads}
     ]

@@ -28,7 +28,15 @@ class Runner:
 
     def __init__(self) -> None:
         self.model, self.req_states = torch.nn.Identity(), SimpleNamespace(req_id_to_index={"a": 0})
-        self.max_model_len, self.execute_model_state = 64, None
+        self.max_model_len = 64
+        groups = [
+            SimpleNamespace(layer_names=["another"]),
+            SimpleNamespace(layer_names=["model.layers.0.attn"]),
+        ]
+        self.kv_cache_config = SimpleNamespace(kv_cache_groups=groups)
+        # As vLLM has them: for the most requests that may come, where graphs look for them.
+        tables = [torch.zeros(ROWS_MAX, 4, dtype=torch.int32) for _ in groups]
+        self.block_tables = SimpleNamespace(input_block_tables=tables, block_sizes=[BLOCK, BLOCK])
 
     def finish_requests(self, scheduled):
         pass
@@ -48,7 +56,6 @@ class Runner:
         return (SimpleNamespace(sampled_token_ids=torch.tensor([[1]])),)
 
     def sample_tokens(self):
-        self.execute_model_state = None
         self.sample()
         return SimpleNamespace(sampled_token_ids=[[1]])
 
@@ -115,11 +122,11 @@ class Served:
         runner.finish_requests(nothing)
         runner.add_requests(nothing)
         runner.prepare_inputs(length)
+        runner.block_tables.input_block_tables[1][:1] = table
         if self.graph is None:
             self.forward.forward(None, self.query[0], None, None, None, metadata, output=self.query[1])
         else:
             self.graph.replay()
-        runner.execute_model_state = SimpleNamespace(attn_metadata={"model.layers.0.attn": metadata})
         runner.sample_tokens()
 
 

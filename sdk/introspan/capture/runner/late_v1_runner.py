@@ -5,12 +5,14 @@ Read off vLLM 0.20 to 0.33.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from introspan.capture.output.sampler import Sampling
 from introspan.capture.runner.arrival import arrival_of, drawn_of
+from introspan.capture.runner.block_tables import RunnerTables, of_first
 from introspan.capture.runner.v1_runner import V1Runner
 from introspan.capture.step.ending import ending_of
 from introspan.capture.step.late_recorder import LateRecorder
@@ -24,6 +26,10 @@ class LateV1Runner(V1Runner[LateRecorder]):
     _ids: list[str] | None = None
     _position = np.zeros(0, np.int64)
 
+    @cached_property
+    def _tables(self) -> RunnerTables:
+        return RunnerTables(self._runner, of_first)
+
     def _updating(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
             # Before: the host zeroes blocks that were given to others.
@@ -36,6 +42,10 @@ class LateV1Runner(V1Runner[LateRecorder]):
 
     def _sampling(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
+            self._guarded(
+                lambda: self._recorder.after_forward(self._tables),
+                needed=lambda: self._recorder.needs_block_tables,
+            )
             self._guarded(self._before_sampling, needed=lambda: self._recorder.keeps_logits)
             result = original(*args, **kwargs)
             self._guarded(lambda: self._after_sampling(result), needed=lambda: self._ids is not None)

@@ -16,6 +16,7 @@ import torch
 from introspan.capture.health import Health
 from introspan.capture.output.sampler import Sampling
 from introspan.capture.runner.arrival import Drawn, arrival_of
+from introspan.capture.runner.block_tables import RunnerTables, of_second
 from introspan.capture.runner.edge import Edge
 from introspan.capture.runner.v1_runner import configuration_refusal, foreign_processor
 from introspan.capture.step.ending import ending_of
@@ -99,6 +100,7 @@ class V2Runner(Edge[LateRecorder]):
     ) -> None:
         super().__init__(recorder, health, identify)
         self._runner = runner
+        self._tables = RunnerTables(runner, of_second)
         self._batches_alternate = batches_alternate
         self._prompts_only = prompts_only
         self._preempted: set[str] = set()
@@ -163,7 +165,10 @@ class V2Runner(Edge[LateRecorder]):
 
     def _sampling(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            self._guarded(self._after_forward, needed=lambda: self._recorder.has_rows)
+            self._guarded(
+                lambda: self._recorder.after_forward(self._tables),
+                needed=lambda: self._recorder.needs_block_tables,
+            )
             result = original(*args, **kwargs)
             self._guarded(lambda: self._after_sampling(result), needed=lambda: self._batch is not None)
             self._batch = self._drawn = None
@@ -231,13 +236,6 @@ class V2Runner(Edge[LateRecorder]):
         if logits is not None and logits.shape[0] <= last[-1]:
             raise RuntimeError(f"{logits.shape[0]} rows of logits, {last[-1] + 1} expected")
         self._recorder.before_sampling(logits, last)
-
-    def _after_forward(self) -> None:
-        # The host lets go of it when tokens are drawn.
-        state = getattr(self._runner, "execute_model_state", None)
-        metadata = getattr(state, "attn_metadata", None)
-        if metadata:
-            self._recorder.after_forward(metadata)
 
     def _note(self, result: tuple[Any, ...]) -> None:
         self._drawn = result[0].sampled_token_ids

@@ -3,9 +3,9 @@
 The recorder knows probes by what it calls: on a device they begin to compute where on a host they have computed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from introspan.capture.output.sampler import Sampling
 from introspan.capture.rows import Selection
 from introspan.capture.stream.reprefill import ReprefillProbe
+from introspan.capture.taps.block_table import TablesOf
 from introspan.capture.taps.streams import Taps
 from introspan.observation import Disabled, Observation
 
@@ -51,8 +52,11 @@ class Attention(Protocol):
     def deselect(self) -> None:
         """Asks for nothing."""
 
-    # Any: vLLM's metadata of a backend.
-    def take_block_tables(self, metadata: Mapping[str, Any]) -> None:
+    @property
+    def needs_block_tables(self) -> bool:
+        """Whether `take_block_tables` has anything to do in this step."""
+
+    def take_block_tables(self, tables: TablesOf) -> None:
         """Takes the step's block tables."""
 
     def take_in(self, selection: Selection, before: int) -> None:

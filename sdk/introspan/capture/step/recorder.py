@@ -7,10 +7,9 @@ Nothing here knows an engine: an adapter calls these methods.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from introspan.capture.step.onset import Onsets
 from introspan.capture.step.probes import Probes, Streams
 from introspan.capture.step.sinks import Sinks
 from introspan.capture.step.waiting import Waiting
+from introspan.capture.taps.block_table import TablesOf
 from introspan.capture.taps.self_check import check_streams
 from introspan.observation import Observation, Request
 
@@ -154,12 +154,17 @@ class Recorder:
         kept = selection if rows is None else replace(selection, batch=rows[selection.batch])
         self._guard("output", lambda: output.keep(kept, logits))
 
-    # Any: vLLM's metadata of a backend.
-    def after_forward(self, metadata: Mapping[str, Any]) -> None:
-        """Takes what the taps of a replayed forward cannot know. metadata: of attention, by its layer's name."""
+    @property
+    def needs_block_tables(self) -> bool:
+        """Whether `after_forward` has anything to do in this step."""
+        attention = self._probes.attention
+        return self._selection is not None and attention is not None and attention.needs_block_tables
+
+    def after_forward(self, tables: TablesOf) -> None:
+        """Takes what the taps of a replayed forward cannot know: where its keys are."""
         attention = self._probes.attention
         if self._selection is not None and attention is not None and self._health.is_on("attention"):
-            self._guard("attention", lambda: attention.take_block_tables(metadata))
+            self._guard("attention", lambda: attention.take_block_tables(tables))
 
     def after_sampling(
         self, tokens: Callable[[int], int], generated: Callable[[int], NDArray[np.int32]] | None

@@ -6,13 +6,14 @@ a graph may replay the call, without the wrapper, it gathers always, by operatio
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from introspan.capture.health import Health
 from introspan.capture.model.anatomy import AttentionPoint
+from introspan.capture.taps.block_table import TablesOf
 from introspan.capture.taps.static_rows import StaticRows, copy_rows, is_recorded
 
 
@@ -21,6 +22,9 @@ class AttentionTap:
 
     buffers: memory for q and output; None: of its own.
     """
+
+    sees_block_tables = True
+    """Whether Python of ours runs in every forward, and so sees where its keys are."""
 
     def __init__(
         self,
@@ -109,6 +113,8 @@ class StaticAttentionTap(AttentionTap):
     `take_block_tables` hands them in after the step.
     """
 
+    sees_block_tables = False
+
     def __init__(
         self,
         point: AttentionPoint,
@@ -117,7 +123,7 @@ class StaticAttentionTap(AttentionTap):
         place: int,
         health: Health,
     ) -> None:
-        self._static = static
+        self.static = static
         self._place = place
         buffers = static.buffers[place]
         super().__init__(
@@ -140,30 +146,30 @@ class StaticAttentionTap(AttentionTap):
     def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Whatever is asked for: what is left out now is never in the graph.
         query, metadata, output = args[1], args[5], kwargs["output"]
-        copy_rows(query.flatten(1), output.flatten(1), self._static.buffers[self._place])
+        copy_rows(query.flatten(1), output.flatten(1), self.static.buffers[self._place])
         if metadata is not None and self.index is not None:
             self.block_table = metadata.block_table
 
     def select(self, index: torch.Tensor, start: int, *, with_output: bool) -> None:
         """Asks for these token rows (int64 [n], on the host) of the next forward; the first tap's ask is for all."""
         super().select(index, start, with_output=with_output)
-        if self._static.asked is not index:
-            self._static.select(index, start, with_output=with_output, everywhere=False, checked_start=start)
+        if self.static.asked is not index:
+            self.static.select(index, start, with_output=with_output, everywhere=False, checked_start=start)
 
     def deselect(self) -> None:
         """Asks for nothing."""
         super().deselect()
-        self._static.deselect()
+        self.static.deselect()
 
     def complete(self) -> bool:
         """Whether the tap fired exactly once since `select`, in a step with outputs; else True, see `was_silent`."""
         if self.with_output:
-            return self._place not in self._static.silent()
-        return self._static.complete()
+            return self._place not in self.static.silent()
+        return self.static.complete()
 
     def was_silent(self) -> bool:
         """Whether the tap did not fire in a step that `complete` took for one. Waits for the device."""
-        return self._static.was_silent() and self._place in self._static.silent()
+        return self.static.was_silent() and self._place in self.static.silent()
 
 
 def tap_attention(
@@ -183,11 +189,21 @@ def tap_attention(
     return [StaticAttentionTap(point, rows_max, rows, place, health) for place, point in enumerate(points)]
 
 
-# Any: vLLM's metadata of a backend is not typed.
-def take_block_tables(taps: Sequence[AttentionTap], metadata: Mapping[str, Any]) -> None:
-    """Hands in the block tables of a step; metadata: of each layer, by its name, as the engine has it.
+def take_block_tables(taps: Sequence[AttentionTap], tables: TablesOf) -> None:
+    """Hands in the block tables of a step.
 
     To be called between the forward and `AttentionProbe.take_in`, where no Python of ours ran in the forward.
     """
     for tap in taps:
-        tap.block_table = metadata[tap.point.module.layer_name].block_table
+        block_size = tap.point.module.kv_cache.shape[2]
+        tap.block_table = tables(tap.point.module.layer_name).divided(block_size)
+
+
+def static_rows_of(taps: Sequence[AttentionTap]) -> StaticRows:
+    """What the taps have in common that a graph can record; taps that it cannot are an error."""
+    own = {id(tap.static): tap.static for tap in taps if isinstance(tap, StaticAttentionTap)}
+    if len(own) != 1 or not all(isinstance(tap, StaticAttentionTap) for tap in taps):
+        raise ValueError(
+            "attention is computed on a device from taps that a graph can record; tap_attention makes such ones"
+        )
+    return next(iter(own.values()))
