@@ -12,12 +12,14 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
 from introspan_collector.aggregate.settings import AggregateSettings
 from introspan_collector.archive.settings import ArchiveSettings
 from introspan_collector.detect.settings import DetectSettings
+from introspan_collector.mistakes import check_finite, check_numbers, explain
 from introspan_collector.notify.settings import NotifySettings
 from introspan_collector.probe.settings import ProbeSettings
 
@@ -105,6 +107,17 @@ class Settings(BaseSettings):
     notify: NotifySettings = NotifySettings()
     canary: ProbeSettings = ProbeSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_words_for_numbers(cls, given: dict[str, Any]) -> dict[str, Any]:  # Any: as it was read
+        check_numbers(given, {name: field.default for name, field in cls.model_fields.items()})
+        return given
+
+    @model_validator(mode="after")
+    def _finite(self) -> "Settings":
+        check_finite(self)
+        return self
+
     @field_validator("grpc", "http")
     @classmethod
     def _address(cls, value: str) -> str:
@@ -155,8 +168,14 @@ def load_settings(
         raise ConfigurationError(f"--config {config_file} cannot be read: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"--config {config_file} is not TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"--config {config_file} is not TOML: {error}; save it in UTF-8") from error
+    except SettingsError as error:
+        raise ConfigurationError(
+            f"the environment cannot be used: {error}; set single keys, such as {ENVIRONMENT_PREFIX}LOG__MAX_BYTES"
+        ) from error
     except ValidationError as error:
-        raise ConfigurationError(_explain(error)) from error
+        raise ConfigurationError(explain(error)) from error
 
 
 def _check_environment(environment: Mapping[str, str]) -> None:
@@ -168,25 +187,3 @@ def _check_environment(environment: Mapping[str, str]) -> None:
                 raise ConfigurationError(
                     f"{name} is not a setting; known are {', '.join(Settings.model_fields)}"
                 )
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "configuration"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{key} = {problem['input']!r} is not a setting; remove it or correct its name")
-        else:
-            lines.append(f"{key}: {_with_value(problem['msg'], problem['input'])}")
-    return "\n".join(lines)
-
-
-def _with_value(problem: str, given: object) -> str:
-    """What is wrong, with the value that is. Of a section only what it is about: others may be secrets."""
-    own = problem.removeprefix("Value error, ")
-    # Pydantic's own sentences say "got" as well, but not what.
-    if own != problem and ", got " in own:
-        return own
-    if isinstance(given, dict):
-        given = {key: value for key, value in given.items() if key in own}
-    return f"{own}, got {given!r}"

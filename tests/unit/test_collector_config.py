@@ -45,6 +45,14 @@ MISTAKES = {
     "[accept]\nmax_sampling_probability = 2": "accept.max_sampling_probability: Input should be less than",
     "[archive]\nmax_bytes = -5": "archive.max_bytes must be > 0, got -5",
     "[log": "is not TOML",
+    "log = 3": "log: must be a table of settings, got 3",
+    "detect = 3": "detect: must be a table of settings, got 3",
+    '[log]\nmax_bytes = "4GiB"': "log.max_bytes: must be an integer without a unit, got '4GiB'",
+    '[notify]\nalertmanagers = "http://a:1"': "notify.alertmanagers: must be a list such as",
+    "[aggregate]\nseries_limit = true": "aggregate.series_limit must be a number, got true: give how many",
+    "[archive]\nmax_age_seconds = nan": "archive.max_age_seconds must be finite, got nan: give a number",
+    "[checkpoint]\ninterval_seconds = inf": "checkpoint.interval_seconds must be finite, got inf",
+    "[canary]\ninterval_seconds = inf": "canary.interval_seconds must be finite, got inf",
 }
 
 
@@ -60,6 +68,28 @@ def test_a_mistake_in_a_section_is_said_once_and_repeats_no_secret_of_it(tmp_pat
     with pytest.raises(ConfigurationError) as error:
         load_settings(write(tmp_path, text), {})
     assert str(error.value) == "notify: notify.webhooks must be http(s)://host[:port][/path], got 'ftp://x'"
+
+
+def test_a_file_in_another_encoding_is_no_toml(tmp_path):
+    path = tmp_path / "collector.toml"
+    path.write_bytes(b"data = '\xfc'\n")
+    with pytest.raises(ConfigurationError, match=r"--config .* is not TOML: .*; save it in UTF-8"):
+        load_settings(path, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("LOG", "abc", '"log".*; set single keys, such as INTROSPAN_COLLECTOR_LOG__MAX_BYTES'),
+        ("ARCHIVE__MAX_AGE_SECONDS", "nan", "archive.max_age_seconds must be finite, got nan"),
+        ("NOTIFY__ALERTMANAGERS", "http://a:1", "notify.alertmanagers: must be a list such as"),
+        ("DETECT__ENABLED", "perhaps", "detect.enabled: must be true or false, got 'perhaps'"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_a_mistake(monkeypatch, name, value, expected):
+    monkeypatch.setenv(f"INTROSPAN_COLLECTOR_{name}", value)
+    with pytest.raises(ConfigurationError, match=expected):
+        load_settings(None, {})
 
 
 def test_a_variable_that_is_no_setting_is_a_mistake(monkeypatch):
