@@ -17,7 +17,8 @@ from introspan.capture.kernels.stream_parts import divide
 _CHUNK = 256
 
 
-@triton.jit
+# Neither for batches nor for canaries, which are projected at other layers than traffic, compiled anew.
+@triton.jit(do_not_specialize=["layers"])
 def _project(
     streams: tl.tensor,
     taps: tl.tensor,
@@ -26,7 +27,7 @@ def _project(
     row_stride: tl.tensor,
     tap_stride: tl.tensor,
     root_d: tl.tensor,
-    layers: tl.constexpr,
+    layers: tl.tensor,
     d: tl.constexpr,
     components: tl.constexpr,
     chunk: tl.constexpr,
@@ -61,7 +62,7 @@ def project(h: Tensor, taps: Tensor, map_: Tensor) -> Tensor:
     results = h.new_empty(rows, taps.numel(), map_.shape[0], dtype=torch.float32)
     if results.numel():
         _project[(rows, taps.numel())](
-            h, taps, map_.contiguous(), results, h.stride(0), h.stride(1), math.sqrt(d),
-            layers=taps.numel(), d=d, components=map_.shape[0], chunk=_CHUNK,
+            h, taps, map_.contiguous(), results, h.stride(0), h.stride(1), math.sqrt(d), taps.numel(),
+            d=d, components=map_.shape[0], chunk=_CHUNK,
         )  # fmt: skip
     return results

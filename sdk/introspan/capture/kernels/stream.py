@@ -38,16 +38,26 @@ class StreamStatistics:
 
 def stream_statistics(h: Tensor, at: Tensor, after: Tensor, earlier: Earlier) -> StreamStatistics:
     """Residual signals of rows [rows, taps, d]; at, after: int64 [layers], the taps before and behind each layer."""
+    return statistics_of(begin_statistics(h, at, after, earlier))
+
+
+def begin_statistics(h: Tensor, at: Tensor, after: Tensor, earlier: Earlier) -> Tensor:
+    """What `statistics_of` makes those signals of, float32 [9, rows, layers], by one launch."""
     rows, _, d = h.shape
     padded = triton.next_power_of_2(d)
     h, kept = (each if each.stride(2) == 1 else each.contiguous() for each in (h, earlier.kept))
     results = h.new_full((9, rows, at.numel()), math.nan, dtype=torch.float32)
-    if rows:
+    if results.numel():
         measure[(rows, at.numel())](
-            h, kept, at, after, earlier.last, earlier.before_last, results, rows,
+            h, kept, at, after, earlier.last, earlier.before_last, results, rows, at.numel(),
             h.stride(0), h.stride(1), kept.stride(0), kept.stride(1), 0.5 * math.log(d), 10.0**TURN_FLOOR,
-            layers=at.numel(), d=d, padded=padded, num_warps=_warps(padded),
+            d=d, padded=padded, num_warps=_warps(padded),
         )  # fmt: skip
+    return results
+
+
+def statistics_of(results: Tensor) -> StreamStatistics:
+    """The signals, on the device that has them, or on the host once they have come there."""
     log_rms, log_peak, turn, update, nonfinite, velocity, apart, together, least = results.unbind()
     # Here, because the language has no arc tangent.
     curvature = (2.0 * torch.atan2(apart, together)).masked_fill(least < LEAST_STEP, math.nan)

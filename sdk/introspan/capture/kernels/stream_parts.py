@@ -58,8 +58,9 @@ def _unit_of(
     return unit
 
 
-# Longer than others: a kernel's parameters are its memory.
-@triton.jit(do_not_specialize=["rows"])
+# Longer than others: a kernel's parameters are its memory. Neither batches nor canaries, which are measured at other
+# layers than traffic, compile it anew.
+@triton.jit(do_not_specialize=["rows", "layers"])
 def measure(
     streams: tl.tensor,
     kept: tl.tensor,
@@ -69,13 +70,13 @@ def measure(
     before_last: tl.tensor,
     results: tl.tensor,
     rows: tl.tensor,
+    layers: tl.tensor,
     row_stride: tl.tensor,
     tap_stride: tl.tensor,
     kept_stride: tl.tensor,
     kept_layer_stride: tl.tensor,
     half_log_d: tl.tensor,
     least_apart: tl.tensor,
-    layers: tl.constexpr,
     d: tl.constexpr,
     padded: tl.constexpr,
 ) -> None:

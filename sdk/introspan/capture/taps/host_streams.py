@@ -132,6 +132,13 @@ class HostStreams:
         """`complete` has said it already."""
         return False
 
+    def silent_steps(self) -> None:
+        """`complete` has said it already."""
+
+    def kept(self, taps: int, count: int) -> torch.Tensor:
+        """The first rows of the first taps, [count, taps, width] in the model's dtype."""
+        return self._rows[:taps, :count].transpose(0, 1)
+
     def rows(self, taps: int, count: int) -> torch.Tensor:
         """The first rows of the first taps, float32 [count, taps, width]."""
         return self._rows[:taps, :count].transpose(0, 1).float()

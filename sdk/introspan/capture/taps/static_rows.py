@@ -49,7 +49,7 @@ class StaticRows:
     """The rows of several taps, each of a width of its own, and rows of other tensors to check them by.
 
     The first `always` taps copy in every step with rows. places: rows that are kept of each tap; checked_places: of
-    what checks it.
+    what checks it. rows: memory for them, each [places, width]; None: each tap's is made here.
     """
 
     def __init__(
@@ -60,15 +60,18 @@ class StaticRows:
         checked_places: int,
         dtype: torch.dtype,
         device: torch.device,
+        rows: Sequence[torch.Tensor] | None = None,
     ) -> None:
         taps = len(widths)
+        if rows is None:
+            rows = [torch.zeros(places, width, dtype=dtype, device=device) for width in widths]
         self._placement = Placement(taps, always, places, checked_places, device)
         self.buffers = [
             Buffers(
                 slots=self._placement.slots(tap),
                 checked=self._placement.checked,
                 armed=self._placement.armed[tap : tap + 1],
-                rows=torch.zeros(places, width, dtype=dtype, device=device),
+                rows=rows[tap],
                 outputs=torch.zeros(checked_places, width, dtype=dtype, device=device),
                 fired=torch.zeros(1, dtype=torch.int64, device=device),
             )
@@ -114,6 +117,10 @@ class StaticRows:
             self._silent_steps += fired != self._placement.armed
             self._is_judged = self._is_unread = True
         return True
+
+    def silent_steps(self) -> torch.Tensor:
+        """In how many steps that `complete` was asked about each tap did not fire exactly once, int64 [taps]."""
+        return self._silent_steps
 
     def was_silent(self) -> bool:
         """Whether in any step that `complete` was asked about a tap did not fire exactly once. Waits for the device."""

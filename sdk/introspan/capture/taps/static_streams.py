@@ -101,7 +101,10 @@ class StaticStreams(StaticRows):
         health: Health,
     ) -> None:
         places, checked_places, width = shape
-        super().__init__([width] * taps, always, places, checked_places, dtype, device)
+        self._rows = torch.zeros(taps, places, width, dtype=dtype, device=device)
+        # To a compiler memory of each tap's own: of views of one tensor it would take each to be written with all.
+        rows = [torch.from_dlpack(each) for each in self._rows]
+        super().__init__([width] * taps, always, places, checked_places, dtype, device, rows)
         register_operator(device)
         _edge.health, _edge.failed = health, False
         self.write = write
@@ -128,9 +131,13 @@ class StaticStreams(StaticRows):
         """Whether a tap has raised since `select`, where Python ran."""
         return _edge.failed
 
+    def kept(self, taps: int, count: int) -> torch.Tensor:
+        """The first rows of the first taps, [count, taps, width] in the model's dtype, where they are."""
+        return self._rows[:taps, :count].transpose(0, 1)
+
     def rows(self, taps: int, count: int) -> torch.Tensor:
         """The first rows of the first taps, float32 [count, taps, width]."""
-        return torch.stack([each.rows[:count] for each in self.buffers[:taps]], dim=1).float()
+        return self.kept(taps, count).float()
 
     def of(self, tap: int, start: int, stop: int) -> torch.Tensor:
         """Some of one tap's rows, [stop − start, width]."""

@@ -54,8 +54,14 @@ class StreamRows(Protocol):
     def was_silent(self) -> bool:
         """See `Taps`."""
 
+    def silent_steps(self) -> torch.Tensor | None:
+        """See `Taps`."""
+
+    def kept(self, taps: int, count: int) -> torch.Tensor:
+        """The first rows of the first taps, [count, taps, width] in the model's dtype, where they are."""
+
     def rows(self, taps: int, count: int) -> torch.Tensor:
-        """The first rows of the first taps, float32 [count, taps, width]."""
+        """The same, float32."""
 
     def of(self, tap: int, start: int, stop: int) -> torch.Tensor:
         """Some of one tap's rows, [stop − start, width]."""
@@ -129,6 +135,17 @@ class Taps:
     def was_silent(self) -> bool:
         """Whether a step was not complete that `complete` took for one; to be asked when rows are read."""
         return self._form.was_silent()
+
+    def silent_steps(self) -> torch.Tensor | None:
+        """In how many steps that `complete` took for complete each tap was silent, int64 [taps] on the device.
+
+        What `was_silent` looks at, for those who do not wait; None where `complete` knows.
+        """
+        return self._form.silent_steps()
+
+    def kept(self, count: int, *, everywhere: bool = False) -> torch.Tensor:
+        """As `rows`, in the model's dtype, on the device where they are."""
+        return self._form.kept(len(self.points) if everywhere else self._always, count)
 
     def rows(self, count: int, *, everywhere: bool = False) -> torch.Tensor:
         """The first rows of the buffers, float32 [count, taps, hidden size]; the next step writes over them.
