@@ -281,7 +281,7 @@ def test_the_command_says_once_that_nobody_answers_and_ends_in_failure():
     app.callback()(lambda: None)
     command.register(app)
     done = CliRunner().invoke(
-        app, ["canary", "--url", "http://127.0.0.1:1", "--rounds", "3", "--interval", "0s"]
+        app, ["canary", "--url", "http://127.0.0.1:1", "--rounds", "3", "--interval", "0.01s"]
     )
     assert done.exit_code == 1
     assert done.output.count("did not answer") == 1

@@ -26,8 +26,8 @@ def main() -> None:
             no_args_is_help=True,
             add_completion=False,
             pretty_exceptions_enable=False,
+            rich_markup_mode="markdown",  # in rich's own, [a default] is an order to rich and not shown
         )
-        app.callback()(lambda: None)  # keeps the name of a command even while there is only one
         for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
             importlib.import_module(f"{__name__}.{module.name}").register(app)
         # The SDK adds its own command: neither package imports the other.

@@ -21,7 +21,7 @@ from introspan_collector.terminal import (
     print_table,
 )
 
-_Id = Annotated[str, typer.Argument(help="Id of an alarm, see `introspan alarms list`.")]
+_Id = Annotated[str, typer.Argument(metavar="ID", help="Id of an alarm, see `introspan alarms list`.")]
 _By = Annotated[str | None, typer.Option(help="Who looks after it [you].")]
 _Comment = Annotated[str, typer.Option(help="What others should know.")]
 _Model = Annotated[str | None, typer.Option(help="Only of this model.")]
@@ -150,7 +150,7 @@ def windows(url: Url = DEFAULT_URL, token_file: TokenFile = None, form: Form = F
 
 
 def withdraw(
-    id_: Annotated[str, typer.Argument(help="Id of a deploy, see `introspan alarms windows`.")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="Id of a deploy, see `introspan alarms windows`.")],
     url: Url = DEFAULT_URL,
     token_file: TokenFile = None,
 ) -> None:

@@ -47,13 +47,13 @@ def canary(
     from introspan_collector.probe.canary import Target  # noqa: PLC0415 other commands should not pay for gRPC
     from introspan_collector.probe.report import Report  # noqa: PLC0415 as above
     from introspan_collector.probe.secret import canary_key, secret  # noqa: PLC0415 as above
-    from introspan_collector.probe.settings import ProbeSettings  # noqa: PLC0415 as above
+    from introspan_collector.probe.settings import check_endpoint  # noqa: PLC0415 as above
 
     interval_seconds = _seconds(interval)
     url_of_api = _beside(collector) if collector_url is None else collector_url
     with ExitStack() as stack:
         try:
-            ProbeSettings(endpoints=(url,))
+            check_endpoint("--url", url)
             key, api_key, token = canary_key(key_file), secret(api_key_file), secret(token_file)
             wanted = _Wanted(stack.enter_context(Client(url_of_api)) if url_of_api else None)
             report = Report(collector, token, ca_file)
@@ -147,9 +147,12 @@ def _say(text: str) -> None:
 
 def _seconds(text: str) -> float:
     try:
-        return seconds(text)
+        wanted = seconds(text)
     except ValueError as error:
         _refuse(f"--interval {error}")
+    if not wanted:
+        _refuse(f"--interval must be > 0, got {text}: give the time between rounds, for example 60s")
+    return wanted
 
 
 def _refuse(problem: str) -> NoReturn:

@@ -24,6 +24,15 @@ class ProbeSettings:
             if getattr(self, name) <= 0:
                 raise ValueError(f"canary.{name} must be > 0, got {getattr(self, name)}")
         for address in self.endpoints:
-            parts = urlsplit(address)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(f"canary.endpoints must be http(s)://host[:port], got {address!r}")
+            check_endpoint("canary.endpoints", address)
+
+
+def check_endpoint(key: str, address: str) -> None:
+    """Raises ValueError where no server can be at an address."""
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none, or half an IPv6 address
+        usable = False
+    if not usable:
+        raise ValueError(f"{key} must be http(s)://host[:port], got {address!r}")
