@@ -32,6 +32,9 @@ class Rung(IntEnum):
 EVERY = {Rung.PIECEWISE: 300, Rung.EAGER: 1_800}
 """BURST steps of so many are measured on the lower rungs, all those of one burst together."""
 
+_BETWEEN = 1
+"""Steps between a fall and the first burst: in them the recorder computes what waits from before."""
+
 _LOST = {Rung.PIECEWISE: "capture.full_graphs", Rung.EAGER: "capture.graphs"}
 _INSTEAD = {Rung.PIECEWISE: "in piecewise graphs", Rung.EAGER: "without graphs"}
 
@@ -43,9 +46,10 @@ class Ladder:
     record their graphs after they have loaded the model. signals: those that have taps. is_wanted: whether anything
     would be measured in a step; bursts wait for it.
 
-    The recorder asks `measures_now` once a step when it begins to choose rows, and measures nothing where it is False.
-    It notes `steps` with the first row that it lets wait, and calls `fall` with that when it learns that taps were
-    silent: while `fall` returns True it drops the rows of that signal, and goes on; else it refuses the signal.
+    The recorder asks `measures_now` once a step before it chooses rows. Where that is False it measures nothing, and
+    computes what waits, so that rows of a burst wait with no others. When it learns that a signal's taps were silent it
+    calls `fall` with what `steps` was when those rows were computed, or chosen. While that returns True, what was
+    measured of the signal in those rows is dropped and it goes on; else the recorder refuses the signal.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class Ladder:
         self._signals = signals
         self._is_wanted = is_wanted
         self._steps = 0
-        self._fell_at = 0
+        self._fell_at = -_BETWEEN - 1
         self._next_burst = 0
         self._left = 0
         self._measures = True
@@ -89,15 +93,15 @@ class Ladder:
         """Whether rows of the step at hand may be measured."""
         return self._measures
 
-    def fall(self, signal: str, detail: str, since: int | None = None) -> bool:
+    def fall(self, signal: str, detail: str, since: int) -> bool:
         """A signal's taps were silent; whether it can be measured all the same from now on.
 
-        since: `steps` as it was with the first of the rows that were lost, None where they are the step at hand's.
-        What is learnt of steps from before the last fall is no reason for another.
+        since: `steps` as it was when the rows that were lost were computed, or chosen. What is learnt of rows from
+        before the last fall is no reason for another.
         """
         if not self._health.is_on(signal):
             return False
-        if since is not None and since <= self._fell_at:
+        if since <= self._fell_at + _BETWEEN:
             return True
         why: list[str] = []
         for rung in [rung for rung in Rung if rung > self.rung]:
@@ -114,6 +118,6 @@ class Ladder:
 
     def _take(self, rung: Rung, detail: str) -> None:
         self.rung, self._fell_at = rung, self._steps
-        self._left, self._next_burst = 0, self._steps + 1
+        self._left, self._next_burst = 0, self._steps + _BETWEEN + 1
         instead = f"from now on {BURST} of {EVERY[rung]} steps are measured, and run {_INSTEAD[rung]}"
         self._health.refuse(Disabled(_LOST[rung], "tap_silent", f"{detail}; {instead}"))
