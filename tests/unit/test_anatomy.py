@@ -180,7 +180,7 @@ def test_a_layer_without_attention_is_read_at_its_first_norm_by_any_of_its_names
     ("impl", "why"),
     [
         ({"name": "CPUMLAImpl"}, "CPUMLAImpl keeps latent keys (MLA)"),
-        ({"name": "FlashAttentionImpl"}, "the cache layout of FlashAttentionImpl is not known"),
+        ({"name": "FlexAttentionImpl"}, "the cache layout of FlexAttentionImpl is not known"),
         ({"dtype": "fp8_e4m3"}, "the KV cache is quantised (fp8_e4m3)"),
         ({"attn_type": "encoder_only"}, "attention of type encoder_only is not causal"),
         ({"attentions": 2}, "a layer has 2 attention modules, exactly 1 is understood"),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from introspan.capture.attention.kv_layout import KvLayout, StridedLayout
 from introspan.capture.attention.statistics import Scoring
+from introspan.capture.crossing import cross
 from introspan.capture.taps.attention import AttentionTap
 
 LayoutT = TypeVar("LayoutT", KvLayout, StridedLayout)
@@ -76,7 +77,4 @@ def _beside(tap: AttentionTap, given: Any) -> Tensor | None:
     """Numbers of a layer's heads, float32, where its queries are, without waiting for what the device has to do."""
     if given is None:
         return None
-    numbers = torch.as_tensor(given).float()
-    if numbers.device == tap.q.device:
-        return numbers
-    return numbers.pin_memory().to(tap.q.device, non_blocking=True)
+    return cross(torch.as_tensor(given).float(), tap.q.device)

@@ -12,9 +12,16 @@ _SHORTEST = 1e-3
 """Of a value vector's length: an output shorter than that is a difference of longer ones."""
 
 
-def tolerance_of(dtype: torch.dtype) -> float:
-    """How far outputs computed with numbers of this type may be off, of their length."""
-    return max(_TOLERANCE, 8 * torch.finfo(dtype).eps)
+_ROUGH = 0.25
+"""Where weights are rounded to fp8, by up to a sixteenth each; an output of other keys is off by one and more."""
+
+
+def tolerance_of(dtype: torch.dtype, *, has_rough_weights: bool = False) -> float:
+    """How far outputs computed with numbers of this type may be off, of their length.
+
+    has_rough_weights: whether the backend multiplies values with weights of eight bits.
+    """
+    return _ROUGH if has_rough_weights else max(_TOLERANCE, 8 * torch.finfo(dtype).eps)
 
 
 def off_by(expected: Tensor, actual: Tensor, longest_value: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from introspan.capture.model.attention import find_attention, refusal
 from introspan.observation import Disabled
 
 _STACK_NAMES = ("layers", "h", "blocks")
@@ -27,7 +28,6 @@ SOME_STREAMS, SOME_ATTENTION = "residual.some_layers", "attention.some_layers"
 """Names of what is refused at some layers and measured at the others."""
 
 _OF_ANOTHER_STAGE = "PPMissingLayer"  # what vLLM puts in the place of layers that other pipeline stages hold
-_KV_DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
 class Form(Enum):
@@ -138,8 +138,8 @@ def _attention(layers: dict[int, nn.Module]) -> tuple[dict[int, AttentionPoint],
     attention: dict[int, AttentionPoint] = {}
     refused: dict[str, None] = {}
     for layer, module in layers.items():
-        found = [child for child in module.modules() if _is_attention(child)]
-        why = _attention_refusal(found)
+        found = find_attention(module)
+        why = refusal(found)
         if why is None:
             attention[layer] = AttentionPoint(layer, found[0])
         else:
@@ -192,29 +192,6 @@ def _norm_form(norm: nn.Module) -> Form:
         return Form.NORM
     hands_through = isinstance(result, tuple) and torch.equal(result[1], r)
     return Form.NORM_INPUT if hands_through else Form.NORM
-
-
-def _is_attention(module: nn.Module) -> bool:
-    return hasattr(module, "impl") and hasattr(module, "kv_cache") and hasattr(module, "layer_name")
-
-
-def _attention_refusal(found: list[nn.Module]) -> str | None:
-    """Why a layer's attention cannot be measured, or None where it can."""
-    if len(found) != 1:
-        return f"a layer has {len(found)} attention modules, exactly 1 is understood"
-    # Any: attributes of vLLM's attention implementation.
-    impl: Any = getattr(found[0], "impl")  # noqa: B009 - nn.Module's own attribute access is untyped
-    name = type(impl).__name__
-    if "MLA" in name:
-        return f"{name} keeps latent keys (MLA)"
-    if name != "CPUAttentionBackendImpl":
-        return f"the cache layout of {name} is not known"
-    dtype = str(getattr(impl, "kv_cache_dtype", "auto"))
-    if dtype not in _KV_DTYPES:
-        return f"the KV cache is quantised ({dtype})"
-    if str(impl.attn_type) not in {"decoder", "AttentionType.DECODER"}:
-        return f"attention of type {impl.attn_type} is not causal"
-    return None
 
 
 def describe(anatomy: Anatomy) -> Iterator[str]:

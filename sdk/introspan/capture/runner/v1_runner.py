@@ -38,6 +38,9 @@ def configuration_refusal(vllm_config: Any) -> str | None:
         "context parallelism spreads the keys of a request over ranks, none of which has them all": (
             max(parallel.prefill_context_parallel_size, parallel.decode_context_parallel_size) > 1
         ),
+        "with kv_sharing_fast_prefill layers leave rows out": (
+            getattr(vllm_config.cache_config, "kv_sharing_fast_prefill", False)
+        ),
         "a pooling model generates no tokens": vllm_config.model_config.runner_type == "pooling",
     }
     return next((reason for reason, applies in refusals.items() if applies), None)

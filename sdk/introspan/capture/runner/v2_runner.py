@@ -51,9 +51,6 @@ def refusal(runner: Any, vllm_config: Any) -> str | None:
             getattr(model_state, "num_new_sampled_tokens_per_step", 1) != 1
         ),
         "micro-batches pass the taps in parts": getattr(vllm_config.parallel_config, "use_ubatching", False),
-        "with kv_sharing_fast_prefill layers leave rows out": (
-            getattr(vllm_config.cache_config, "kv_sharing_fast_prefill", False)
-        ),
     }
     return configuration_refusal(vllm_config) or next(
         (reason for reason, applies in refusals.items() if applies), None
