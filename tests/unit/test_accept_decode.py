@@ -57,6 +57,8 @@ SPOILED = {
     "status.sampler_low": lambda r: r.status.MergeFrom(pb.ProducerStatus(sampler_low=3, sampler_high=3)),
     "status.sampler_sum": lambda r: r.status.MergeFrom(pb.ProducerStatus(sampler_sum=5.5)),
     "status.queue_age_seconds": lambda r: r.status.MergeFrom(pb.ProducerStatus(queue_age_seconds=-1.0)),
+    "status.capture_seconds": lambda r: setattr(r.status, "capture_seconds", float("nan")),
+    "status.sampling_probability": lambda r: setattr(r.status, "sampling_probability", 1.5),
 }
 
 

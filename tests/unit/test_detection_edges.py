@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bench import fleet
 from introspan_collector.config import ConfigurationError, load_settings
 from introspan_collector.detect import checkpoint
 from introspan_collector.detect.detector import Detector
 from introspan_collector.detect.incident.finding import Subject
 from introspan_collector.detect.reference.reference import State
 from introspan_collector.detect.report import Report
+from introspan_collector.detect.sample import samples
 from introspan_collector.detect.settings import DetectSettings
 from introspan_collector.notice import Links
 from tests.batches import Traffic
@@ -125,6 +127,15 @@ def test_a_signal_without_information_makes_a_reference_and_no_alarm(signal, val
     shift = Shift().run(120, change=set_to(signal, value))
     assert shift.watch.reference.state is State.FROZEN
     assert not shift.told
+
+
+@pytest.mark.filterwarnings("error")
+def test_heads_of_the_largest_size_are_averaged_without_a_warning():
+    table = fleet.table(fleet.schema(fleet.Shape(heads=2)), 8, np.random.default_rng(0))
+    heads = of_signal(table.schema.columns, "attention.entropy")
+    table.values[:, heads] = np.finfo(np.float32).max
+    ((_, taken),) = samples(table)
+    assert np.isinf(taken.features[:, [name.signal == "attention.entropy" for name in taken.names]]).all()
 
 
 def test_nothing_measured_at_all_is_no_evidence():

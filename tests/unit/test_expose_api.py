@@ -147,6 +147,14 @@ def test_a_bad_parameter_is_answered_with_key_value_and_remedy(service, path, pa
     assert error["remedy"]
 
 
+def test_the_bounds_of_a_time_are_said_to_the_second(service):
+    end = 1_700_000_123
+    error = service.get("query", **{"signal": "output.entropy", "from": "nan", "to": str(end)}).json()[
+        "error"
+    ]
+    assert error["remedy"].endswith(f" to {end}")
+
+
 def test_a_range_in_too_many_steps_is_refused(service):
     now = time.time()
     parameters = {"signal": "output.entropy", "from": now - 300 * 86_400, "step": 60}

@@ -1,6 +1,6 @@
 """What a producer says of itself as it arrived in, the same checked and cut to its limits out."""
 
-import math
+import sys
 from collections import Counter
 
 from introspan_collector.model import DisabledSignal, ProducerStatus
@@ -17,7 +17,9 @@ def checked_status(message: pb.ProducerStatus) -> ProducerStatus:
                 f"status.{name}", f"must be at most {STATUS_ENTRIES}, got {len(getattr(message, name))}"
             )
     _check_draws(message)
-    _check_age(message.queue_age_seconds)
+    for name in ("capture_seconds", "queue_age_seconds"):
+        _check_between(message, name, sys.float_info.max)
+    _check_between(message, "sampling_probability", 1.0)
     drops = {unit: _by_reason(message, unit) for unit in ("segments", "requests", "rows")}
     return ProducerStatus(
         measured_steps=message.measured_steps,
@@ -69,6 +71,8 @@ def _check_draws(message: pb.ProducerStatus) -> None:
         )
 
 
-def _check_age(seconds: float) -> None:
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise FrameError("status.queue_age_seconds", f"must be >= 0 and finite, got {seconds}")
+def _check_between(message: pb.ProducerStatus, name: str, most: float) -> None:
+    value = getattr(message, name)
+    if not 0 <= value <= most:  # written so that NaN fails
+        at_most = "finite" if most > 1 else f"<= {most:g}"
+        raise FrameError(f"status.{name}", f"must be >= 0 and {at_most}, got {value}")

@@ -58,8 +58,8 @@ class Parameters:
         try:
             number = float(value)
         except ValueError as error:
-            raise ParameterError(key, value, f"must be a number from {low:g} to {high:g}") from error
+            raise ParameterError(key, value, f"must be a number from {low:.12g} to {high:.12g}") from error
         # Written so that NaN fails.
         if not low <= number <= high:
-            raise ParameterError(key, value, f"must be from {low:g} to {high:g}")
+            raise ParameterError(key, value, f"must be from {low:.12g} to {high:.12g}")
         return number
