@@ -48,6 +48,7 @@ class Kept(Pipeline):
             "columns": self._columns,
             "status": asdict(self._status()),
             "ended": self._ended,
+            "compiled_graphs": _compiled_graphs(),
             "ids": [request.request_id for rows in kept for request in rows.requests],
             "clusters": {r.request_id: f"{r.cluster_key:x}" for rows in kept for r in rows.requests},
         }
@@ -60,6 +61,12 @@ class Kept(Pipeline):
                 values=np.concatenate([np.zeros((0, width), np.float32), *(rows.values for rows in kept)]),
             )
         path.with_suffix(".unfinished").rename(path)
+
+
+def _compiled_graphs() -> int:
+    from torch._dynamo.utils import counters
+
+    return counters["stats"]["unique_graphs"]
 
 
 def prepare() -> None:

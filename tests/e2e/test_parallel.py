@@ -1,4 +1,4 @@
-"""A model spread over two workers, by tensor and by pipeline parallelism: together they measure what one measures.
+"""A model spread over several workers, by tensor and by pipeline parallelism: together they measure what one measures.
 
 Compared with one worker of the same checkpoint in float32, at every token, layer and head. Sums over two halves round
 otherwise than over the whole: the tolerances are those of every comparison with the reference model.
@@ -24,8 +24,15 @@ ENGINES = {
     "one": {},
     "tensor": {"tensor_parallel_size": 2},
     "pipeline": {"pipeline_parallel_size": 2},
+    "both": {"tensor_parallel_size": 2, "pipeline_parallel_size": 2},
+    # Keys are there twice: of two key heads each rank has one.
+    "four ranks": {"tensor_parallel_size": 4},
+    # A stage of one layer, which neither embeds tokens nor draws any.
+    "three stages": {"pipeline_parallel_size": 3},
+    "compiled": {"tensor_parallel_size": 2, "enforce_eager": False},
 }
-WORKERS = {"one": [(0, 0)], "tensor": [(0, 0), (0, 1)], "pipeline": [(0, 0), (1, 0)]}
+OFTEN = ("tensor", "pipeline", "both")
+SELDOM = tuple(name for name in ENGINES if name not in ("one", *OFTEN))
 _PREPARE = "import ranked\nranked.prepare()"
 
 
@@ -68,10 +75,28 @@ def served(name, model, folder, endpoint, engine, prepare=_PREPARE):
     }
     task = Run(str(model), CALLS, how | engine, environment, "real", prepare)
     result = run(task, folder / name, timeout_seconds=120)
-    count = engine.get("tensor_parallel_size", 1) * engine.get("pipeline_parallel_size", 1)
     # Workers end after the engine that they serve.
-    workers = eventually(lambda: len(found := read(kept)) == count and found, 30)
+    workers = eventually(lambda: len(found := read(kept)) == len(parts(engine)) and found, 30)
     return result, workers
+
+
+def parts(engine):
+    """Stage and tensor rank of each worker."""
+    stages, ranks = (engine.get(f"{kind}_parallel_size", 1) for kind in ("pipeline", "tensor"))
+    return [(stage, rank) for stage in range(stages) for rank in range(ranks)]
+
+
+class Engines:
+    """Answers and rows of each engine, which is started once, when it is first asked for."""
+
+    def __init__(self, model, folder, endpoint):
+        self._given = model, folder, endpoint
+        self._found = {}
+
+    def __getitem__(self, name):
+        if name not in self._found:
+            self._found[name] = served(name, *self._given, ENGINES[name])
+        return self._found[name]
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +117,16 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def engines(model, folder, collector):
-    """Answers and rows of each engine, started once for all tests."""
-    return {name: served(name, model, folder, collector.grpc, engine) for name, engine in ENGINES.items()}
+    return Engines(model, folder, collector.grpc)
 
 
-@pytest.fixture(scope="module", params=["tensor", "pipeline"])
-def name(request):
+@pytest.fixture(
+    scope="module", params=[*OFTEN, *(pytest.param(name, marks=pytest.mark.slow) for name in SELDOM)]
+)
+def name(request, engines):
+    """Of an engine that has run, as that of one worker has."""
+    assert engines["one"]
+    assert engines[request.param]
     return request.param
 
 
@@ -117,7 +146,9 @@ def test_answers_are_those_of_one_worker(engines, name):
 def test_every_column_is_measured_by_one_worker(engines, name):
     (whole,) = engines["one"][1].values()
     workers = engines[name][1]
-    assert sorted(workers) == WORKERS[name]
+    assert sorted(workers) == parts(ENGINES[name])
+    graphs = {worker["compiled_graphs"] > whole["compiled_graphs"] for worker in workers.values()}
+    assert graphs == {name == "compiled"}
     columns = [tuple(column) for worker in workers.values() for column in worker["columns"]]
     assert len(columns) == len(set(columns))
     assert set(columns) == {tuple(column) for column in whole["columns"]}
@@ -163,11 +194,13 @@ def test_callers_and_lengths_are_the_same_at_every_worker(engines, name):
 
 
 @pytest.fixture(scope="module")
-def observations(engines, collector):
-    """What `introspan observations` says of everything, by model."""
+def observations(collector, name):
+    """What `introspan observations` says of everything of one worker, and of this engine."""
     collector.wait_processed()
-    found = {name: {} for name in engines}
+    found = {"one": {}, name: {}}
     for one in collector.observations():
+        if one["model"] not in found:
+            continue
         segment = (one["request_id"], one["kind"], one["segment"], one["token_start"], one["token_count"])
         assert segment not in found[one["model"]], "each segment once"
         found[one["model"]][segment] = {
@@ -196,7 +229,6 @@ def test_an_observation_has_what_all_workers_measured(observations, name):
             assert found[segment][column] == pytest.approx(value, abs=tolerance), (segment, column)
 
 
-@pytest.mark.usefixtures("engines")
 def test_the_api_has_one_request_of_one_replica(collector, name):
     collector.wait_processed()
     answer = json.loads(collector.get("/api/v1/request", id="request 4").text)["requests"]
@@ -215,7 +247,6 @@ def test_the_api_has_one_request_of_one_replica(collector, name):
     assert (heads["layers"], heads["heads"]) == (list(range(LAYERS)), list(range(HEADS)))
 
 
-@pytest.mark.usefixtures("engines")
 def test_a_reference_counts_each_request_once(collector, name):
     def counts(model):
         every = json.loads(collector.get("/api/v1/references").text)["references"]
