@@ -20,6 +20,7 @@ from introspan.capture.attention.statistics import PagedKeys, Scoring
 from introspan.capture.kernels.paged_attention import Lengths, paged_output, paged_statistics
 from introspan.capture.kernels.projection import project
 from introspan.capture.kernels.rows import gather_rows
+from introspan.capture.kernels.sampler import ASKED, draws
 from introspan.capture.kernels.stream import Earlier, stream_statistics
 from introspan.capture.kernels.vocabulary import vocabulary_statistics
 
@@ -96,7 +97,9 @@ def _streams(dtype: torch.dtype, d: int) -> Callable[[Batch], None]:
 
 
 def _logits(batch: Batch) -> None:
-    vocabulary_statistics(_meta(batch.rows, 128_256, dtype=torch.bfloat16), _meta(batch.rows))
+    logits, tokens = _meta(batch.rows, 128_256, dtype=torch.bfloat16), _meta(batch.rows)
+    vocabulary_statistics(logits, tokens)
+    draws(logits, tokens, _meta(ASKED, batch.rows, dtype=torch.float64))
 
 
 def _launches(capability: int) -> list[Callable[[Batch], None]]:

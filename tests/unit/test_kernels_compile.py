@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 # Of one block of threads, in bytes, by compute capability; that of 8.9 is the least of all.
 SHARED_BYTES = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
-KERNELS = {"add_up", "merge", "measure", "project", "copy", "reduce"}
+KERNELS = {"add_up", "merge", "measure", "project", "copy", "reduce", "draws"}
 
 
 @pytest.mark.parametrize(
