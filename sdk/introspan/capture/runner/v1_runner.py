@@ -39,7 +39,7 @@ def configuration_refusal(vllm_config: Any) -> str | None:
             max(parallel.prefill_context_parallel_size, parallel.decode_context_parallel_size) > 1
         ),
         "with kv_sharing_fast_prefill layers leave rows out": (
-            getattr(vllm_config.cache_config, "kv_sharing_fast_prefill", False)
+            getattr(getattr(vllm_config, "cache_config", None), "kv_sharing_fast_prefill", False)
         ),
         "a pooling model generates no tokens": vllm_config.model_config.runner_type == "pooling",
     }
