@@ -15,6 +15,8 @@ from introspan_collector.detect.report import Report
 from introspan_collector.detect.sample import samples
 from introspan_collector.detect.settings import DetectSettings
 from introspan_collector.notice import Links
+from introspan_wire.codec import Column, Schema
+from introspan_wire.signals import Kind, Statistic
 from tests.batches import Traffic
 
 DAY_SECONDS = 86_400.0
@@ -131,11 +133,17 @@ def test_a_signal_without_information_makes_a_reference_and_no_alarm(signal, val
 
 @pytest.mark.filterwarnings("error")
 def test_heads_of_the_largest_size_are_averaged_without_a_warning():
-    table = fleet.table(fleet.schema(fleet.Shape(heads=2)), 8, np.random.default_rng(0))
-    heads = of_signal(table.schema.columns, "attention.entropy")
-    table.values[:, heads] = np.finfo(np.float32).max
+    heads = Schema(
+        Kind.PROMPT, tuple(Column("attention.entropy", Statistic.LAST, 0, head) for head in (0, 1))
+    )
+    table = replace(
+        fleet.table(fleet.schema(fleet.Shape()), 8, np.random.default_rng(0)),
+        schema=heads,
+        values=np.full((8, 2), np.finfo(np.float32).max),
+    )
     ((_, taken),) = samples(table)
-    assert np.isinf(taken.features[:, [name.signal == "attention.entropy" for name in taken.names]]).all()
+    assert np.isinf(taken.features).all()
+    assert taken.features.shape == (8, 1)
 
 
 def test_nothing_measured_at_all_is_no_evidence():
