@@ -149,9 +149,8 @@ def _sample(
     features: NDArray[np.float32] = np.zeros((len(rows), 0), np.float32)
     if plan.names:
         sizes = np.diff([*plan.starts.tolist(), len(plan.order)])
-        with np.errstate(
-            over="ignore"
-        ):  # a mean beyond the largest number is as far from healthy as infinity
+        # A mean beyond the largest number is as far from healthy as infinity.
+        with np.errstate(over="ignore"):
             features = np.add.reduceat(values[:, plan.order], plan.starts, axis=1)
         features /= sizes.astype(np.float32)
     first = table.token_start[rows].astype(np.int64)
