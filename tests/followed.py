@@ -23,7 +23,7 @@ from introspan.capture.step.sinks import Sinks
 from introspan.capture.stream.probe import StreamProbe
 from introspan.capture.taps.streams import Taps
 from introspan.observation import Request
-from tests.begun import BegunOutput, BegunStreams, Lag, landing
+from tests.begun import BegunOutput, BegunStreams, EachStep, Lag, landing
 from tests.device_double import END, LAYERS, MODEL_LENGTH, MOST_REQUESTS, WIDTH, drawn, logits, stream
 from tests.v1_double import FirstRunner
 from tests.v2_double import Runner
@@ -119,7 +119,18 @@ def watch(
     if behind is not None:
         over = landing(behind, layout, health, ROWS_MAX)
         recorder = DeviceRecorder(
-            layout, table, probes, health, sinks, ROWS_MAX, CAPACITY, depth, parts, over, clock=lambda: 0.0
+            layout,
+            table,
+            probes,
+            health,
+            sinks,
+            ROWS_MAX,
+            CAPACITY,
+            depth,
+            parts,
+            over,
+            EachStep(),
+            lambda: 0.0,
         )
     watched.recorder = recorder
 

@@ -25,15 +25,17 @@ D, V, LAYERS, ROWS_MAX = 64, 100, 3, 64
 class Model:
     """Three layers that each add something to the stream, tapped before each and after the last."""
 
-    def __init__(self, token_stride: int = 1, probe=StreamProbe, sink=None) -> None:
+    def __init__(
+        self, token_stride: int = 1, probe=StreamProbe, sink=None, rows_max: int = ROWS_MAX
+    ) -> None:
         self.handed_on = []
         self.layers = [nn.Identity() for _ in range(LAYERS + 1)]
         points = [StreamPoint(i, layer, Form.LAYER_INPUT) for i, layer in enumerate(self.layers)]
         health = Health()
         self.health = health
-        taps = Taps(points, ROWS_MAX, D, torch.float32, torch.device("cpu"), health)
+        taps = Taps(points, rows_max, D, torch.float32, torch.device("cpu"), health)
         self.layout = lay_out((0, 1, 2), (1,), (), range(0))
-        output = OutputProbe(self.layout, 8, ROWS_MAX, health)
+        output = OutputProbe(self.layout, 8, rows_max, health)
         sinks = Sinks(
             rows=sink or self.handed_on.append,
             **{name: lambda *_: None for name in Sinks.__dataclass_fields__ if name != "rows"},
@@ -44,7 +46,7 @@ class Model:
             Probes(probe(self.layout, taps, 8, D), None, output),
             health,
             sinks,
-            ROWS_MAX,
+            rows_max,
             clock=lambda: 0.0,
         )
 
@@ -114,6 +116,17 @@ def test_a_request_that_stays_not_finite_is_hurried_once():
     assert model.positions() == [[0], [1]]
     model.recorder.flush()
     assert model.handed_on[2].closes.tolist() == [False, False]
+
+
+def test_of_more_rows_than_buffers_hold_those_of_the_same_requests_are_measured_each_time():
+    model = Model(rows_max=3)
+    keys = ["e", "a", "d", "b", "c"]  # whose hashes are 0, 1, 2, 3, 4
+    model.begin(*keys)
+    model.steps(keys[::-1], 0, 4)
+    model.recorder.flush()
+    measured = [request.key for rows in model.handed_on for request in rows.requests]
+    assert measured == ["d", "a", "e"] * 4
+    assert model.health.dropped_rows == {"buffers_full": 8}
 
 
 @pytest.mark.parametrize("pause", [1, 2, 3])

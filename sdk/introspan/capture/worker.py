@@ -17,37 +17,28 @@ import torch
 
 from introspan import __version__
 from introspan.admission import Admission, SharedAdmission
-from introspan.capture.attention.probe import AttentionProbe
-from introspan.capture.columns import Layout, lay_out
+from introspan.capture.assembly import assemble
+from introspan.capture.columns import lay_out
 from introspan.capture.health import Health
-from introspan.capture.kernels.choice import register_on
 from introspan.capture.model.anatomy import Anatomy, describe, survey
 from introspan.capture.model.checkpoint import fingerprint_of
 from introspan.capture.model.loaded import loaded_fingerprint, unread_fingerprint
 from introspan.capture.model.ranks import Ranks, changed_fingerprint, ranks_of
 from introspan.capture.model.weights import Source, Weights
-from introspan.capture.output.probe import OutputProbe
 from introspan.capture.requests.engine_stamp import EngineClock
 from introspan.capture.requests.identity import Identity
 from introspan.capture.requests.reprefill_limit import limit, offer
 from introspan.capture.requests.reprefill_mark import shared_key
 from introspan.capture.rows import BURST
 from introspan.capture.runner.choice import follow as follow_runner
-from introspan.capture.runner.choice import limits, recorder_of, refusal
-from introspan.capture.step.probes import Probes
-from introspan.capture.step.recorder import TOGETHER_ROWS, Recorder
+from introspan.capture.runner.choice import refusal
+from introspan.capture.step.recorder import Recorder
 from introspan.capture.step.sinks import Sinks
-from introspan.capture.stream.canary import CanaryProbe
-from introspan.capture.stream.probe import StreamProbe
-from introspan.capture.stream.reprefill import ReprefillProbe
-from introspan.capture.taps.attention import tap_attention
-from introspan.capture.taps.streams import Taps
+from introspan.capture.tapped import Engine
 from introspan.config import Settings
 from introspan.observation import Disabled, Resource
 
 _log = logging.getLogger("introspan")
-
-_OF_OUTPUT = ("output", "sampler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +94,13 @@ def follow(worker: Any, config: Any, settings: Settings, pipeline: Callable[...,
         return
     sinks = Sinks(opened.rows, opened.canaries, opened.finished)
     with _told(health):
-        recorder = _recorder(runner, config, settings, anatomy, layout, capacity, ranks, health, sinks)
+        of_model = Engine(runner, config, ranks, health, sinks)
+        recorder, ladder = assemble(of_model, settings, anatomy, layout, capacity)
         weights = Weights(health, recorder.leave, _renaming(runner, config, opened, ranks))
         weights.follow(worker, runner)
         identity = _identity(settings, admission, health, engine)
         identify, alternate = weights.measured(identity.of), ranks.batches_alternate
-        follow_runner(runner, config, recorder, health, identify, batches_alternate=alternate)
+        follow_runner(runner, config, recorder, health, identify, batches_alternate=alternate, ladder=ladder)
         # Before the exporter's own, whose priority is 100: what waits here becomes observations there.
         Finalize(None, _close, (recorder, opened), exitpriority=110)
     for line in describe(anatomy):
@@ -203,58 +195,6 @@ def _close(recorder: Recorder, opened: Any) -> None:
         opened.close()
     except Exception:  # noqa: BLE001 - the edge of the host, which is ending
         _log.warning("introspan: the last rows were lost", exc_info=True)
-
-
-def _recorder(
-    runner: Any,
-    config: Any,
-    settings: Settings,
-    anatomy: Anatomy,
-    layout: Layout,
-    capacity: int,
-    ranks: Ranks,
-    health: Health,
-    sinks: Sinks,
-) -> Recorder:
-    rows_max = config.scheduler_config.max_num_seqs + TOGETHER_ROWS
-    model = config.model_config
-    hidden_size, dtype, device = model.get_hidden_size(), model.dtype, torch.device(runner.device)
-    tapped = sorted(
-        {*layout.residual_layers, *(layer + 1 for layer in layout.residual_layers), *layout.projection_layers}
-    )
-    register_on(device)
-    stream = canary = None
-    if tapped:
-        # A canary is measured at every layer; what only it needs is idle in all other steps.
-        others = sorted(anatomy.streams.keys() - set(tapped)) if settings.canary_key else []
-        points = [anatomy.streams[layer] for layer in (*tapped, *others)]
-        taps = Taps(points, rows_max, hidden_size, dtype, device, health, always=len(tapped))
-        stream = StreamProbe(layout, taps, capacity, hidden_size)
-        if settings.canary_key and settings.projections:
-            canary = CanaryProbe(taps, hidden_size)
-    attention = None
-    if layout.attention_layers:
-        chosen = [anatomy.attention[layer] for layer in layout.attention_layers]
-        tapped_attention = tap_attention(chosen, rows_max, dtype, device, health)
-        attention = AttentionProbe(layout, tapped_attention, settings.attention_bytes, health)
-    output = OutputProbe(layout, capacity, rows_max, health) if layout.measures_output else None
-    for entry in limits(runner, config):
-        if output is not None or entry.signal not in _OF_OUTPUT:
-            health.refuse(entry)
-    reprefill = _reprefill(settings, layout, ranks, health)
-    probes = Probes(stream, attention, output, canary, reprefill)
-    stride = settings.token_stride
-    return recorder_of(runner, config, layout, capacity, stride, probes, health, sinks, rows_max)
-
-
-def _reprefill(settings: Settings, layout: Layout, ranks: Ranks, health: Health) -> ReprefillProbe | None:
-    if not settings.reprefill_rate or (ranks.are_several and not layout.projection_layers):
-        return None  # another worker compares
-    if not layout.projection_layers:
-        why = "the model's residual stream cannot be read where it would be compared"
-        health.refuse(Disabled("consistency", "no_projections", why))
-        return None
-    return ReprefillProbe(layout, settings.reprefill_rate, health.dropped_requests)
 
 
 def _resource(config: Any, settings: Settings, ranks: Ranks) -> Resource:

@@ -48,15 +48,14 @@ def recorder_of(
     runner: Any,
     vllm_config: Any,
     layout: Layout,
+    table: Table,
     capacity: int,
-    token_stride: int,
     probes: Probes,
     health: Health,
     sinks: Sinks,
     rows_max: int,
 ) -> Recorder:
     """A recorder that takes tokens when they come: with their step, or steps later. capacity: requests at once."""
-    table = Table(capacity, token_stride)
     if not _tokens_are_late(runner, vllm_config):
         return Recorder(layout, table, probes, health, sinks, rows_max)
     depth = steps_under_way(vllm_config)

@@ -5,6 +5,7 @@ Nothing here waits for the device but the check of the first rows, and `settle`,
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,24 @@ from introspan.capture.step.sinks import Sinks
 from introspan.capture.taps.self_check import check_streams
 
 
+class Steps(Protocol):
+    """Which steps of an engine are measured; see `runner/ladder.py`."""
+
+    @property
+    def steps(self) -> int:
+        """The number of the step at hand."""
+
+    def measures_now(self) -> bool:
+        """Whether rows of the step at hand may be measured."""
+
+    def fall(self, signal: str, detail: str, since: int) -> bool:
+        """A signal's taps were silent; whether it can be measured all the same from now on."""
+
+
 class DeviceRecorder(LateRecorder):
     """Measures one model. parts: where the probes put what they have begun to compute; landing: how that comes over.
 
-    measures_now: asked once a step, whether rows may be measured in it.
+    steps: which steps rows may be measured in, and what follows where taps are silent.
     """
 
     # A flush is a few launches here, and what is not finite is found in its values: nobody should wait for long.
@@ -42,19 +57,25 @@ class DeviceRecorder(LateRecorder):
         depth: int,
         parts: list[Part],
         landing: Landing,
-        measures_now: Callable[[], bool] = lambda: True,
+        steps: Steps,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(layout, table, probes, health, sinks, rows_max, capacity, depth, clock)
         self._parts = parts
         self._landing = landing
-        self._measures_now = measures_now
+        self._steps = steps
+        self._since = 0
 
     def begin_step(self, ids: list[str], start: NDArray[np.int64], scheduled: NDArray[np.int64]) -> None:
         """Chooses the rows of the coming forward, if any may be measured in it."""
-        # A step without rows: what was measured before is not lost by it, and nothing of it counts as seen.
-        none = np.full(0, 0, np.int64)
-        super().begin_step(*((ids, start, scheduled) if self._measures_now() else ([], none, none)))
+        if self._steps.measures_now():
+            super().begin_step(ids, start, scheduled)
+            if not self._waiting.count:
+                self._since = self._steps.steps
+        else:
+            self.flush()  # rows that the engine runs otherwise for wait with no others
+            none = np.zeros(0, np.int64)
+            super().begin_step([], none, none)
 
     def rewind(self, key: str, position: int) -> None:
         """The engine goes on with a request behind a position; what it computed beyond was not delivered."""
@@ -78,7 +99,7 @@ class DeviceRecorder(LateRecorder):
     def _hand_on(self, measured: Measured) -> None:
         parts = self._parts.copy()
         self._parts.clear()
-        self._landing.put(measured, parts)
+        self._landing.put(measured, parts, self._since)
 
     def _collect(self, *, wait: bool) -> None:
         for measured, is_wanted in self._landing.land(wait=wait):
@@ -92,6 +113,10 @@ class DeviceRecorder(LateRecorder):
     def _measure_streams(self, stream: Streams, selection: Selection, values: NDArray[np.float32]) -> None:
         # Whether later steps' taps were silent is among what the probe computes.
         if not self._streams_checked:
+            silent = stream.taps.silent()
+            if silent and self._steps.fall("residual", stream.silence().detail, self._since):
+                self._streams_lost = True
+                return
             self._streams_checked = check_streams(stream.taps, len(selection), self._health)
         if self._health.is_on("residual"):
             stream.measure(selection, values)

@@ -11,17 +11,24 @@ from introspan.capture.health import Health
 from introspan.capture.part import Part
 from introspan.capture.step.handover import Measured
 from introspan.capture.step.ring import ResultsRing
-from introspan.observation import Observation
+from introspan.observation import Disabled, Observation
+
+Fall = Callable[[str, str, int], bool]
+"""Signal, detail, and the step since which its taps were silent; whether it is measured all the same from now on."""
 
 _Take = Callable[[NDArray[np.float32], NDArray[np.float32]], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """Rows that were computed together; parts: the probe, shape and taker of each, in the order of the result."""
+    """Rows that were computed together; parts: the probe, shape and taker of each, in the order of the result.
+
+    since: the engine's step that the first row is of.
+    """
 
     measured: Measured
     parts: list[tuple[str, torch.Size, _Take]]
+    since: int
     void: list[tuple[int, int]]
     """Slots whose rows behind a position are not wanted any more."""
 
@@ -29,15 +36,19 @@ class _Batch:
 class Landing:
     """Batches on their way from the device. What of one is lost on the way is lost whole, and counted.
 
-    blocks: the columns of each probe that can tell, too late, that its values are none.
+    blocks: the columns of each probe that can tell, too late, that its taps were silent. fall: asked what follows;
+    where it says that nothing helps, the signal is switched off.
     """
 
-    def __init__(self, ring: ResultsRing[_Batch], blocks: dict[str, list[slice]], health: Health) -> None:
+    def __init__(
+        self, ring: ResultsRing[_Batch], blocks: dict[str, list[slice]], health: Health, fall: Fall
+    ) -> None:
         self._ring = ring
         self._blocks = blocks
         self._health = health
+        self._fall = fall
         self._batches: list[_Batch] = []
-        self._untrue: set[str] = set()
+        self._untrue: dict[str, str] = {}
 
     def __len__(self) -> int:
         """Batches that are under way."""
@@ -47,12 +58,15 @@ class Landing:
         """Whether rows of a slot's request are under way."""
         return any(bool((batch.measured.selection.slot == slot).any()) for batch in self._batches)
 
-    def put(self, measured: Measured, parts: list[Part]) -> None:
-        """Begins to bring over what probes compute of some rows; measured.values are those of rows not measured yet."""
+    def put(self, measured: Measured, parts: list[Part], since: int = 0) -> None:
+        """Begins to bring over what probes compute of some rows; measured.values are those of rows not measured yet.
+
+        since: the engine's step that the first of them is of.
+        """
         numbers = [part.numbers.flatten() for part in parts]
         # Where nothing was computed the rows still come behind those before them.
         result = torch.cat(numbers) if numbers else torch.empty(0)
-        batch = _Batch(measured, [(part.probe, part.numbers.shape, part.take) for part in parts], [])
+        batch = _Batch(measured, [(part.probe, part.numbers.shape, part.take) for part in parts], since, [])
         lost = self._ring.put(batch, result)
         if lost is not None:
             self._batches.remove(lost)
@@ -64,9 +78,9 @@ class Landing:
         for batch in self._batches:
             batch.void.append((slot, position))
 
-    def untrue(self, probe: str) -> None:
-        """Said by a part while it is taken: what its probe computed of these rows is not what it is taken for."""
-        self._untrue.add(probe)
+    def silent(self, probe: str, detail: str) -> None:
+        """Said by a part while it is taken: the probe's taps were silent, and nothing that it computed is true."""
+        self._untrue[probe] = detail
 
     def land(self, *, wait: bool) -> Iterator[tuple[Measured, NDArray[np.bool_]]]:
         """Rows that have come, and which of them are wanted [rows]. wait: for all that are under way."""
@@ -93,7 +107,9 @@ class Landing:
                 take(numbers, values)
             except Exception as error:  # noqa: BLE001 - the edge of a probe
                 self._health.error(probe, error)
-        for probe in self._untrue:
+        for probe, detail in self._untrue.items():
+            if not self._fall(probe, detail, batch.since):
+                self._health.refuse(Disabled(probe, "tap_silent", detail))
             for block in self._blocks.get(probe, []):
                 values[:, block] = np.nan
         if "residual" not in self._untrue:

@@ -57,6 +57,7 @@ class Recorder:
         self._health = health
         self._clock = clock
         self._selection: Selection | None = None
+        self._rows_max = rows_max
         self._waiting = Waiting(rows_max, len(layout.columns))
         self._streams_checked = probes.stream is None
         self._streams_lost = False
@@ -133,6 +134,8 @@ class Recorder:
         selection = self._table.select(ids, start, scheduled)
         if selection is None:
             return
+        if len(selection) > self._rows_max:
+            selection = self._fitting(selection)
         self._selection = selection  # from here on its rows are taken in, or counted as dropped
         stream, attention = self._probes.stream, self._probes.attention
         is_too_much = attention is not None and attention.is_too_much(selection)
@@ -145,6 +148,13 @@ class Recorder:
             stream.taps.select(token, self._waiting.count, with_output=is_first, everywhere=has_canaries)
         if attention is not None and self._health.is_on("attention"):
             attention.select(selection)
+
+    def _fitting(self, selection: Selection) -> Selection:
+        """As many rows as the buffers hold, and always those of the same requests: canaries, then by hash."""
+        ranks = [(request.is_traffic, request.hash) for request in selection.requests]
+        rows = sorted(sorted(range(len(ranks)), key=ranks.__getitem__)[: self._rows_max])
+        self._health.dropped_rows["buffers_full"] += len(ranks) - len(rows)
+        return selection.pick(np.array(rows))
 
     def before_sampling(self, logits: torch.Tensor | None, rows: NDArray[np.int64] | None = None) -> None:
         """Keeps the measured rows of the raw logits [requests, V]; rows: [requests] their places if they are others."""
