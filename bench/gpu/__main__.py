@@ -1,7 +1,7 @@
 """Steps to run in, docs/benchmarks-gpu.md out; exit code 2 without a GPU, 1 where a step failed or missed a target.
 
 Finished steps are kept, and not run again when the program is started anew. A rehearsal does all of it on a CPU with
-tiny models, prints what came out, and writes nothing.
+tiny models, prints what came out, and writes nothing. `--smoke` is the first thing to run on a new GPU.
 """
 
 import argparse
@@ -20,8 +20,10 @@ from bench.gpu import device, running
 from bench.gpu.course import go
 from bench.gpu.page import page
 from bench.gpu.scale import FULL, REHEARSAL, Scale
+from bench.gpu.smoke import LIMIT_SECONDS as SMOKE_SECONDS
+from bench.gpu.smoke import smoke
 from bench.gpu.state import OtherConditionsError, State
-from bench.gpu.steps import LIMIT_SECONDS, STEPS, Step
+from bench.gpu.steps import LIMIT_SECONDS, SMOKE, STEPS, Step
 from bench.machine import versions
 from demo.model import cache_folder
 
@@ -36,7 +38,8 @@ def main(arguments: Sequence[str] | None = None, gpus: int | None = None) -> int
     parser.add_argument("--again", choices=STEPS, action="append", help="run this step though it is finished")
     parser.add_argument("--state", type=Path, help="where finished steps are kept")
     parser.add_argument("--rehearse", action="store_true", help="on a CPU, with tiny models; writes nothing")
-    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--smoke", action="store_true", help="in three minutes: does it work here at all?")
+    parser.add_argument("--step", choices=STEPS | SMOKE, help=argparse.SUPPRESS)
     parser.add_argument("into", type=Path, nargs="?", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     scale = REHEARSAL if options.rehearse else FULL
@@ -44,7 +47,10 @@ def main(arguments: Sequence[str] | None = None, gpus: int | None = None) -> int
         print(device.NONE)
         return 2
     if options.step is not None:
-        return _run_here(STEPS[options.step], scale, options.into)
+        return _run_here((STEPS | SMOKE)[options.step], scale, options.into)
+    if options.smoke:
+        at_once = 1 if options.rehearse else len(SMOKE)
+        return smoke(list(SMOKE.values()), lambda step: _values(step, scale, SMOKE_SECONDS), at_once)
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.state or (Path(scratch) if options.rehearse else cache_folder().parent / "bench-gpu")
         conditions = _conditions(scale)
@@ -67,12 +73,17 @@ def main(arguments: Sequence[str] | None = None, gpus: int | None = None) -> int
     return 1 if problems else 0
 
 
-def _measured(step: Step, scale: Scale) -> dict[str, Any]:
+def _values(step: Step, scale: Scale, limit_seconds: float) -> dict[str, Any]:
+    """In a process of its own."""
     command = [sys.executable, "-m", "bench.gpu", "--step", step.name]
     if scale.is_rehearsal:
         command.append("--rehearse")
+    return running.run(command, LIMIT_SECONDS if scale.is_rehearsal else limit_seconds)
+
+
+def _measured(step: Step, scale: Scale) -> dict[str, Any]:
     began = time.monotonic()
-    values = running.run(command, LIMIT_SECONDS)
+    values = _values(step, scale, LIMIT_SECONDS)
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": time.monotonic() - began,

@@ -21,6 +21,9 @@ EVERYTHING = {
     "INTROSPAN_TOKEN_STRIDE": "1",
     "INTROSPAN_ROW_BUDGET": "1000000",
 }
+ENDPOINT = {"INTROSPAN_ENDPOINT": "127.0.0.1:1"}
+"""Capture is on; what is measured stays in memory, so that nobody need listen."""
+
 ABSENT = {"VLLM_PLUGINS": "none"}
 """No plugin at all: the engine as it is without Introspan."""
 
@@ -58,6 +61,11 @@ class Served:
     def answers(self, prompts: list[list[int]], tokens: int) -> dict[str, Any]:
         """The likeliest tokens behind prompts, and their log-probabilities."""
         return self._ask("answers", prompts=prompts, tokens=tokens)
+
+    def together(self, requests: list[dict[str, Any]]) -> dict[str, list[int]]:
+        """Tokens by name of requests that are served at once: each has a name, a prompt, and params of sampling."""
+        said: dict[str, list[int]] = self._ask("together", requests=requests)["tokens"]
+        return said
 
     def state(self) -> dict[str, Any]:
         """What the engine is, and the memory of its worker."""

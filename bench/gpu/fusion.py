@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu.device import count
-from bench.gpu.engines import ABSENT, Kind, serving
+from bench.gpu.engines import ABSENT, ENDPOINT, Kind, serving
 from bench.gpu.models import DRAWN, drawn, prompts
-from bench.gpu.parity import ENDPOINT
 from bench.gpu.scale import Scale
 
 _REPLACED = re.compile(r"\[([\w/.]+?)\.py:\d+\].*?Replaced (\d+) patterns")

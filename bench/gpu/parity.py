@@ -4,13 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.gpu.engines import EVERYTHING, Kind, Measured, serving
+from bench.gpu.engines import ENDPOINT, EVERYTHING, Kind, Measured, serving
 from bench.gpu.models import prompts, real
 from bench.gpu.reference import Float, Reference
 from bench.gpu.scale import Scale
-
-ENDPOINT = {"INTROSPAN_ENDPOINT": "127.0.0.1:1"}
-"""Capture is on; what is measured stays in memory, so that nobody need listen."""
 
 
 def run(scale: Scale) -> dict[str, Any]:

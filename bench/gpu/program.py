@@ -1,8 +1,9 @@
 """Orders on standard input, answers on standard output, a line of JSON each: one vLLM engine in its own process.
 
 The first argument is a file with what engine it is. An order is `work` (requests at once, and when their tokens came),
-`answers` (tokens and log-probabilities of given prompts), `state` (what the engine is, and its memory) or `rows` (what
-was measured of answers, as a file).
+`answers` (tokens and log-probabilities of given prompts, one after another), `together` (tokens of requests that are
+all served at once), `state` (what the engine is, and its memory), `rows` (what was measured, as a file), `watched`
+(see watched.py) or `fall` (see ladder.py).
 """
 
 import json
@@ -73,11 +74,20 @@ class Served:
             said.append(list(last.token_ids))
             found = zip(last.token_ids, last.logprobs, strict=True)
             logprobs.append([position[token].logprob for token, position in found])
-        # The worker hears only in a later step that a request is finished.
-        self._add("last", [1, 2], {"max_tokens": 2})
-        while engine.has_unfinished_requests():
-            engine.step()
+        self._end_all()
         return {"tokens": said, "logprobs": logprobs}
+
+    def together(self, requests: list[dict[str, Any]]) -> dict[str, Any]:
+        """Tokens of requests that are served at once; each has a name, a prompt and parameters of sampling."""
+        engine = self._llm.llm_engine
+        for request in requests:
+            self._add(request["name"], request["prompt"], request["params"])
+        said: dict[str, list[int]] = {}
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                said[output.request_id] = list(output.outputs[0].token_ids)
+        self._end_all()
+        return {"tokens": said}
 
     def state(self) -> dict[str, Any]:
         """What the engine turned out to be, and the memory of its worker in bytes."""
@@ -104,6 +114,12 @@ class Served:
             else np.zeros((0, len(self._log.columns)), np.float32),
         )
         return {"rows": sum(len(rows.requests) for rows in kept)}
+
+    def _end_all(self) -> None:
+        """The worker hears only in a later step that a request is finished."""
+        self._add("last", [1, 2], {"max_tokens": 2})
+        while self._llm.llm_engine.has_unfinished_requests():
+            self._llm.llm_engine.step()
 
     def _add(self, name: str, prompt: list[int], params: dict[str, Any]) -> None:
         from vllm import SamplingParams

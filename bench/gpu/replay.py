@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.gpu.engines import EVERYTHING, Kind, Measured, serving
+from bench.gpu.engines import ENDPOINT, EVERYTHING, Kind, Measured, serving
 from bench.gpu.models import prompts, real
-from bench.gpu.parity import ENDPOINT
 from bench.gpu.scale import Scale
 
 _SIGNAL = "residual.log_rms"

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from bench.gpu.engines import ABSENT, EVERYTHING, Kind, serving
+from bench.gpu.engines import ABSENT, ENDPOINT, EVERYTHING, Kind, serving
 from bench.gpu.models import prompts, real
-from bench.gpu.parity import ENDPOINT
 from bench.gpu.scale import Scale
 
 

@@ -8,12 +8,14 @@ from typing import Any
 class Scale:
     """How much every step does.
 
-    models: Hugging Face configurations by name, served with weights that are drawn; contexts in tokens, by name;
+    models: Hugging Face configurations by name, served with weights that are drawn; small: of one that is there in
+    seconds; contexts in tokens, by name;
     batches: requests at once; tokens each decodes; repeats of each pair of runs. tolerances: of parity, by signal, in
     the signal's unit; prompts of parity and their tokens. engine: options of every engine; env: variables.
     """
 
     models: dict[str, dict[str, Any]]  # Any: as config.json has them
+    small: dict[str, Any]  # Any: the same
     contexts: dict[str, int]
     batches: tuple[int, ...]
     tokens: int
@@ -68,6 +70,7 @@ FULL = Scale(
         "8b": _llama(32, 4096, 32, 8, 14_336, 128_256),
         "1b": _llama(16, 2048, 32, 8, 8_192, 128_256),
     },
+    small=_llama(4, 512, 8, 2, 1_024, 32_000),
     contexts={"512": 512, "8k": 8192},
     batches=(1, 16, 128),
     tokens=64,
@@ -82,6 +85,7 @@ FULL = Scale(
 
 REHEARSAL = Scale(
     models={name: _llama(2, 128, 4, 2, 256, 512) for name in FULL.models},
+    small=_llama(3, 128, 4, 2, 256, 512),
     contexts={"512": 24, "8k": 48},
     batches=(1, 2),
     tokens=6,

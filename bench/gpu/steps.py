@@ -92,3 +92,18 @@ _OTHERS = (
 
 STEPS = {step.name: step for step in (*_CORRECT, *_COSTS, *_OTHERS)}
 """Every step by name, in the order they run."""
+
+SMOKE = {
+    step.name: step
+    for step in (
+        Step(
+            "attention",
+            "bench.gpu.checks.attention",
+            "Do the kernels of attention compute here what torch does?",
+        ),
+        Step("rows", "bench.gpu.checks.rows", "Do those of streams, logits and gathered rows?"),
+        Step("taps", "bench.gpu.checks.taps", "Do taps work in a graph that is replayed?"),
+        Step("served", "bench.gpu.checks.served", "Does every signal come of a served model?"),
+    )
+}
+"""What `--smoke` looks at: `run` of these gives the outcome of each check by its name."""
