@@ -130,19 +130,22 @@ def _draws(
     lanes: tl.constexpr,
     greedy: tl.constexpr,
 ) -> None:
-    """Grid: (rows,). asked: [ASKED, rows]; results: [2, rows], NaN in them so far."""
+    """Grid: (rows,). asked: [ASKED, rows]; results: [2, rows]."""
     place = tl.program_id(0).to(tl.int64)
     temperature = tl.load(asked + place)
+    pit = float("nan")
+    mismatch = float("nan")
     if temperature == temperature:  # noqa: PLR0124 - as above
         row = logits + place * stride
         token = tl.load(tokens + place).to(tl.int64)
         top, nans = _look_at(row, size, lanes)
         if temperature < greedy:
             own = tl.load(row + token, mask=(token >= 0) & (token < size), other=float("nan")).to(tl.float32)
-            is_below = (own < top) & (nans == 0)
-            tl.store(results + rows + place, is_below.to(tl.float32))
+            mismatch = ((own < top) & (nans == 0)).to(tl.float32)
         elif (nans == 0) & (top < float("inf")) & (top > float("-inf")):
-            tl.store(results + place, _pit(row, token, top, asked + place, rows, size, lanes))
+            pit = _pit(row, token, top, asked + place, rows, size, lanes)
+    tl.store(results + place, pit)
+    tl.store(results + rows + place, mismatch)
 
 
 def draws(logits: Tensor, tokens: Tensor, asked: Tensor) -> Tensor:
@@ -153,7 +156,7 @@ def draws(logits: Tensor, tokens: Tensor, asked: Tensor) -> Tensor:
     """
     rows, size = logits.shape
     logits = logits if logits.stride(1) == 1 else logits.contiguous()
-    results = logits.new_full((2, rows), float("nan"), dtype=torch.float32)
+    results = logits.new_empty(2, rows, dtype=torch.float32)
     if rows:
         _draws[(rows,)](
             logits, tokens, asked, results, rows, logits.stride(0),

@@ -94,8 +94,8 @@ def _reduce(
     tl.store(results + 3 * rows + row, count)
 
 
-def vocabulary_statistics(logits: Tensor, tokens: Tensor) -> VocabularyStatistics:
-    """What raw logits [rows, V] say of the delivered tokens, int [rows]; a token outside of V has no probability."""
+def vocabulary_numbers(logits: Tensor, tokens: Tensor) -> Tensor:
+    """The fields of `vocabulary_statistics`, in their order, as one tensor [4, rows]."""
     rows, size = logits.shape
     logits = logits if logits.stride(1) == 1 else logits.contiguous()
     results = logits.new_empty(4, rows, dtype=torch.float32)
@@ -103,4 +103,9 @@ def vocabulary_statistics(logits: Tensor, tokens: Tensor) -> VocabularyStatistic
         _reduce[(rows,)](
             logits, tokens, results, rows, logits.stride(0), size=size, lanes=_LANES, num_warps=8
         )
-    return VocabularyStatistics(*results.unbind())
+    return results
+
+
+def vocabulary_statistics(logits: Tensor, tokens: Tensor) -> VocabularyStatistics:
+    """What raw logits [rows, V] say of the delivered tokens, int [rows]; a token outside of V has no probability."""
+    return VocabularyStatistics(*vocabulary_numbers(logits, tokens).unbind())

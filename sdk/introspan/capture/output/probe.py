@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from introspan.capture.columns import Layout
 from introspan.capture.health import Health
 from introspan.capture.output.sampler import Sampling, greedy_mismatch, pit
+from introspan.capture.output.uniform import uniform_of
 from introspan.capture.output.vocabulary import Vocabulary
 from introspan.capture.rows import Selection
-from introspan.context import request_hash
-from introspan.draw import draw
 
 
 class OutputProbe:
@@ -92,9 +91,7 @@ class OutputProbe:
         logits: NDArray[np.float32] = self._logits[: len(self._rows)].cpu().float().numpy()
         if self._vocabulary is None:
             self._vocabulary = Vocabulary(logits.shape[1])
-        # By the engine's id, which is another for each request: clients may give many the same one.
-        seeds = np.array([request_hash(selection.requests[row].key) for row in self._rows], np.uint64)
-        draws = draw(seeds, selection.position[self._rows])
+        draws = uniform_of(selection, self._rows)
         measures_sampler, column = self._health.is_on("sampler"), self._column
         # A loop, since a row's passes are faster while it is in the core's cache than those of many rows together.
         for place, (row, token) in enumerate(zip(self._rows, self._tokens, strict=True)):
