@@ -49,7 +49,7 @@ def canary(
     from introspan_collector.probe.secret import canary_key, secret  # noqa: PLC0415 as above
     from introspan_collector.probe.settings import check_endpoint  # noqa: PLC0415 as above
 
-    interval_seconds = _seconds(interval)
+    interval_seconds = _seconds(interval, rounds)
     url_of_api = _beside(collector) if collector_url is None else collector_url
     with ExitStack() as stack:
         try:
@@ -145,12 +145,13 @@ def _say(text: str) -> None:
     typer.echo(f"introspan canary: {text}", err=True)
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, rounds: int) -> float:
     try:
         wanted = seconds(text)
     except ValueError as error:
         _refuse(f"--interval {error}")
-    if not wanted:
+    # A few rounds may follow one another at once; rounds without end would be all that the server does.
+    if not wanted and not rounds:
         _refuse(f"--interval must be > 0, got {text}: give the time between rounds, for example 60s")
     return wanted
 
