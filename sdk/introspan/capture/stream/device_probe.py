@@ -41,6 +41,7 @@ class DeviceStreamProbe:
         self._layout = layout
         self._on_silent = on_silent
         self._silent: list[int] = []
+        self._silent_steps = np.zeros(len(taps.points), np.float32)
         self._points = points_of(layout, taps)
         tapped = taps.tapped(0, 0)
         self._device = tapped.device
@@ -109,7 +110,9 @@ class DeviceStreamProbe:
         )
 
     def _take_silent(self, numbers: NDArray[np.float32], values: NDArray[np.float32]) -> None:  # noqa: ARG002 - one form
-        self._silent = [self.taps.points[tap].layer for tap in np.flatnonzero(numbers)]
+        # The device counts since its taps were made; after a batch that was silent the next ones may not be.
+        is_silent, self._silent_steps = numbers != self._silent_steps, numbers.copy()
+        self._silent = [self.taps.points[tap].layer for tap in np.flatnonzero(is_silent)]
         if self._silent:
             self._on_silent(self._silent)
 
