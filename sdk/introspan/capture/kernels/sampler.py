@@ -159,7 +159,7 @@ def draws(logits: Tensor, tokens: Tensor, asked: Tensor) -> Tensor:
     results = logits.new_empty(2, rows, dtype=torch.float32)
     if rows:
         _draws[(rows,)](
-            logits, tokens, asked, results, rows, logits.stride(0),
+            logits, tokens, asked.contiguous(), results, rows, logits.stride(0),
             size=size, lanes=min(_LANES, triton.next_power_of_2(size)), greedy=GREEDY_TEMPERATURE, num_warps=8,
         )  # fmt: skip
     return results

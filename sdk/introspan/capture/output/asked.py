@@ -33,7 +33,9 @@ class Asked:
 
     def of(self, slots: NDArray[np.int64], uniform: NDArray[np.float64]) -> NDArray[np.float64]:
         """What `kernels/sampler.py` is given of rows: float64 [5, rows]."""
-        return np.concatenate([self._numbers[:, slots], uniform[None]])
+        asked = np.empty((5, len(slots)))
+        asked[:4], asked[4] = self._numbers[:, slots], uniform
+        return asked
 
     def skipped(self, slots: NDArray[np.int64]) -> int:
         """How many of the rows' requests have processors that are not reproduced."""
