@@ -23,7 +23,7 @@ _CPU = torch.device("cpu")
 
 
 class Interpreter:
-    """A process that calls functions of `introspan.capture.kernels` by name; to be closed."""
+    """A process that calls functions of `introspan.capture.kernels`, or of a module named whole; to be closed."""
 
     def __init__(self) -> None:
         found = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
@@ -97,7 +97,8 @@ def _serve() -> None:
         except EOFError:
             return
         try:
-            called = getattr(importlib.import_module(f"introspan.capture.kernels.{module}"), function)
+            whole = module if "." in module else f"introspan.capture.kernels.{module}"
+            called = getattr(importlib.import_module(whole), function)
             answer = ((called(*arguments), arguments), None)
         except Exception:  # noqa: BLE001 - handed to the test
             answer = (None, traceback.format_exc())
