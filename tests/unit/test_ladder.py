@@ -3,246 +3,101 @@
 import logging
 from collections import Counter
 
-import numpy as np
 import pytest
-import torch
 
-from introspan.capture.columns import lay_out
 from introspan.capture.health import Health
-from introspan.capture.output.probe import OutputProbe
-from introspan.capture.output.sampler import Sampling
-from introspan.capture.rows import BURST, Table
-from introspan.capture.runner.graph_modes import GraphModes
+from introspan.capture.rows import BURST
 from introspan.capture.runner.ladder import EVERY, Ladder, Rung
-from introspan.capture.step.probes import Probes
-from introspan.capture.step.recorder import TOGETHER_ROWS, Recorder
-from introspan.capture.step.sinks import Sinks
-from introspan.capture.stream.probe import StreamProbe
-from introspan.capture.taps.streams import Taps
-from introspan.observation import Disabled, Request
-from tests.decoder import LAYERS, WIDTH, Decoder, inputs
-from tests.dispatching import V1, V2, engine_config, step
-from tests.graphs import Graph
+from introspan.observation import Disabled
+from tests.laddered import LATE, TOGETHER_ROWS, Outcome, serve
 
-REQUESTS, V, LATE = 4, 50, 5
-ROWS_MAX = REQUESTS + TOGETHER_ROWS
-NONE = np.full(0, 0, np.int64)
+RUNNERS = pytest.mark.parametrize("runner", ["V1", "V2"])
+SINCE = pytest.mark.parametrize(("runner", "since"), [("V1", 0), ("V2", 0), ("V2", 20)])
+"""Silent in the first step, which is checked at once, or later, which only the device knows."""
+
+UNAWARE = 20 + TOGETHER_ROWS + LATE + 1
+"""Steps after which a tap that is silent from the twentieth on is known to be."""
 
 
-class LadderedRecorder(Recorder):
-    """Learns steps later that taps were silent, as from a device, and climbs down."""
-
-    ladder: Ladder
-    was_silent = False
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.verdicts: list[tuple[int, int]] = []  # when it comes, and of when
-
-    def begin_step(self, ids, start, scheduled):
-        if self.verdicts and self.verdicts[0][0] <= self.ladder.steps:
-            _, since = self.verdicts.pop(0)
-            if not self.ladder.fall("residual", "silent", since):
-                self._health.refuse(Disabled("residual", "tap_silent", "silent"))
-        if self.ladder.measures_now():
-            super().begin_step(ids, start, scheduled)
-        else:
-            self.flush()
-            super().begin_step([], NONE, NONE)
-
-    def after_sampling(self, tokens, generated):
-        if self._selection is not None:
-            self.was_silent |= self._health.is_on("residual") and bool(self._probes.stream.taps.silent())
-        super().after_sampling(tokens, generated)
-
-    def _measure_streams(self, stream, selection, values):
-        if self.was_silent:
-            self.verdicts.append((self.ladder.steps + LATE, self.ladder.steps))
-        else:
-            stream.measure(selection, values)
-        self.was_silent = False
-
-
-class Served:
-    """A decoder behind an engine's choice of graphs, of which every token is measured; modes in `silent` lack taps."""
-
-    def __init__(self, kind, mode: str, silent: set[str], **parallel: int) -> None:
-        self.model, self.health, self.handed_on = Decoder(), Health(), []
-        taps = Taps(
-            self.model.stream_points(),
-            ROWS_MAX,
-            WIDTH,
-            torch.float32,
-            torch.device("cpu"),
-            self.health,
-            static=True,
-        )
-        layout, table = lay_out(tuple(range(LAYERS)), (), (), range(0)), Table(8, 1)
-        self.recorder = LadderedRecorder(
-            layout,
-            table,
-            Probes(StreamProbe(layout, taps, 8, WIDTH), None, OutputProbe(layout, 8, ROWS_MAX, self.health)),
-            self.health,
-            Sinks(self.handed_on.append, lambda _: None, lambda *_: None),
-            ROWS_MAX,
-            clock=lambda: 0.0,
-        )
-        self.recorder._streams_checked = True  # elsewhere: the first rows are checked at once
-        config = engine_config(mode, **parallel)
-        self.runner = kind(config, self._prepare, self._run)
-        modes = GraphModes(self.runner, config, self.health)
-        self.ladder = self.recorder.ladder = Ladder(
-            modes.refusal, self.health, ("residual",), lambda: len(table) > 0
-        )
-        modes.follow(self.ladder)
-        self.x, self.positions = inputs(REQUESTS, 0)
-        self.graphs = {
-            name: self._recorded(tapped=name not in silent) for name in ("FULL", "PIECEWISE", "NONE")
-        }
-        self.position, self.keys = 0, ["a"]
-        self.residual, self.output = (
-            slice(layout.blocks["residual.log_rms"].start, layout.blocks["residual.log_rms"].stop),
-            layout.blocks["output.logprob"].start,
-        )
-
-    def _recorded(self, *, tapped: bool) -> Graph:
-        graph = Graph()
-        with torch.inference_mode(), graph:
-            self.model(self.x, self.positions)
-        if not tapped:
-            fired = [norm.introspan_fired for norm in self.model.norms]
-            graph.kernels = [
-                kernel
-                for kernel in graph.kernels
-                if not any(read is one for read in kernel.reads for one in fired)
-            ]
-        return graph
-
-    def begin(self) -> None:
-        request = Request("a", "a", bytes(16), bytes(8), 0, "", 1, 0, 1.0, 0)
-        self.recorder.begin(request, Sampling(1.0, 0, 1.0, 0.0, reproducible=True))
-
-    def _prepare(self) -> None:
-        ones = np.ones(len(self.keys), np.int64)
-        self.recorder.begin_step(self.keys, ones * self.position, ones)
-
-    def _run(self, mode) -> None:
-        for memory, new in zip((self.x, self.positions), inputs(REQUESTS, self.position), strict=True):
-            memory.copy_(new)
-        self.graphs[mode.name].replay()
-        if self.recorder.keeps_logits:
-            self.recorder.before_sampling(self.x[:1].repeat(1, 4)[:, :V])
-        self.recorder.after_sampling(
-            lambda _: self.position % V, lambda _: np.arange(self.position, dtype=np.int32)
-        )
-
-    @torch.inference_mode()
-    def serve(self, steps: int) -> None:
-        for _ in range(steps):
-            self.runner.execute_model(step(1))
-            self.position += 1
-
-    def check(self) -> dict[int, bool]:
-        """Whether a row's streams were measured, by position; those that were have the numbers of their position."""
-        self.recorder.flush()
-        found = {}
-        for rows in self.handed_on:
-            for position, values in zip(rows.position.tolist(), rows.values, strict=True):
-                log_rms = values[self.residual]
-                found[position] = bool(np.isfinite(log_rms).all())
-                assert np.isfinite(values[self.output]), "what needs no tap is measured in each row"
-                if found[position]:
-                    streams = self.model.said_again(*inputs(REQUESTS, position)).streams[:LAYERS, 0]
-                    expected = streams.double().square().mean(-1).sqrt().log().numpy()
-                    np.testing.assert_allclose(
-                        log_rms, expected, rtol=0, atol=1e-6
-                    )  # near 1 its logarithm is near 0
-                else:
-                    assert np.isnan(log_rms).all()
-        assert not self.health.errors
-        return found
-
-
-RUNNERS = pytest.mark.parametrize("kind", [V1, V2])
-
-
-@RUNNERS
-def test_taps_that_fire_leave_each_step_as_it_is(kind):
-    served = Served(kind, "FULL_AND_PIECEWISE", set())
-    served.begin()
-    served.serve(20)
-    assert all(served.check().values())
-    assert set(served.runner.modes) == {"FULL"}
-    assert not served.health.disabled
-
-
-@RUNNERS
-def test_a_tap_that_full_graphs_lack_is_measured_between_pieces(kind, caplog):
-    served = Served(kind, "FULL_AND_PIECEWISE", {"FULL"})
-    served.begin()
+@pytest.fixture(autouse=True)
+def _logged(caplog):
     with caplog.at_level(logging.WARNING, "introspan"):
-        served.serve(2 * EVERY[Rung.PIECEWISE])
-    found, modes = served.check(), served.runner.modes
-    assert served.ladder.rung is Rung.PIECEWISE
-    lowered = [place for place, mode in enumerate(modes) if mode == "PIECEWISE"]
+        yield
+
+
+def places(outcome: Outcome, mode: str) -> list[int]:
+    return [place for place, one in enumerate(outcome.modes) if one == mode]
+
+
+def measured(outcome: Outcome) -> list[int]:
+    return [position for position, is_measured in outcome.measured.items() if is_measured]
+
+
+@RUNNERS
+def test_taps_that_fire_leave_each_step_as_it_is(runner):
+    outcome = serve(runner, "FULL_AND_PIECEWISE", [], 0, 100, {})
+    assert measured(outcome) == list(range(100))
+    assert set(outcome.modes) == {"FULL"}
+    assert not outcome.disabled
+
+
+@SINCE
+def test_a_tap_that_full_graphs_lack_is_measured_between_pieces(runner, since, caplog):
+    outcome = serve(runner, "FULL_AND_PIECEWISE", ["FULL"], since, UNAWARE + EVERY[Rung.PIECEWISE] + 9, {})
+    assert outcome.rung == "PIECEWISE"
+    lowered = places(outcome, "PIECEWISE")
     assert len(lowered) == 2 * BURST
-    assert [position for position, is_measured in found.items() if is_measured] == lowered
-    assert max(set(found) - set(lowered)) < lowered[0], "nothing is measured between bursts"
-    assert Counter(modes) == {"PIECEWISE": 2 * BURST, "FULL": len(modes) - 2 * BURST}
-    (entry,) = served.health.disabled.values()
+    assert lowered[0] <= (UNAWARE if since else 2)
+    assert lowered[BURST] == lowered[0] + EVERY[Rung.PIECEWISE]
+    assert Counter(outcome.modes) == {"PIECEWISE": 2 * BURST, "FULL": len(outcome.modes) - 2 * BURST}
+    assert measured(outcome)[-2 * BURST :] == lowered
+    assert set(measured(outcome)) - set(lowered) <= set(range(since))
+    assert not set(outcome.measured) & set(range(lowered[0] + BURST, lowered[BURST])), (
+        "nothing is between bursts"
+    )
+    (entry,) = outcome.disabled.values()
     assert (entry.signal, entry.reason) == ("capture.full_graphs", "tap_silent")
     assert len(caplog.records) == 1, "said once"
+    assert outcome.waits == 0
 
 
-@RUNNERS
-def test_a_tap_that_pieces_lack_too_is_measured_without_graphs(kind, caplog):
-    served = Served(kind, "FULL_AND_PIECEWISE", {"FULL", "PIECEWISE"})
-    served.begin()
-    with caplog.at_level(logging.WARNING, "introspan"):
-        served.serve(2 * EVERY[Rung.PIECEWISE])
-    found = served.check()
-    assert served.ladder.rung is Rung.EAGER
-    without = [place for place, mode in enumerate(served.runner.modes) if mode == "NONE"]
+@SINCE
+def test_a_tap_that_pieces_lack_too_is_measured_without_graphs(runner, since, caplog):
+    silent = ["FULL", "PIECEWISE"]
+    outcome = serve(runner, "FULL_AND_PIECEWISE", silent, since, 120, {})
+    assert outcome.rung == "EAGER"
+    without = places(outcome, "NONE")
     assert len(without) == BURST
-    assert [position for position, is_measured in found.items() if is_measured] == without
-    assert list(served.health.disabled) == ["capture.full_graphs", "capture.graphs"]
+    assert measured(outcome)[-BURST:] == without
+    assert set(measured(outcome)) - set(without) <= set(range(since))
+    assert list(outcome.disabled) == ["capture.full_graphs", "capture.graphs"]
     assert len(caplog.records) == 2
 
 
 @RUNNERS
-def test_an_engine_without_pieces_skips_that_rung(kind):
-    served = Served(kind, "FULL_DECODE_ONLY", {"FULL"})
-    served.begin()
-    served.serve(100)
-    assert any(served.check().values())
-    assert list(served.health.disabled) == ["capture.graphs"]
+def test_an_engine_without_pieces_skips_that_rung(runner):
+    outcome = serve(runner, "FULL_DECODE_ONLY", ["FULL"], 0, 100, {})
+    assert measured(outcome) == places(outcome, "NONE")
+    assert list(outcome.disabled) == ["capture.graphs"]
 
 
-@RUNNERS
-def test_a_tap_that_never_fires_is_off_and_all_else_is_measured_as_before(kind, caplog):
-    served = Served(kind, "FULL_AND_PIECEWISE", {"FULL", "PIECEWISE", "NONE"})
-    served.begin()
-    with caplog.at_level(logging.WARNING, "introspan"):
-        served.serve(1_000)
-    found = served.check()
-    assert not any(found.values())
-    assert list(served.health.disabled) == ["capture.full_graphs", "capture.graphs", "residual"]
+@SINCE
+def test_a_tap_that_never_fires_is_off_and_all_else_is_measured_as_before(runner, since, caplog):
+    outcome = serve(runner, "FULL_AND_PIECEWISE", ["FULL", "PIECEWISE", "NONE"], since, 200, {})
+    assert set(measured(outcome)) <= set(range(since))
+    assert list(outcome.disabled) == ["capture.full_graphs", "capture.graphs", "residual"]
     assert len(caplog.records) == 4, "three steps down, and why there is none below"
     assert "silent without graphs too" in caplog.text
-    last = len(served.runner.modes) - 100
-    assert set(served.runner.modes[last:]) == {"FULL"}
-    assert set(range(last, last + 100)) <= found.keys(), "each row's output"
+    assert set(outcome.modes[-90:]) == {"FULL"}
+    assert set(range(110, 200)) <= outcome.measured.keys(), "each row's output"
 
 
-@RUNNERS
-def test_workers_that_share_a_model_switch_it_off_at_once(kind, caplog):
-    served = Served(kind, "FULL_AND_PIECEWISE", {"FULL"}, tensor_parallel_size=2)
-    served.begin()
-    with caplog.at_level(logging.WARNING, "introspan"):
-        served.serve(200)
-    served.check()
-    assert set(served.runner.modes) == {"FULL"}
-    assert list(served.health.disabled) == ["residual"]
+@SINCE
+def test_workers_that_share_a_model_switch_it_off_at_once(runner, since, caplog):
+    outcome = serve(runner, "FULL_AND_PIECEWISE", ["FULL"], since, 100, {"tensor_parallel_size": 2})
+    assert set(outcome.modes) == {"FULL"}
+    assert list(outcome.disabled) == ["residual"]
+    assert list(outcome.measured) == list(range(100)), "each row's output"
     assert "cannot agree" in caplog.text
 
 

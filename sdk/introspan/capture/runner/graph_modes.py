@@ -9,6 +9,7 @@ off vLLM 0.20 to 0.33, `v1/cudagraph_dispatcher.py` and `v1/worker/gpu/cudagraph
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 from introspan.capture.health import Health
@@ -105,6 +106,7 @@ class GraphModes:
     def _asking(self, dispatch: Callable[..., Any], again: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(dispatch)
 
+        @wraps(dispatch)  # `refusal` may be asked in such a step too
         def call(*args: Any, **kwargs: Any) -> Any:
             result = dispatch(*args, **kwargs)
             try:
