@@ -27,11 +27,6 @@ def courses(draw: st.DrawFn, places: int = CAPACITY) -> Course:
     return Course([*begun, *events], stride, places, dtype, draw(st.integers(0, 2**20)))
 
 
-def _blocks(flushed) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    for name, block in LAYOUT.blocks.items():
-        yield name, flushed.device[:, block], flushed.host[:, block]
-
-
 def _assert_same(actual, expected, name: str) -> None:
     atol = TOLERANCE.get(name, 2e-5)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=atol, err_msg=name)

@@ -1,6 +1,7 @@
 """Tapped residual streams on a device in; what is computed of them there, to be taken once it is on the host, out."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,9 +24,9 @@ from introspan.observation import Disabled
 class DeviceStreamProbe:
     """Measures what `StreamProbe` does, on the device of the taps' buffers, and waits for it nowhere.
 
-    on_silent: called while numbers are taken, with the layers whose taps were silent in a step: of what is taken with
-    them, nothing is true. places: requests of which rows are kept for velocity and curvature from one batch to the
-    next; where there are more in the middle of a burst, one's next step is not measured.
+    on_silent: called while numbers are taken, with the layers whose taps were silent in a step of theirs: of what is
+    taken with them, nothing is true. places: requests of which rows are kept for velocity and curvature from one batch
+    to the next; where there are more in the middle of a burst, one's next step is not measured.
     """
 
     def __init__(
@@ -40,8 +41,8 @@ class DeviceStreamProbe:
         self.taps = taps
         self._layout = layout
         self._on_silent = on_silent
-        self._silent: list[int] = []
         self._silent_steps = np.zeros(len(taps.points), np.float32)
+        self._launched = self._doubtful = 0
         self._points = points_of(layout, taps)
         tapped = taps.tapped(0, 0)
         self._device = tapped.device
@@ -58,21 +59,24 @@ class DeviceStreamProbe:
         self._kept.forget(slot)
 
     def silence(self) -> Disabled:
-        """What is said where a step's streams did not pass their taps. Waits where no part has told which."""
-        return self._points.silence(self._silent or self.taps.silent())
+        """What is said where the first step's streams did not pass their taps. Waits for the device."""
+        return self._points.silence(self.taps.silent())
 
     def launch(self, selection: Selection) -> list[Part]:
         """Begins to compute the residual signals of the rows in the taps' buffers, as `StreamProbe.measure` would.
 
         The first part says whether the taps were silent; it is to be taken first.
         """
-        h = self.taps.kept(len(selection))
-        parts = [Part("residual", self._statistics(selection, h), self._take_statistics)]
+        self._launched += 1
+        h, silent, parts = self.taps.kept(len(selection)), self.taps.silent_steps(), list[Part]()
+        if silent is not None:
+            parts.append(Part("residual", silent.float(), self._take_silent))
+        statistics = self._statistics(selection, h)
+        parts.append(Part("residual", statistics, partial(self._take_statistics, self._launched)))
         if self._layout.projection_layers:
             projected = project(h, self._projected, self._map)
             parts.append(Part("residual", projected, self._take_projections))
-        silent = self.taps.silent_steps()
-        return parts if silent is None else [Part("residual", silent.float(), self._take_silent), *parts]
+        return parts
 
     def _statistics(self, selection: Selection, h: torch.Tensor) -> torch.Tensor:
         found = self._successions.find(selection)
@@ -109,19 +113,27 @@ class DeviceStreamProbe:
             ]
         )
 
-    def _take_silent(self, numbers: NDArray[np.float32], values: NDArray[np.float32]) -> None:  # noqa: ARG002 - one form
-        # The device counts since its taps were made; after a batch that was silent the next ones may not be.
+    # The form of all that take: numbers, values.
+    def _take_silent(self, numbers: NDArray[np.float32], _: NDArray[np.float32]) -> None:
         is_silent, self._silent_steps = numbers != self._silent_steps, numbers.copy()
-        self._silent = [self.taps.points[tap].layer for tap in np.flatnonzero(is_silent)]
-        if self._silent:
-            self._on_silent(self._silent)
+        if not is_silent.any():
+            return
+        # What those steps left in the buffers was kept, and batches that were launched since may have followed on it.
+        self._doubtful = self._launched
+        self._successions.clear()
+        self._on_silent(
+            self._points.named([self.taps.points[tap].layer for tap in np.flatnonzero(is_silent)])
+        )
 
-    def _take_statistics(self, numbers: NDArray[np.float32], values: NDArray[np.float32]) -> None:
+    def _take_statistics(
+        self, launched: int, numbers: NDArray[np.float32], values: NDArray[np.float32]
+    ) -> None:
         found, blocks = statistics_of(torch.from_numpy(numbers)), self._layout.blocks
         for name in ("log_rms", "log_peak", "turn", "update_ratio", "nonfinite"):
             values[:, blocks[f"residual.{name}"]] = getattr(found.layers, name).numpy()
-        values[:, blocks["residual.velocity"]] = found.velocity.numpy()
-        values[:, blocks["residual.curvature"]] = found.curvature.numpy()
+        if launched > self._doubtful:
+            values[:, blocks["residual.velocity"]] = found.velocity.numpy()
+            values[:, blocks["residual.curvature"]] = found.curvature.numpy()
 
     def _take_projections(self, numbers: NDArray[np.float32], values: NDArray[np.float32]) -> None:
         values[:, self._layout.blocks["residual.projection"]] = numbers.reshape(len(numbers), -1)

@@ -22,13 +22,18 @@ class Points:
     always: frozenset[int]
 
     def silence(self, silent: list[int]) -> Disabled:
-        """What is said where streams did not pass the taps of these layers.
-
-        Layers that only canaries are measured at are asked for in no other step: named where no other is silent.
-        """
-        layers = [layer for layer in silent if layer in self.always] or silent
-        detail = f"the stream entering layers {layers} did not pass its tap exactly once in a step"
+        """What is said where streams did not pass the taps of these layers."""
+        detail = (
+            f"the stream entering layers {self.named(silent)} did not pass its tap exactly once in a step"
+        )
         return Disabled("residual", "tap_silent", detail)
+
+    def named(self, silent: list[int]) -> list[int]:
+        """Which of silent layers are named: those that only canaries are measured at, where no other is.
+
+        They are asked for in no other step.
+        """
+        return [layer for layer in silent if layer in self.always] or silent
 
 
 def points_of(layout: Layout, taps: Taps) -> Points:

@@ -32,6 +32,10 @@ class Successions:
         """No row follows on what the slot had."""
         self._last_position[slot] = -2
 
+    def clear(self) -> None:
+        """The same of all slots."""
+        self._last_position = [-2] * len(self._last_position)
+
     def find(self, selection: Selection) -> Succession:
         """The order of rows that were computed one after another; a request may have several."""
         n = len(selection)

@@ -139,7 +139,7 @@ class Taps:
     def silent_steps(self) -> torch.Tensor | None:
         """In how many steps that `complete` took for complete each tap was silent, int64 [taps] on the device.
 
-        What `was_silent` looks at, for those who do not wait; None where `complete` knows.
+        Counted from the beginning, for those who do not wait for `was_silent`; None where `complete` knows.
         """
         return self._form.silent_steps()
 
