@@ -84,11 +84,11 @@ def prepare() -> None:
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
 
     CpuPlatform.check_and_update_config = classmethod(check_and_update_config)
-    _make_room_for_what_is_handed_on()
+    make_room_for_what_is_handed_on()
     _wake_late()
 
 
-def _make_room_for_what_is_handed_on() -> None:
+def make_room_for_what_is_handed_on() -> None:
     """Does what vLLM 0.32 leaves to its warm-up, which it skips on a CPU in eager mode.
 
     There a second pipeline stage ends at its first step: `assert self.intermediate_tensors is not None`.
