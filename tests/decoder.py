@@ -9,7 +9,7 @@ from torch import nn
 
 from introspan.capture.model.anatomy import AttentionPoint, Form, StreamPoint
 
-LAYERS, HEADS, HEAD_SIZE = 3, 2, 8
+LAYERS, HEADS, HEAD_SIZE = 3, 2, 16
 WIDTH = HEADS * HEAD_SIZE
 
 

@@ -105,7 +105,7 @@ class Served:
         ladder = ladder_of(self.runner, config, self.health, ("residual",), lambda: len(table) > 0)
         parts: list[Part] = []
         streams = [block for name, block in self.layout.blocks.items() if name.startswith("residual.")]
-        ring = ResultsRing(64, ROWS_MAX * len(self.layout.columns), _CPU, lambda: Mark(self.lag))
+        ring = ResultsRing(64, 2 * ROWS_MAX * len(self.layout.columns), _CPU, lambda: Mark(self.lag))
         landing = Landing(ring, {"residual": streams}, self.health, ladder.fall)
         probes = Probes(
             _streams(parts, self.layout, taps, landing),
