@@ -22,6 +22,7 @@ from introspan.capture.stream.device_probe import DeviceStreamProbe
 from introspan.capture.stream.probe import StreamProbe
 from introspan.capture.taps.streams import Taps
 from introspan.observation import Observation, Request
+from tests.waiting import DEVICE, waits_of
 
 WIDTH, LAYERS, TAPPED, CAPACITY, ROWS_MAX = 64, 4, 3, 6, 64
 LAYOUT = lay_out((1, 2), (2,), (), range(0), with_output=False)
@@ -176,3 +177,37 @@ def run(course: Course) -> list[Flushed]:
     made.flush()
     assert not made.silent
     return made.flushed
+
+
+class _Unread:
+    """Taps whose buffers are on a device that cannot be asked. A `Taps`, as far as probes on a device need one."""
+
+    points = [StreamPoint(layer, nn.Identity(), Form.LAYER_INPUT) for layer in range(LAYERS + 1)]  # noqa: RUF012 - read
+
+    def tapped(self, _: int, count: int) -> torch.Tensor:
+        return torch.empty(count, WIDTH, dtype=torch.bfloat16, device=DEVICE)
+
+    def kept(self, count: int, *, everywhere: bool = False) -> torch.Tensor:  # noqa: ARG002 - all of them
+        return torch.empty(LAYERS + 1, count, WIDTH, dtype=torch.bfloat16, device=DEVICE).transpose(0, 1)
+
+    def silent_steps(self) -> torch.Tensor:
+        return torch.zeros(LAYERS + 1, dtype=torch.int64, device=DEVICE)
+
+
+def waits() -> list[str]:
+    """What waits where batches are launched whose bursts go on from one to the next."""
+    taps: Any = _Unread()
+    stream = DeviceStreamProbe(LAYOUT, taps, CAPACITY, WIDTH, lambda _: None, places=1)
+    canary = DeviceCanaryProbe(taps, WIDTH)
+    table = Table(CAPACITY, 1)
+    for key in "abc":
+        table.begin(Request(key, key, bytes(16), bytes(8), 0, "", 1, 0, 1.0, 0, key == "c"))
+
+    def launch() -> None:
+        for position in range(4):
+            selection = table.select(list("abc"), np.full(3, position), np.ones(3, np.int64))
+            assert selection is not None
+            stream.launch(selection)
+            canary.launch(selection, {})
+
+    return waits_of(launch)

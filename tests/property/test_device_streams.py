@@ -57,3 +57,7 @@ def test_a_request_for_whose_rows_is_no_place_is_not_measured_and_no_other_is_me
             if name in ("residual.velocity", "residual.curvature"):
                 expected = np.where(np.isnan(actual), np.nan, expected)
             _assert_same(actual, expected, name)
+
+
+def test_nothing_waits_for_the_device_where_streams_and_canaries_are_launched(interpreter):
+    assert interpreter.call("tests.device_streams", "waits")[0] == []
