@@ -20,6 +20,7 @@ from demo.faults import DamagedLayer, Fault, FaultName, HotSampler, NewTraffic, 
 from demo.health import until_shown_healthy
 from demo.model import cache_folder, prepare
 from demo.phases import Director
+from demo.positive import positive
 from demo.processes import DemoError, PortTakenError, Program, loopback_port, start
 from demo.server import MODEL, ModelServer
 from demo.show import Plan, Show
@@ -47,7 +48,7 @@ def main() -> int:
     """Runs the demonstration; 0 when it ended as asked, Ctrl-C included."""
     started_seconds = time.monotonic()
     parser = argparse.ArgumentParser(prog="python -m demo.run")
-    parser.add_argument("--seconds", type=float, help="end this long after the server is ready")
+    parser.add_argument("--seconds", type=positive, help="end this long after the server is ready")
     parser.add_argument("--screenshot", type=Path, help="write the last screen to this SVG file")
     parser.add_argument("--seed", type=int, default=0, help="of the requests")
     parser.add_argument("--fault", type=FaultName, default=FaultName.TRAFFIC, choices=list(FaultName))

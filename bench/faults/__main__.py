@@ -22,6 +22,7 @@ from bench.faults.protocol import PROTOCOL, check_seal, digest
 from bench.faults.result import Result
 from bench.faults.workplace import Workplace
 from bench.machine import hardware, versions
+from demo.positive import positive
 
 _DOCS = Path(__file__).parent.parent.parent / "docs"
 
@@ -31,14 +32,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.faults")
     parser.add_argument("--only", choices=PARTS, action="append", help="run this part alone")
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="share of the instances of random faults; 2 doubles them"
+        "--scale", type=positive, default=1.0, help="share of the instances of random faults; 2 doubles them"
     )
     parser.add_argument("--docs", type=Path, default=_DOCS, help=argparse.SUPPRESS)
     parser.add_argument("--dtype", choices=PROTOCOL["dtypes"], action="append", help="run in this one alone")
     parser.add_argument(
         "--finished", action="store_true", help="run nothing, and write what earlier runs finished"
     )
-    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no trial after so many")
+    parser.add_argument("--minutes", type=positive, default=math.inf, help="begin no trial after so many")
     options = parser.parse_args()
     check_seal()
     # Batches of a single thread are what two busy cores compute most of.

@@ -51,7 +51,12 @@ def main() -> int:
 
 def _run(scratch: Path, data: Path) -> None:
     at = free_addresses()
-    data.mkdir(parents=True, exist_ok=True)
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoError(
+            f"--data {data} cannot be written: {error.strerror}; choose a folder that can"
+        ) from error
     with ExitStack() as stack:
         running: list[Program] = []
         for one in commands(at, data, scratch):

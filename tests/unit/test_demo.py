@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from argparse import ArgumentTypeError
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -26,6 +27,7 @@ from demo.health import check_alive
 from demo.outcome import story
 from demo.phases import HEALTHY_SECONDS, READING_SECONDS, Director, Phase
 from demo.picture import save
+from demo.positive import positive
 from demo.processes import DemoError, PortTakenError, Program, loopback_port, start
 from demo.run import on_free_ports
 from demo.server import ModelServer
@@ -349,6 +351,34 @@ def test_alarm_before_the_fault_is_told_as_a_false_one_and_is_not_taken_for_its_
     assert director.phase is Phase.FAULT
     assert director.alarm is None
     assert "alarms before anything was done to the system: 1" in story(director, 60.0)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])
+def test_an_amount_that_is_none_is_refused_with_its_value(text):
+    with pytest.raises(ArgumentTypeError, match=f"must be a number > 0, got '{text}'"):
+        positive(text)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("demo.run", "--seconds=-1"), "argument --seconds: must be a number > 0, got '-1'"),
+        (("deploy.stack.run", "--data=/proc/none"), "--data /proc/none cannot be written: No such file"),
+    ],
+)
+def test_an_option_that_cannot_be_used_ends_a_program_before_it_starts_anything(command, said):
+    without_a_model = os.environ | {"XDG_CACHE_HOME": "/proc/none", "HOME": "/proc/none"}
+    done = subprocess.run(
+        (sys.executable, "-m", *command),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        env=without_a_model,
+    )
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_nothing_is_done_where_no_fault_is_asked_for():
