@@ -12,7 +12,12 @@ from tests.device_double import END, MODEL_LENGTH, MOST_REQUESTS, VOCABULARY, Mo
 
 
 class FirstRunner:
-    """Keeps its batch in the order of arrival; a request that waits leaves it. The output is vLLM's own."""
+    """Keeps its batch in the order of arrival; a request that waits leaves it. The output is vLLM's own.
+
+    reads_tokens: it waits for them itself, as it does where scheduling is not asynchronous.
+    """
+
+    reads_tokens = False
 
     def __init__(self) -> None:
         self.model, self.max_model_len = Model(), MODEL_LENGTH
@@ -66,16 +71,22 @@ class FirstRunner:
     def _prepare_inputs(self, scheduled: SchedulerOutput) -> None:
         pass
 
-    def sample_tokens(self, _grammar) -> AsyncGPUModelRunnerOutput:
+    def sample_tokens(self, _grammar) -> AsyncGPUModelRunnerOutput | ModelRunnerOutput:
         state, self.execute_model_state = self.execute_model_state, None
         ids, tokens = list(self.input_batch.req_ids), state.logits.argmax(dim=1, keepdim=True)
         tokens[~torch.tensor(state.whole)] = END  # something is drawn of a part of a prompt too
         state.logits.mul_(-0.5)
-        self.input_batch.prev_sampled_token_ids = tokens
         for key, is_whole in zip(ids, state.whole, strict=True):
             self.requests[key].tokens += is_whole
+        places = {key: place for place, key in enumerate(ids)}
+        if self.reads_tokens:
+            listed = [
+                own if is_whole else [] for own, is_whole in zip(tokens.tolist(), state.whole, strict=True)
+            ]
+            return ModelRunnerOutput(ids, places, listed)
+        self.input_batch.prev_sampled_token_ids = tokens
         late = AsyncGPUModelRunnerOutput(
-            ModelRunnerOutput(ids, {key: place for place, key in enumerate(ids)}),
+            ModelRunnerOutput(ids, places),
             tokens.clone(),
             None,
             [place for place, is_whole in enumerate(state.whole) if not is_whole],

@@ -46,3 +46,12 @@ def test_a_request_that_is_preempted_and_goes_on_at_once_is_measured_where_its_t
         engine.step()
     check(watched, {"r0": plan}, depth=2)
     assert watched.health.dropped_rows["not_delivered"] >= 1, "nothing was on its way: nothing was tested"
+
+
+def test_a_runner_that_reads_its_tokens_itself_is_measured_by_them(engine_config):
+    plans = {f"r{i}": Plan(prompt=3 + 11 * i, most=40, at=2 * i) for i in range(4)}
+    watched = watch(engine_config, depth=1, is_second=False)
+    watched.engine.runner.reads_tokens = True
+    watched.run(plans)
+    check(watched, plans, depth=1)
+    assert not watched.health.errors
