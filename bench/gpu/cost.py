@@ -38,9 +38,13 @@ def run(scale: Scale, model: str, context: str, level: str) -> dict[str, Any]:
             values: dict[str, Any] = {
                 f"batch_{batch}": compare({"off": off, "on": on}, batch, length, scale) for batch in batches
             }
-            memory = {name: one.state()["memory_bytes"] for name, one in (("off", off), ("on", on))}
+            memory = {name: one.state()["memory"] for name, one in (("off", off), ("on", on))}
     return values | {
-        "memory": {"off_bytes": memory["off"], "more_mib": (memory["on"] - memory["off"]) / 2**20},
+        "memory": {
+            "off_mib": memory["off"]["allocated"] / 2**20,
+            "more_mib": (memory["on"]["allocated"] - memory["off"]["allocated"]) / 2**20,
+            "more_reserved_mib": (memory["on"]["reserved"] - memory["off"]["reserved"]) / 2**20,
+        },
         "graphs": before["on"]["graphs"],
         "runner": before["on"]["runner"],
         "asynchronous": str(before["on"]["asynchronous"]),

@@ -34,8 +34,9 @@ _END_SECONDS = 60.0
 class Kind:
     """What an engine is. env: what is added to the environment; engine: arguments of vLLM's LLM.
 
-    rows: what is measured is kept in memory, engine and worker being one process then; hooks: see hooks.py; log: a
-    file that takes what the engine prints.
+    rows: what is measured is kept in memory, engine and worker being one process then; hooks: see hooks.py; watch:
+    "times" or "waits", what is looked at of our own work where rows are kept, see watched.py; log: a file that takes
+    what the engine prints.
     """
 
     model: Path
@@ -43,6 +44,7 @@ class Kind:
     engine: Mapping[str, Any] = field(default_factory=dict)  # Any: arguments of vLLM's LLM
     rows: bool = False
     hooks: bool = False
+    watch: str = ""
     log: Path | None = None
 
 
@@ -70,6 +72,14 @@ class Served:
     def state(self) -> dict[str, Any]:
         """What the engine is, and the memory of its worker."""
         return self._ask("state")
+
+    def watched(self, *, anew: bool = False) -> dict[str, Any]:
+        """What was seen of our own work; see watched.py."""
+        return self._ask("watched", anew=anew)
+
+    def fall(self) -> dict[str, Any]:
+        """Takes it to the next rung of the ladder."""
+        return self._ask("fall")
 
     def rows(self) -> "Measured":
         """What was measured so far."""
@@ -130,7 +140,15 @@ def serving(kind: Kind, scale: Scale) -> Iterator[Served]:
         given = Path(scratch, "engine.json")
         engine = {"dtype": scale.dtype, **scale.engine, **kind.engine}
         given.write_text(
-            json.dumps({"model": str(kind.model), "engine": engine, "rows": kind.rows, "hooks": kind.hooks})
+            json.dumps(
+                {
+                    "model": str(kind.model),
+                    "engine": engine,
+                    "rows": kind.rows,
+                    "hooks": kind.hooks,
+                    "watch": kind.watch,
+                }
+            )
         )
         said = Path(scratch, "log") if kind.log is None else kind.log
         with said.open("w") as log:

@@ -9,8 +9,12 @@ _PAGE_BYTES = 4096
 
 
 # Any: vLLM's worker.
-def resident(worker: Any) -> int:  # noqa: ARG001 - what such a call is given
-    """Bytes that torch holds on the GPU; of the process where there is none."""
+def resident(worker: Any) -> dict[str, int]:  # noqa: ARG001 - what such a call is given
+    """Bytes on the GPU: of tensors that live, and what torch holds for them; of the process where there is none."""
     if torch.cuda.is_available():
-        return int(torch.cuda.memory_reserved())
-    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * _PAGE_BYTES
+        return {
+            "allocated": int(torch.cuda.memory_allocated()),
+            "reserved": int(torch.cuda.memory_reserved()),
+        }
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    return {"allocated": pages * _PAGE_BYTES, "reserved": pages * _PAGE_BYTES}

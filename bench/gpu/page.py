@@ -16,7 +16,8 @@ Written by `make bench-gpu`; do not edit. Every value is what that command measu
 *Off* is an engine without the plugin, *on* one with it; both live on the same GPU and work by turns, each with CUDA
 graphs. A ratio is the mean of paired runs, `_low` and `_high` its 95 % interval by Student's t, and a target of a ratio
 is for the upper end. What differs from one process of an engine to the next, whatever it runs, is not in the interval.
-Weights of the Llamas of 8b and 1b are drawn. `more_mib` is what torch holds on the GPU more than without.
+Weights of the Llamas of 8b and 1b are drawn. `more_mib` is what tensors take on the GPU more than without, once
+all has run; keys and values have the same number of blocks in both.
 """
 
 

@@ -25,7 +25,9 @@ def run(scale: Scale) -> dict[str, Any]:
         for name, found in differences.items():
             found.append(difference(measured, f"answer-{i}", name, expected[name]))
     return {name: _summary(differences.get(name, [])) for name in scale.tolerances} | {
-        "signals_off": ", ".join(one["signal"] for one in state["status"]["disabled"]) or "none",
+        "signals_off": len(state["status"]["disabled"]),
+        "which": ", ".join(f"{one['signal']} ({one['reason']})" for one in state["status"]["disabled"])
+        or "none",
         "runner": state["runner"],
     }
 

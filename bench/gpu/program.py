@@ -26,6 +26,12 @@ class Served:
 
     def __init__(self, given: dict[str, Any]) -> None:
         self._log: Any = None
+        self._watch: Any = None
+        if given["watch"]:
+            from bench.gpu.watched import Watch
+
+            self._watch = Watch()
+            self._watch.install(waits=given["watch"] == "waits")
         if given["rows"]:
             from introspan import plugin
             from introspan.testing import RowLog
@@ -97,9 +103,24 @@ class Served:
             "graphs": getattr(config.compilation_config.cudagraph_mode, "name", "NONE"),
             "runner": "V2" if getattr(config, "use_v2_model_runner", False) else "V1",
             "asynchronous": bool(config.scheduler_config.async_scheduling),
-            "memory_bytes": memory,
+            "memory": memory,
             "status": asdict(self._log.status()) if self._log is not None else {},
         }
+
+    def watched(self, *, anew: bool) -> dict[str, Any]:
+        """What was seen of our own work since the engine began. anew: it is then forgotten."""
+        found: dict[str, Any] = self._watch.found() | {"capture_seconds": self._log.status().capture_seconds}
+        if anew:
+            self._watch.forget()
+        return found
+
+    def fall(self) -> dict[str, Any]:
+        """Takes the engine to the next rung of the ladder; where it is then, and why where there is none."""
+        if not self._watch.ladders:
+            return {"rung": "", "why": "forwards are run by Python here, and not replayed"}
+        ladder = self._watch.ladders[-1]
+        has_next = ladder.fall("residual", "the benchmark asks for it")
+        return {"rung": ladder.rung.name if has_next else "", "why": "the engine offers no other"}
 
     def rows(self, into: str) -> dict[str, Any]:
         """Writes every row that was measured so far, without the last request's own."""

@@ -14,6 +14,8 @@ from torch import nn
 
 Float = NDArray[np.float64]
 
+_RECENT_KEYS = 64
+
 
 class Reference:
     """One checkpoint of a Llama, loaded by transformers."""
@@ -36,6 +38,7 @@ class Reference:
         streams, weights, logits = self._run(tokens[:-1])
         entropy = [_entropy(layer[:, first:]).T for layer in weights]
         sink = [layer[:, first:, 0].T for layer in weights]
+        recent = [_recent(layer)[:, first:].T for layer in weights]
         at, after = streams[:-1], streams[1:]
         rms = np.sqrt((at**2).mean(axis=-1))
         unit = at / rms[..., None]
@@ -50,6 +53,7 @@ class Reference:
         return {
             "attention.entropy": np.stack(entropy, axis=1),
             "attention.sink_mass": np.stack(sink, axis=1),
+            "attention.recent_mass": np.stack(recent, axis=1),
             "residual.log_rms": np.log(rms[:, first:]).T,
             "residual.update_ratio": ratio[:, first:].T,
             "residual.velocity": velocity[:, first:].T,
@@ -79,6 +83,13 @@ class Reference:
             [_host(each) for each in out.attentions],
             _host(out.logits),
         )
+
+
+def _recent(weights: Float) -> Float:
+    """What each query gives its newest keys, its own included. weights: [heads, rows, keys] → [heads, rows]."""
+    behind = np.arange(weights.shape[1])[:, None] - np.arange(weights.shape[2])[None, :]
+    found: Float = np.where(behind < _RECENT_KEYS, weights, 0.0).sum(axis=-1)
+    return found
 
 
 def _host(tensor: torch.Tensor) -> Float:

@@ -56,6 +56,7 @@ def _llama(layers: int, hidden: int, heads: int, keys: int, wide: int, vocabular
 _BF16 = {
     "attention.entropy": 0.1,
     "attention.sink_mass": 0.02,
+    "attention.recent_mass": 0.02,
     "residual.log_rms": 0.02,
     "residual.update_ratio": 0.05,
     "residual.velocity": 0.1,
