@@ -66,7 +66,7 @@ $(VENV)/.installed: pyproject.toml requirements/dev.txt requirements/overrides.t
 	touch $@
 
 .PHONY: demo
-demo: install ## Serves a small real model, shows what happens inside it, and what alarms. DEMO_SECONDS=120 ends by itself.
+demo: install ## Serves a small real model, shows what happens inside it, and what alarms. DEMO_SECONDS=240 ends by itself, DEMO_FAULT=layer or sampler breaks something else.
 	requirements/debian.sh $(VENV) libnuma1
 	$(BIN)/python -m demo.run $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) \
 	  $(if $(DEMO_FAULT),--fault $(DEMO_FAULT)) $(DEMO_FLAGS)

@@ -83,7 +83,7 @@ LIMITS = {
     "accept.tls_key_file": "together with `accept.tls_certificate_file`",
     "log.max_bytes": "≥ 2 × `log.segment_bytes`",
     "aggregate.slot_seconds": "divides 60",
-    "aggregate.kept_slots": "≥ `aggregate.shown_slots`, together ≥ 120 seconds",
+    "aggregate.kept_slots": "≥ `aggregate.shown_slots`, ≤ 1,440, together ≥ 120 seconds",
     "archive.flush_seconds": "≤ 60",
     "detect.page_days": "≥ `detect.ticket_days`",
     "detect.frozen_clusters": "≥ `detect.provisional_clusters`",

@@ -31,6 +31,7 @@ from introspan_collector.log.retention import Retention
 from introspan_collector.log.sequences import Sequences
 from introspan_collector.model import Checkpointed, Stats
 from introspan_collector.notify.notifier import Notifier
+from introspan_collector.notify.targets import check_files
 from introspan_collector.probe.job import ProbeJob
 from introspan_collector.probe.report import ReportError, check
 from introspan_collector.serving import HttpThread, load_http_token
@@ -106,6 +107,7 @@ class Pipeline:
     def _open_detection(self) -> None:
         settings = self._settings
         try:
+            check_files(settings.notify)
             self._notifier = Notifier(settings.data / "notify", settings.notify)
         except (ValueError, OSError) as error:
             raise ConfigurationError(f"notify cannot be used: {error}") from error

@@ -85,6 +85,7 @@ def test_a_damaged_checkpoint_is_refused_and_changes_nothing(damage):
         ("idle_seconds", 0),
         ("kept_slots", 3),
         ("kept_slots", 7),
+        ("kept_slots", 1441),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name_and_value(setting, value):

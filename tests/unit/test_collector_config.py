@@ -125,6 +125,14 @@ def test_mistakes_end_the_collector_with_exit_code_2_and_one_clear_line(tmp_path
         assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("key", ["alertmanager_token_file", "webhook_token_file", "webhook_secret_file"])
+def test_a_file_of_secrets_that_is_not_there_ends_the_collector_at_its_start(tmp_path, key):
+    config = write(tmp_path, f'[notify]\n{key} = "/no/such"\n')
+    settings = load_settings(config, {"data": tmp_path, "grpc": "127.0.0.1:0", "http": "127.0.0.1:0"})
+    with pytest.raises(ConfigurationError, match=f"notify.{key} = /no/such cannot be read: .*; name a file"):
+        asyncio.run(_serve(settings))
+
+
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "log").write_text("")
     settings = load_settings(None, {"data": tmp_path, "grpc": "127.0.0.1:0", "http": "127.0.0.1:0"})

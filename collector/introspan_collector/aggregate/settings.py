@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+_MOST_SLOTS = 1440
+"""Four hours of the usual ones, and of every series."""
+
 
 @dataclass(frozen=True, slots=True)
 class AggregateSettings:
@@ -21,6 +24,10 @@ class AggregateSettings:
         if self.kept_slots < self.shown_slots:
             raise ValueError(
                 f"kept_slots must be at least shown_slots = {self.shown_slots}, got {self.kept_slots}"
+            )
+        if self.kept_slots > _MOST_SLOTS:
+            raise ValueError(
+                f"kept_slots must be at most {_MOST_SLOTS}, got {self.kept_slots}: each takes memory"
             )
         # What is asked for over time comes from slots for the last one to two minutes, from rollups before.
         if 60 % self.slot_seconds:

@@ -57,6 +57,19 @@ def targets(settings: NotifySettings) -> tuple[Target, ...]:
     )
 
 
+def check_files(settings: NotifySettings) -> None:
+    """Raises ValueError for a token or secret that cannot be read now, though it is read again for every call."""
+    for key in ("alertmanager_token_file", "webhook_token_file", "webhook_secret_file"):
+        path = getattr(settings, key)
+        try:
+            if path is not None:
+                path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"notify.{key} = {path} cannot be read: {error}; name a file that can"
+            ) from error
+
+
 def trust(target: Target, settings: NotifySettings) -> ssl.SSLContext | None:
     """The authority that vouches for a target, None for those everybody trusts. Raises ValueError."""
     webhook = isinstance(target, Webhook)
