@@ -2,14 +2,18 @@
 
 import logging
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
 from introspan.capture.health import Health
 from introspan.capture.rows import BURST
+from introspan.capture.runner import v2_runner
+from introspan.capture.runner.choice import follow
 from introspan.capture.runner.ladder import EVERY, Ladder, Rung
 from introspan.observation import Disabled
-from tests.laddered import LATE, TOGETHER_ROWS, Outcome, serve
+from tests.dispatching import step
+from tests.laddered import LATE, TOGETHER_ROWS, Outcome, Served, serve
 
 RUNNERS = pytest.mark.parametrize("runner", ["V1", "V2"])
 SINCE = pytest.mark.parametrize(("runner", "since"), [("V1", 0), ("V2", 0), ("V2", 20)])
@@ -173,3 +177,20 @@ def test_why_there_is_no_other_rung_is_said_once(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "introspan: there is no other way to measure residual: no PIECEWISE; no EAGER"
     ]
+
+
+def test_the_runner_that_is_followed_with_a_ladder_takes_its_steps_on_it():
+    seen = []
+    runner = SimpleNamespace(
+        **dict.fromkeys(v2_runner.METHODS, seen.append),
+        model=object(),
+        req_states=None,
+        execute_model=seen.append,
+    )
+    one, recorder = ladder(), Served("V2", "FULL", set(), 0).recorder
+    config = SimpleNamespace(speculative_config=None, parallel_config=None)
+    follow(runner, config, recorder, Health(), lambda _: None, batches_alternate=False, ladder=one)
+    scheduled = step(1)
+    runner.execute_model(scheduled)
+    assert seen == [scheduled]
+    assert one.steps == 1
