@@ -55,3 +55,18 @@ def test_a_runner_that_reads_its_tokens_itself_is_measured_by_them(engine_config
     watched.run(plans)
     check(watched, plans, depth=1)
     assert not watched.health.errors
+
+
+def test_rows_of_which_nobody_has_said_that_they_were_delivered_are_counted_where_the_engine_ends(
+    engine_config,
+):
+    watched = watch(engine_config, is_second=False)
+    watched.engine.add("r0", Plan(prompt=5, most=40, ends=False), 0)
+    for _ in range(20):
+        watched.engine.step()
+    watched.recorder.close()
+    handed_on, measured = len(watched.positions("r0")), watched.health.measured_rows
+    assert 10 < handed_on < measured
+    assert watched.health.dropped_rows == {"not_delivered": measured - handed_on}
+    watched.recorder.close()
+    assert watched.health.dropped_rows == {"not_delivered": measured - handed_on}, "each once"

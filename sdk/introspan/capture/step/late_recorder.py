@@ -122,9 +122,12 @@ class LateRecorder(Recorder):
         self.discard()
 
     def close(self) -> None:
-        """Computes what waits, and hands on what is known to be delivered."""
+        """Computes what waits, and hands on what is known to be delivered; what is not is dropped, and counted."""
         super().close()
         self.settle()
+        held, self._held = self._held, []
+        for measured in held:
+            self._drop(measured, np.ones(len(measured.selection), np.bool_))
 
     def _hand_on(self, measured: Measured) -> None:
         self._held.append(measured)
