@@ -96,6 +96,12 @@ def _streams(dtype: torch.dtype, d: int) -> Callable[[Batch], None]:
     return launch
 
 
+def _queries_of_eight_bits(batch: Batch) -> None:
+    # vLLM quantises queries in front of a backend whose cache is fp8; what is kept has the model's dtype.
+    into = _meta(96, 4096, dtype=torch.bfloat16)
+    gather_rows(_meta(batch.tokens, 4096, dtype=torch.float8_e4m3fn), _meta(96), into)
+
+
 def _logits(batch: Batch) -> None:
     logits, tokens = _meta(batch.rows, 128_256, dtype=torch.bfloat16), _meta(batch.rows)
     vocabulary_statistics(logits, tokens)
@@ -112,7 +118,7 @@ def _launches(capability: int) -> list[Callable[[Batch], None]]:
         _logits,
     ]
     if capability >= 89:  # before, there is no such type
-        launches.append(_attention(torch.bfloat16, torch.float8_e4m3fn, 64, 8, 128))
+        launches += [_attention(torch.bfloat16, torch.float8_e4m3fn, 64, 8, 128), _queries_of_eight_bits]
     return launches
 
 

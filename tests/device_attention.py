@@ -92,6 +92,7 @@ class Run:
         self.generator = torch.Generator().manual_seed(course.seed)
         self.requests = 1 + max(key for flush in course.flushes for batch, _ in flush for key in batch)
         self.scale = 0.5 if course.dtype.startswith("fp8") else 1.0
+        self.value_scale = 3.0 if course.dtype.startswith("fp8") else 1.0
         self.is_exact = course.dtype == "float32"
         groups = 1 + max(layer.group for layer in course.layers)
         # Rows of the engine's tables, which it writes over in each step.
@@ -133,7 +134,7 @@ class Run:
         axis = 1 if made.cache.dim() == 5 and made.cache.shape[0] == 2 else 0
         moved = made.cache.index_select(axis, made.table.flatten().long())
         made.cache.index_copy_(axis, ids, moved)
-        k, v = made.k * self.scale, made.v * 2 * self.scale if self.scale != 1.0 else made.v
+        k, v = made.k * self.scale, made.v * self.value_scale
         self.keys.append((k, v))
         form = layer.form
         said = {
@@ -152,7 +153,7 @@ class Run:
         own["kv_cache_dtype"] = {"fp8_e4m3": "fp8"}.get(course.dtype, course.dtype)
         impl = type(name, (), {})()
         impl.__dict__.update(said | own)
-        scales = {"_k_scale": self.scale, "_v_scale": 2 * self.scale, "_q_scale": 0.25}
+        scales = {"_k_scale": self.scale, "_v_scale": self.value_scale, "_q_scale": 0.25}
         module = SimpleNamespace(
             impl=impl,
             kv_cache=made.cache,

@@ -97,6 +97,13 @@ def test_one_row_in_ten_thousand_is_looked_at(interpreter, seen, is_checked):
     assert bool(np.isnan(found.device[0]).all()) == is_checked
 
 
+def test_rows_launched_before_a_check_was_known_to_fail_are_not_handed_on(interpreter):
+    steps = [[([0], [20])], [([0], [21])]]
+    found = _run(interpreter, Course(steps, seen=9_999, spoilt=(0, 0), takes_late=True))
+    assert [said[1] for said in found.disabled] == ["self_check_failed"]
+    assert np.isnan(np.concatenate(found.device)).all(), "the second was not checked itself"
+
+
 def test_what_has_not_come_yet_has_checked_nothing(interpreter):
     steps = [[([0, 1], [n, n]) for n in range(20, 24)], [([0], [24])]]
     found = _run(interpreter, Course(steps, spoilt=(0, 1), takes_late=True))

@@ -76,7 +76,7 @@ class DeviceAttentionProbe(AttentionRows):
         except (UnsupportedLayoutError, NoBlockTableError) as error:
             self._health.refuse(Disabled("attention", "unsupported_cache", str(error)))
 
-    def launch(self, selection: Selection) -> list[Part]:  # noqa: ARG002 - rows beyond the budget are in it too
+    def launch(self) -> list[Part]:
         """Begins to compute the attention signals of the rows that wait, as `AttentionProbe.measure` would."""
         count = len(self._rows)
         if not count:
