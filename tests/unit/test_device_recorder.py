@@ -27,6 +27,14 @@ def test_rows_go_on_when_their_values_have_come(engine_config, lag, is_second):
     assert watched.recorder._table.followed() == []
 
 
+@pytest.mark.parametrize("is_second", [True, False])
+def test_rows_of_an_engine_that_schedules_nothing_ahead_go_on_too(engine_config, is_second):
+    plans = {f"r{i}": Plan(prompt=3 + 11 * i, most=60, at=2 * i) for i in range(6)}
+    watched = watch(engine_config, depth=1, lag=2, is_second=is_second)
+    watched.run(plans)
+    check(watched, plans, depth=1)
+
+
 def test_a_slot_that_is_free_again_is_given_to_nobody_before_its_values_have_come(engine_config):
     plans = {f"r{i}": Plan(prompt=2, most=2, ends=False, at=2 * i) for i in range(40)}
     watched = watch(engine_config, lag=4)

@@ -40,12 +40,15 @@ class _Streams(DeviceStreamProbe):
 class _Attention(DeviceAttentionProbe):
     parts: list[Part]
 
-    def measure(self, selection: Selection, values: NDArray[np.float32]) -> None:  # noqa: ARG002 - they come later
-        self.parts += self.launch(selection)
+    def measure(self, values: NDArray[np.float32]) -> None:  # noqa: ARG002 - they come later
+        self.parts += self.launch()
 
 
 class _Output(DeviceOutputProbe):
     parts: list[Part]
+
+    def not_finite(self) -> list[int]:
+        return []  # asking would wait; the values say it
 
     def measure(self, selection: Selection, values: NDArray[np.float32]) -> None:  # noqa: ARG002 - they come later
         self.parts += self.launch(selection)
@@ -75,7 +78,7 @@ def assemble(
     )
     stream, canary = _of_streams(engine, settings, layout, tapped, capacity, landing)
     attention = _of_attention(settings, layout, tapped, health, landing)
-    output = _Output(layout, capacity, tapped.rows_max, health) if layout.measures_output else None
+    output = _of_output(engine, layout, tapped, capacity)
     for probe in (stream, canary, attention, output):
         if probe is not None:
             probe.parts = parts
@@ -122,6 +125,15 @@ def _of_attention(
         )
 
     return _Attention(layout, tapped.attention, settings.attention_bytes, health, silent)
+
+
+def _of_output(engine: Engine, layout: Layout, tapped: Tapped, capacity: int) -> _Output | None:
+    if not layout.measures_output:
+        return None
+    output = _Output(layout, capacity, tapped.rows_max, engine.health)
+    # Now, before vLLM looks how much memory is left for keys and values.
+    output.reserve(engine.vocabulary, engine.dtype, engine.device)
+    return output
 
 
 def _tapped_signals(tapped: Tapped) -> tuple[str, ...]:

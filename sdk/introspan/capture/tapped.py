@@ -43,6 +43,11 @@ class Engine:
         return int(self.config.model_config.get_hidden_size())
 
     @property
+    def vocabulary(self) -> int:
+        """Width of the raw logits."""
+        return int(self.config.model_config.get_vocab_size())
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the residual stream."""
         dtype: torch.dtype = self.config.model_config.dtype
@@ -84,6 +89,7 @@ def tap(engine: Engine, settings: Settings, anatomy: Anatomy, layout: Layout, wi
 
 def _bytes_a_row(engine: Engine, points: int, attention: list[AttentionPoint], layout: Layout) -> int:
     """What one row that waits takes: streams, queries and what checks them, and raw logits."""
-    vocabulary = int(engine.config.model_config.get_vocab_size()) if layout.measures_output else 0
+    vocabulary = engine.vocabulary if layout.measures_output else 0
     queries = sum(2 * point.module.impl.num_heads * point.module.impl.head_size for point in attention)
-    return (points * engine.hidden_size + queries + vocabulary) * engine.dtype.itemsize
+    numbers: int = points * engine.hidden_size + queries + vocabulary
+    return numbers * engine.dtype.itemsize

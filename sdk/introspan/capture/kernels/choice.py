@@ -7,10 +7,12 @@ import torch
 
 from introspan.capture.taps.gather import register_gather
 
+_DEVICES = frozenset({"cuda"})
+
 
 def computes_on(device: torch.device) -> bool:
     """Whether kernels compute what is on this device; elsewhere torch does."""
-    return device.type == "cuda" and _has_triton()
+    return device.type in _DEVICES and _has_triton()
 
 
 def register_on(device: torch.device) -> None:
