@@ -147,6 +147,16 @@ def test_a_bad_parameter_is_answered_with_key_value_and_remedy(service, path, pa
     assert error["remedy"]
 
 
+def test_a_call_that_there_is_not_is_answered_with_key_value_and_remedy_too(service):
+    unknown, wrong = service.get("modles"), service.client.put("/api/v1/models")
+    assert (unknown.status_code, wrong.status_code) == (404, 405)
+    error = unknown.json()["error"]
+    assert (error["key"], error["value"]) == ("path", "/api/v1/modles")
+    error = wrong.json()["error"]
+    assert (error["key"], error["value"]) == ("method", "PUT")
+    assert "GET" in error["remedy"]
+
+
 def test_the_bounds_of_a_time_are_said_to_the_second(service):
     end = 1_700_000_123
     error = service.get("query", **{"signal": "output.entropy", "from": "nan", "to": str(end)}).json()[

@@ -1,6 +1,7 @@
 """Sources in, the HTTP application out: /metrics, health, the JSON API and the page."""
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -19,6 +20,7 @@ from introspan_collector.expose import (
 from introspan_collector.expose.calls import Calls
 from introspan_collector.expose.metrics import render
 from introspan_collector.expose.page import site
+from introspan_collector.expose.reply import RefusedError, refusal
 from introspan_collector.expose.sources import Sources
 
 
@@ -53,5 +55,18 @@ def build(sources: Sources) -> Starlette:
             *drift.routes(sources),
             *requests.routes(sources),
             *site.routes(sources),
-        ]
+        ],
+        exception_handlers={404: _no_such_call, 405: _no_such_call},
     )
+
+
+def _no_such_call(request: Request, error: Exception) -> Response:
+    """As every other mistake: JSON where JSON is served."""
+    assert isinstance(error, HTTPException), "Starlette has no other for these statuses"
+    path = request.url.path
+    if not path.startswith("/api/"):
+        return PlainTextResponse(error.detail, error.status_code, error.headers)
+    if error.status_code == 404:
+        return refusal(RefusedError(404, "path", path, "is no call of the API: see docs/api.md"))
+    allowed = (error.headers or {}).get("Allow", "")
+    return refusal(RefusedError(405, "method", request.method, f"must be one of {allowed}"))
