@@ -118,7 +118,14 @@ def test_kernels_are_held_against_torch_by_the_interpreter_and_one_that_is_off_f
         "attention.paged_statistics = lambda *a: replace(true(*a), entropy=true(*a).entropy + 0.01)\n"
         "print(attention.run(REHEARSAL), file=sys.stderr)"
     )
-    names = ["2BHNC fp8_e4m3", "streams bfloat16 33", "results", "float32 700", "projection float16 33"]
+    names = [
+        "2BHNC fp8_e4m3",
+        "streams bfloat16 33",
+        "results",
+        "logits float32 700",
+        "draws float16 700",
+        "projection float16 33",
+    ]
     command = [sys.executable, "-W", "ignore", "-c", code, *names]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stderr
     assert done.count("'ok'") == len(names), done

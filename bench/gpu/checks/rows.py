@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.gpu.checks.outcome import Check, outcomes, prepare, same, unwaited
 from bench.gpu.scale import Scale
+from introspan.capture.output.sampler import Sampling, greedy_mismatch, pit
 from introspan.capture.output.vocabulary import Vocabulary
 from introspan.capture.step.ring import ResultsRing
 from introspan.capture.stream.projection import orthogonal_map, project
@@ -22,6 +23,16 @@ _WIDTHS = {True: (33, 576), False: (33, 576, 4096, 8192)}
 _VOCABULARIES = {True: (700, 2500), False: (700, 2500, 128_256)}
 _ROWS, _TAPS = 5, 4
 _ARRIVES_SECONDS = 10.0
+
+# Temperature, top_k, top_p and min_p of requests; the last two are greedy.
+_ASKED = (
+    (1.0, 0.0, 1.0, 0.0),
+    (0.7, 0.0, 0.9, 0.0),
+    (1.0, 40.0, 1.0, 0.0),
+    (1.3, 20.0, 0.8, 0.02),
+    (0.0, 0.0, 1.0, 0.0),
+    (0.0, 0.0, 1.0, 0.0),
+)
 
 
 def run(scale: Scale) -> dict[str, str]:
@@ -36,6 +47,7 @@ def run(scale: Scale) -> dict[str, str]:
             checks[f"gathered rows {name} {width}"] = partial(_gathered, dtype, width, device)
         for size in _VOCABULARIES[scale.is_rehearsal]:
             checks[f"logits {name} {size}"] = partial(_logits, dtype, size, device)
+            checks[f"draws {name} {size}"] = partial(_draws, dtype, size, device)
     checks["results come over"] = partial(_results, device)
     return outcomes(checks)
 
@@ -114,6 +126,31 @@ def _logits(dtype: torch.dtype, size: int, device: torch.device) -> None:
         for name in ("entropy", "margin", "logprob", "nonfinite"):
             value = torch.tensor(float(getattr(expected, name)))
             same(getattr(found, name)[row], value, 2e-4, name)
+
+
+def _draws(dtype: torch.dtype, size: int, device: torch.device) -> None:
+    from introspan.capture.kernels.sampler import draws
+
+    z = _drawn((len(_ASKED), size), dtype) * 3
+    tokens = z.argmax(dim=1)
+    tokens[-1] = (tokens[-1] + 1) % size  # which a greedy request was not to be given
+    asked = torch.tensor([[*each, 0.37] for each in _ASKED], dtype=torch.float64).T.contiguous()
+    given = z.to(device), tokens.to(device), asked.to(device)
+    draws(*given)  # compiles
+    with unwaited(device):
+        found = draws(*given)
+    vocabulary = Vocabulary(size)
+    for row, (temperature, top_k, top_p, min_p) in enumerate(_ASKED):
+        token = int(tokens[row])
+        logits = z[row].float().numpy()
+        vocabulary.statistics(logits, token)
+        if temperature == 0.0:
+            expected = torch.tensor([torch.nan, greedy_mismatch(logits, token)])
+        else:
+            sampling = Sampling(temperature, int(top_k), top_p, min_p, reproducible=True)
+            u = pit(vocabulary.weights(temperature), token, sampling, 0.37)
+            expected = torch.tensor([u, torch.nan])
+        same(found[:, row], expected, 1e-4, f"request {row}")
 
 
 def _results(device: torch.device) -> None:
