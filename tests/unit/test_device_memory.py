@@ -1,0 +1,69 @@
+"""What Introspan takes of a device's memory for a model of eight billion parameters, counted, however many requests."""
+
+import gc
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from introspan.capture import on_device
+from introspan.capture.columns import lay_out
+from introspan.capture.health import Health
+from introspan.capture.model.anatomy import Anatomy, AttentionPoint, Form, StreamPoint
+from introspan.capture.rows import Table
+from introspan.capture.step.sinks import Sinks
+from introspan.capture.tapped import MOST_DEVICE_BYTES, Engine, tap
+from introspan.capture.taps import static_rows
+from introspan.config import load
+
+LAYERS, WIDTH, HEADS, HEAD_SIZE, VOCABULARY = 32, 4096, 32, 128, 128_256
+MOST_BYTES = 64 << 20
+
+
+def _engine(requests: int) -> Engine:
+    model = SimpleNamespace(
+        get_hidden_size=lambda: WIDTH, get_vocab_size=lambda: VOCABULARY, dtype=torch.bfloat16
+    )
+    config = SimpleNamespace(
+        model_config=model,
+        scheduler_config=SimpleNamespace(max_num_seqs=requests, async_scheduling=True),
+        max_concurrent_batches=2,
+        parallel_config=None,
+    )
+    sinks = Sinks(**{name: lambda *_: None for name in Sinks.__dataclass_fields__})
+    return Engine(SimpleNamespace(device="cpu"), config, SimpleNamespace(are_several=False), Health(), sinks)
+
+
+def _anatomy() -> Anatomy:
+    impl = {"num_heads": HEADS, "head_size": HEAD_SIZE, "num_kv_heads": 8, "sliding_window": -1}
+    attention = {
+        layer: AttentionPoint(layer, SimpleNamespace(impl=SimpleNamespace(**impl, forward=None)))
+        for layer in range(LAYERS)
+    }
+    streams = {layer: StreamPoint(layer, nn.Identity(), Form.LAYER_INPUT) for layer in range(LAYERS + 1)}
+    return Anatomy(LAYERS, streams, attention, ())
+
+
+def _bytes() -> int:
+    """Of all tensors that there are; those that share memory once."""
+    gc.collect()
+    storages = (each.untyped_storage() for each in gc.get_objects() if isinstance(each, torch.Tensor))
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+@pytest.mark.parametrize("requests", [1, 128, 1_024])
+@pytest.mark.parametrize("secret", ["", "of the canaries, long enough"])
+def test_whatever_waits_on_a_device_takes_no_more_than_64_mib(monkeypatch, requests, secret):
+    monkeypatch.setattr(static_rows, "_ON_HOST", frozenset())  # buffers as on a device
+    settings = load({"INTROSPAN_ENDPOINT": "127.0.0.1:1", "INTROSPAN_CANARY_KEY": secret})
+    engine, residual = _engine(requests), settings.layers.resolve(LAYERS)
+    attention = settings.attention_layers.resolve(LAYERS)
+    layout = lay_out(residual, (LAYERS // 2, LAYERS - 2), attention, range(HEADS))
+    before = _bytes()
+    tapped = tap(engine, settings, _anatomy(), layout, within=MOST_DEVICE_BYTES)
+    made = on_device.assemble(engine, settings, layout, tapped, Table(2 * requests, 16), 2 * requests, None)
+    taken = _bytes() - before
+    assert made is not None
+    assert tapped.rows_max >= min(requests, 24), "rows of a step that has every request at a burst's end"
+    assert MOST_BYTES // 8 < taken <= MOST_BYTES, f"{taken / 2**20:.1f} MiB"
