@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from introspan_collector.cli import reference
 from introspan_collector.detect.reference.builder import Builder
-from introspan_collector.detect.reference.file import content_hash, export_file
+from introspan_collector.detect.reference.file import content_hash, to_bytes
 from introspan_collector.detect.reference.reference import Identity, State
 from introspan_collector.detect.sample import samples
 from tests.batches import ORIGIN, Traffic
@@ -40,7 +40,7 @@ def found():
 
 @pytest.fixture
 def file(found, tmp_path):
-    export_file(found, tmp_path / "one.zip")
+    (tmp_path / "one.zip").write_bytes(to_bytes(found))
     return tmp_path / "one.zip"
 
 
@@ -56,12 +56,12 @@ def test_diff_of_a_file_with_itself_is_nothing_and_ends_with_0(file):
 
 
 def test_diff_of_two_days_of_the_same_traffic_is_within_chance(file, tmp_path):
-    export_file(a_reference(seed=1), tmp_path / "two.zip")
+    (tmp_path / "two.zip").write_bytes(to_bytes(a_reference(seed=1)))
     run("diff", file, tmp_path / "two.zip")
 
 
 def test_diff_names_what_has_moved_and_ends_with_1(file, tmp_path):
-    export_file(a_reference(seed=1, shift=2.0), tmp_path / "two.zip")
+    (tmp_path / "two.zip").write_bytes(to_bytes(a_reference(seed=1, shift=2.0)))
     text = run("diff", file, tmp_path / "two.zip", code=1)
     assert text.startswith("2 of ")
     assert "residual.log_rms at layer 16" in text
@@ -70,7 +70,7 @@ def test_diff_names_what_has_moved_and_ends_with_1(file, tmp_path):
 
 
 def test_diff_names_another_identity(file, tmp_path):
-    export_file(a_reference(origin=replace(ORIGIN, fingerprint="beef")), tmp_path / "two.zip")
+    (tmp_path / "two.zip").write_bytes(to_bytes(a_reference(origin=replace(ORIGIN, fingerprint="beef"))))
     assert "fingerprint is 'f00d', not 'beef'" in run("diff", file, tmp_path / "two.zip", code=1)
 
 

@@ -14,7 +14,6 @@ from introspan_collector.detect.reference.builder import Builder
 from introspan_collector.detect.reference.diff import difference
 from introspan_collector.detect.reference.file import (
     content_hash,
-    export_file,
     from_bytes,
     import_file,
     to_bytes,
@@ -51,11 +50,10 @@ def changed(data, name, content):
 
 
 def test_what_is_imported_gives_bit_identical_evidence_and_has_the_same_hash(one, tmp_path):
-    export_file(one, tmp_path / "m.reference")
+    (tmp_path / "m.reference").write_bytes(to_bytes(one))
     again = import_file(tmp_path / "m.reference", IDENTITY)
     assert content_hash(again) == content_hash(one)
     assert to_bytes(again) == to_bytes(one)
-    assert list(tmp_path.iterdir()) == [tmp_path / "m.reference"]
     rng = np.random.default_rng(2)
     prompts = sample(rng, 200)
     decoded = sample(rng, 200, kind=Kind.DECODED, seed=prompts.seed)
@@ -175,6 +173,32 @@ def test_arrays_that_do_not_fit_one_another_are_refused_although_their_hash_is_r
     wrong = replace(population, **{field: change(getattr(population, field))})
     with pytest.raises(ValueError, match=r"damaged.*export it again"):
         from_bytes(to_bytes(replace(one, populations={**one.populations, Kind.PROMPT: wrong})))
+
+
+def manifest_of(content, *, compression=0, flags=0):
+    """A reference's file of a manifest alone, whose headers are changed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("manifest.json", content)
+    data = bytearray(buffer.getvalue())
+    for header, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = data.index(header) + at
+        data[place], data[place + 2] = flags, compression
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        manifest_of("{}", flags=1),
+        manifest_of("{}", compression=99),
+        manifest_of('{"version": ' + "[" * 100_000),
+    ],
+    ids=["with a password", "compressed in another way", "nested without end"],
+)
+def test_a_file_that_python_has_other_words_for_is_refused_with_a_remedy_too(data):
+    with pytest.raises(ValueError, match=r"cannot be read .*export it again"):
+        from_bytes(data)
 
 
 def test_pickled_objects_are_never_loaded(one):

@@ -25,6 +25,17 @@ _MANIFEST = "manifest.json"
 _QUANTILES = (0.05, 0.5, 0.95)
 _MOST_BYTES = 1 << 26
 _FIXED_TIME = (1980, 1, 1, 0, 0, 0)
+# RuntimeError: a password, a compression that there is not, JSON in itself a thousand times.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _REMEDY = "export it again from the collector that built it"
 
 
@@ -56,7 +67,7 @@ def from_bytes(data: bytes, identity: Identity | None = None) -> Reference:
     """
     try:
         manifest, arrays = _read(data)
-    except (zipfile.BadZipFile, KeyError, OSError, TypeError, ValueError, EOFError, zlib.error) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"reference of {len(data)} bytes cannot be read ({error}): {_REMEDY}") from error
     if (version := manifest["version"]) != VERSION:
         raise ValueError(
@@ -76,13 +87,6 @@ def from_bytes(data: bytes, identity: Identity | None = None) -> Reference:
             f"reference is of something else: {'; '.join(differences)}; import one of this model, or build one"
         )
     return reference
-
-
-def export_file(reference: Reference, path: Path) -> None:
-    """Writes a reference, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(to_bytes(reference))
-    partial.replace(path)
 
 
 def import_file(path: Path, identity: Identity | None = None) -> Reference:
