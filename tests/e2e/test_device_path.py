@@ -15,7 +15,7 @@ from introspan.capture.stream.projection import orthogonal_map
 HIDDEN_SIZE = 128
 
 # The host is taken for a device: what decides that are two sets of names. Triton was imported by vLLM already, and
-# whether it interprets is settled then. A CPU's cache holds keys as no GPU's does: it is laid out anew where it is read.
+# whether it interprets is settled then. A CPU's cache holds keys as no GPU's does, so it is laid out anew to be read.
 AS_ON_A_DEVICE = f"""
 import os, sys
 os.environ["TRITON_INTERPRET"] = "1"
