@@ -108,11 +108,26 @@ check-proto: install
 
 .PHONY: test
 test: install components ## Every test but the slow ones; real vLLM and Prometheus included.
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal tests/unit tests/property
-	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile tests/integration tests/deploy
-	$(BIN)/python -m pytest -m 'not slow and not alone' -n 2 --dist loadgroup tests/e2e
-	$(BIN)/python -m pytest -m 'not slow and alone' tests/e2e
+	$(MAKE) --no-print-directory --keep-going test-units test-services test-engines test-alone
 	@$(TOOK)
+
+# One after another, each also where one before has failed: a run tells of everything that fails.
+.PHONY: test-units
+test-units:
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal tests/unit tests/property
+
+.PHONY: test-services
+test-services:
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile tests/integration tests/deploy
+
+.PHONY: test-engines
+test-engines:
+	$(BIN)/python -m pytest -m 'not slow and not alone' -n 2 --dist loadgroup tests/e2e
+
+# What measures time, without another test beside it.
+.PHONY: test-alone
+test-alone:
+	$(BIN)/python -m pytest -m 'not slow and alone' tests/e2e
 
 .PHONY: test-all
 test-all: install components ## Every test.
