@@ -67,7 +67,7 @@ class Tapped:
         said: list[object] = []
         if step.rows:
             said += [self.taps.complete(), self.taps.silent(), self.taps.failed]
-            said += [(tap.complete(), tap.failed, tap.block_table is not None) for tap in self.queries]
+            said += [(tap.complete(), tap.failed) for tap in self.queries]
         self.taps.deselect()
         for tap in self.queries:
             tap.deselect()

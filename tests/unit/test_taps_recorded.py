@@ -273,6 +273,35 @@ def test_queries_whose_rows_are_further_apart_than_they_are_wide_are_copied():
     assert torch.equal(tap.q[1:3], query[[5, 9]])
 
 
+def _attention_tap() -> tuple[AttentionTap, Health]:
+    health = Health()
+    points = Decoder().attention_points()[:1]
+    points[0].module.impl.forward = lambda *_, output: output
+    return tap_attention(points, ROWS_MAX, torch.float32, CPU, health, static=True)[0], health
+
+
+def test_metadata_without_a_block_table_is_none_of_a_recorded_taps_business():
+    tap, health = _attention_tap()
+    tap.select(torch.tensor([1]), 0, with_output=False)
+    query, flash_infer = torch.randn(TOKENS, HEADS, HEAD_SIZE), SimpleNamespace()
+    tap.point.module.impl.forward(None, query, None, None, None, flash_infer, output=torch.empty_like(query))
+    assert not tap.failed
+    assert not health.errors
+    assert torch.equal(tap.q[0], query[1])
+
+
+def test_an_output_of_fewer_bits_is_not_copied_and_switches_attention_off():
+    tap, health = _attention_tap()
+    tap.select(torch.tensor([1]), 0, with_output=True)
+    query, output = torch.randn(TOKENS, HEADS, HEAD_SIZE), torch.ones(TOKENS, WIDTH // 2, dtype=torch.uint8)
+    tap.point.module.impl.forward(None, query, None, None, None, None, output=output)
+    ((signal, entry),) = health.disabled.items()
+    assert (signal, entry.reason) == ("attention", "unsupported_attention")
+    assert "output is quantised (torch.uint8)" in entry.detail
+    assert not health.errors
+    assert not tap.output.any()
+
+
 def test_an_error_in_a_tap_stays_in_it_and_is_counted():
     served = Served()
     served.ask([1], 0)

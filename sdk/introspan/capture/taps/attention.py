@@ -15,6 +15,7 @@ from introspan.capture.health import Health
 from introspan.capture.model.anatomy import AttentionPoint
 from introspan.capture.taps.block_table import TablesOf
 from introspan.capture.taps.static_rows import StaticRows, copy_rows, is_recorded
+from introspan.observation import Disabled
 
 
 class AttentionTap:
@@ -109,8 +110,8 @@ class AttentionTap:
 class StaticAttentionTap(AttentionTap):
     """One of several taps that a graph can record; they share `static`, in which this one has a place.
 
-    All of them are to be asked for the same rows. Where a forward was replayed no Python saw its block tables:
-    `take_block_tables` hands them in after the step.
+    All of them are to be asked for the same rows. Where a forward is replayed no Python sees its block tables, and not
+    every backend has one: `take_block_tables` hands them in after the step.
     """
 
     sees_block_tables = False
@@ -145,10 +146,12 @@ class StaticAttentionTap(AttentionTap):
 
     def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Whatever is asked for: what is left out now is never in the graph.
-        query, metadata, output = args[1], args[5], kwargs["output"]
+        query, output = args[1], kwargs["output"]
+        if output.dtype.itemsize == 1:  # of four bits two make one: it would be read beyond its end
+            detail = f"the backend's output is quantised ({output.dtype}), and cannot be recomputed"
+            self._health.refuse(Disabled("attention", "unsupported_attention", detail))
+            return
         copy_rows(query.flatten(1), output.flatten(1), self.static.buffers[self._place])
-        if metadata is not None and self.index is not None:
-            self.block_table = metadata.block_table
 
     def select(self, index: torch.Tensor, start: int, *, with_output: bool) -> None:
         """Asks for these token rows (int64 [n], on the host) of the next forward; the first tap's ask is for all."""
