@@ -15,6 +15,7 @@ _PARAMS = "vllm.sampling_params:SamplingParams"
 _ATTENTION = "vllm.model_executor.layers.attention.attention:Attention"
 _CPU = "vllm.v1.attention.backends.cpu_attn"
 _V2 = "vllm.v1.worker.gpu.model_runner:GPUModelRunner"
+_CACHE = "vllm.v1.kv_cache_interface"
 _V2_BATCH = "vllm.v1.worker.gpu.input_batch:InputBatch"
 
 _CALLED_FORWARD = ("layer", "query", "key", "value", "kv_cache", "attn_metadata")
@@ -197,8 +198,23 @@ _GPU_HEADS = (
             *("alibi_slopes", "kv_cache_dtype", "sinks"),
         )
     ),
-    Surface(Use.GPU, "vllm.v1.attention.backends.flash_attn:FlashAttentionMetadata.block_table"),
-    Surface(Use.GPU, "vllm.v1.attention.backends.triton_attn:TritonAttentionMetadata.block_table"),
+    # Under these names layers keep what cached numbers are scaled by; the function gives them, in every release.
+    Surface(
+        Use.GPU,
+        f"{_ATTENTION.partition(':')[0]}:set_default_quant_scales",
+        leading=("layer", "register_buffer"),
+    ),
+    *_all(Use.GPU, _ATTENTION, "query_quant", "head_size_v", "attn_type"),
+    # Where its keys are, of each group of layers, of both runners.
+    *_all(Use.GPU, f"{_CACHE}:KVCacheConfig", "kv_cache_groups"),
+    *_all(Use.GPU, f"{_CACHE}:KVCacheGroupSpec", "layer_names"),
+    *_all(Use.GPU, _RUNNER, "kv_cache_config"),
+    *_all(Use.GPU, _BATCH, "block_table", "num_reqs"),
+    *_all(Use.GPU, "vllm.v1.worker.block_table:MultiGroupBlockTable", "__getitem__"),
+    Surface(Use.GPU, "vllm.v1.worker.block_table:BlockTable.get_device_tensor", leading=("num_reqs",)),
+    *_all(Use.GPU, "vllm.v1.worker.block_table:BlockTable", "block_size"),
+    *_all(Use.GPU, _V2, "kv_cache_config", "block_tables"),
+    *_all(Use.GPU, "vllm.v1.worker.gpu.block_table:BlockTables", "input_block_tables", "block_sizes"),
 )
 
 _LATE = (
@@ -223,8 +239,6 @@ _SECOND_RUNNER = (
         *("req_ids", "num_reqs", "query_start_loc_np", "cu_num_logits_np", "num_computed_tokens_np"),
         "prefill_len_np",
     ),
-    Surface(Use.V2, f"{_V2}.execute_model_state"),
-    Surface(Use.V2, "vllm.v1.worker.gpu.model_runner:ExecuteModelState.attn_metadata"),
     Surface(Use.V2, "vllm.v1.worker.gpu.states:RequestState.req_id_to_index"),
     Surface(Use.V2, f"{_SCHEDULED}:SchedulerOutput.preempted_req_ids"),
     Surface(Use.V2, f"{_SCHEDULED}:NewRequestData.prefill_token_ids"),
