@@ -200,7 +200,7 @@ def test_graphs_that_were_recorded_anew_are_asked_too():
 
 
 def test_a_mode_that_the_engine_has_settled_on_is_left_alone():
-    runner, _, steps, _ = followed(V1)
+    runner, _, steps, health = followed(V1)
     seen = []
     runner.run = lambda _: seen.append(
         runner.cudagraph_dispatcher.dispatch(3, uniform_decode=True, valid_modes={CUDAGraphMode.FULL})[0]
@@ -209,14 +209,19 @@ def test_a_mode_that_the_engine_has_settled_on_is_left_alone():
     runner.execute_model(DECODE)
     assert runner.modes == ["NONE"]
     assert seen == [CUDAGraphMode.FULL], "ranks have agreed on it"
+    assert not health.errors
 
 
 def test_a_batch_that_was_split_is_left_alone():
-    runner, _, steps, _ = followed(V2)
+    runner, _, steps, health = followed(V2)
     dispatch = runner.cudagraph_manager.dispatch
-    runner.cudagraph_manager.dispatch = lambda *args, **kwargs: replace(
-        dispatch(*args, **kwargs), num_ubatches=2
-    )
+
+    @wraps(dispatch)
+    def split(*args, **kwargs):
+        return replace(dispatch(*args, **kwargs), num_ubatches=2)
+
+    runner.cudagraph_manager.dispatch = split
     for steps.rung in (Rung.PIECEWISE, Rung.EAGER):
         runner.execute_model(DECODE)
     assert runner.modes == ["FULL", "FULL"]
+    assert not health.errors
