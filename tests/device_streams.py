@@ -211,3 +211,29 @@ def waits() -> list[str]:
             canary.launch(selection, {})
 
     return waits_of(launch)
+
+
+@torch.inference_mode()
+def silenced(silent_at: int, tokens: int) -> tuple[list[list[int]], np.ndarray]:
+    """Layers that were told of, and values by position of one request, each token of which is a batch of its own.
+
+    In one the tap of layer 2 is silent, which is heard of when the batch behind it has been launched.
+    """
+    course = Course([], 1, CAPACITY, torch.float32, 100)
+    tapped, table = _Tapped(course.dtype, static=True), Table(CAPACITY, course.stride)
+    told: list[list[int]] = []
+    probe = DeviceStreamProbe(LAYOUT, tapped.taps, CAPACITY, WIDTH, told.append)
+    table.begin(Request("a", "a", bytes(16), bytes(8), 0, "", 1, 0, 1.0, 0))
+    values = np.full((tokens, len(LAYOUT.columns)), np.nan, np.float32)
+    under_way: list[tuple[list[Part], np.ndarray]] = []
+    for position in range(tokens):
+        selection = table.select(["a"], np.array([position]), np.ones(1, np.int64))
+        assert selection is not None
+        whole = tapped.layers.copy()
+        tapped.layers[2] = nn.Identity() if position == silent_at else whole[2]
+        tapped.step(selection, _streams(["a"], [position], course), 0)
+        tapped.layers[:] = whole
+        under_way.append((probe.launch(selection), values[position : position + 1]))
+        while under_way and position != silent_at:
+            taken(*under_way.pop(0))
+    return told, values

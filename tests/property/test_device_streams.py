@@ -68,3 +68,16 @@ def test_a_request_for_whose_rows_is_no_place_is_not_measured_and_no_other_is_me
 
 def test_nothing_waits_for_the_device_where_streams_and_canaries_are_launched(interpreter):
     assert interpreter.call("tests.device_streams", "waits")[0] == []
+
+
+def test_what_follows_on_rows_that_a_silent_tap_left_is_not_measured(interpreter):
+    told, values = interpreter.call("tests.device_streams", "silenced", 3, 9)[0]
+    assert told == [[2]], "once, though its count stays"
+    is_measured = {
+        name: np.isfinite(values[:, LAYOUT.blocks[f"residual.{name}"]]).all(axis=1).tolist()
+        for name in ("log_rms", "velocity", "curvature")
+    }
+    # The fourth is not true, and dropped by who was told; the fifth followed on it.
+    assert is_measured["log_rms"] == [True] * 9
+    assert is_measured["velocity"] == [False, False, True, False, False, False, True, True, True]
+    assert is_measured["curvature"] == [False] * 7 + [True, True]
