@@ -41,6 +41,7 @@ _USES = """
 | doctor | `introspan doctor` |
 | V1 asynchronous | everything, where the V1 runner serves and scheduling is asynchronous |
 | V2 runner | everything, where the V2 runner serves |
+| graph modes | signals whose taps do not fire in graphs, for want of [lower rungs](gpu.md) |
 """
 
 _CACHES = """

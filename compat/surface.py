@@ -19,6 +19,7 @@ class Use(Enum):
     DOCTOR = "doctor"
     LATE = "V1 asynchronous"
     V2 = "V2 runner"
+    GRAPHS = "graph modes"
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,6 +249,39 @@ _SECOND_RUNNER = (
     ),
 )
 
+_DISPATCHER = "vllm.v1.cudagraph_dispatcher:CudagraphDispatcher"
+_MANAGER = "vllm.v1.worker.gpu.cudagraph_utils"
+
+_GRAPHS = (
+    Surface(Use.GRAPHS, f"{_RUNNER}.execute_model", leading=("scheduler_output",)),
+    Surface(Use.GRAPHS, f"{_RUNNER}.cudagraph_dispatcher"),
+    Surface(Use.GRAPHS, f"{_DISPATCHER}.dispatch", named=("num_tokens", "valid_modes", "invalid_modes")),
+    Surface(Use.GRAPHS, f"{_DISPATCHER}.cudagraph_mode"),
+    Surface(
+        Use.GRAPHS,
+        f"{_V2}.execute_model",
+        leading=("scheduler_output", "intermediate_tensors", "dummy_run"),
+    ),
+    Surface(Use.GRAPHS, f"{_V2}.cudagraph_manager"),
+    Surface(
+        Use.GRAPHS,
+        f"{_MANAGER}:CudaGraphManager.dispatch",
+        named=("num_reqs", "num_tokens", "uniform_token_count"),
+    ),
+    Surface(Use.GRAPHS, f"{_MANAGER}:CudaGraphManager.cudagraph_mode"),
+    *_all(
+        Use.GRAPHS,
+        f"{_MANAGER}:BatchExecutionDescriptor",
+        *("cg_mode", "num_tokens", "num_reqs", "uniform_token_count"),
+    ),
+    *_all(
+        Use.GRAPHS,
+        f"{_CONFIG}.compilation:CUDAGraphMode",
+        *("NONE", "PIECEWISE", "FULL", "has_full_cudagraphs", "has_piecewise_cudagraphs"),
+    ),
+    *_all(Use.GRAPHS, f"{_SCHEDULED}:SchedulerOutput", "total_num_scheduled_tokens"),
+)
+
 SURFACES = (
     *_PLUGIN,
     *_API,
@@ -262,6 +295,7 @@ SURFACES = (
     *_GPU_HEADS,
     *_LATE,
     *_SECOND_RUNNER,
+    *_GRAPHS,
 )
 
 _PAIR = ("key_cache", "value_cache")
