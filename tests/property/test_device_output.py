@@ -95,6 +95,20 @@ def test_a_device_measures_of_logits_and_sampler_what_a_host_does(interpreter, r
         assert on_device == (on_host if any(of_step.is_measured) else None)
 
 
+@pytest.mark.parametrize("odd", ["nan", "infinite", "all masked", "masked"])
+def test_rows_that_cannot_be_drawn_from_have_no_u_and_mismatches_as_on_a_host(interpreter, odd):
+    generator = torch.Generator().manual_seed(1)
+    z = odd_logits(torch.randn(300, generator=generator), odd, generator)
+    asked = [
+        Sampling(t, k, p, 0.0, reproducible=True)
+        for t, k, p in ((0.0, 0, 1.0), (0.0, 0, 1.0), (1.0, 0, 1.0), (1.0, 0, 1.0), (1.0, 7, 0.9))
+    ]
+    tokens = [7, 299, 7, int(z[:-1].argmin()), int(z[:-1].argmin())]
+    found = measured(interpreter, one(z.expand(5, 300), tokens, asked))
+    np.testing.assert_allclose(found.device, found.host, atol=1e-4)
+    assert np.isnan(found.device[2:, U]).all() == (odd != "masked")
+
+
 SETTINGS = {
     "plain": (1.0, 0, 1.0, 0.0),
     "top_k": (0.9, 9, 1.0, 0.0),

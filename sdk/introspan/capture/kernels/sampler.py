@@ -1,7 +1,8 @@
 """Rows of raw logits on a GPU, what was asked of the sampler and the tokens it drew in; U and greedy mismatches out.
 
-`capture/output/sampler.py` says what they are, and is what this is held against. Weights are computed again in every
-pass over a row and kept nowhere: nothing is as wide as a vocabulary but the logits. Nothing here waits.
+`capture/output/sampler.py` says what they are, and is what this is held against; tokens are tied here where their
+logits are. Weights are computed again in every pass over a row and kept nowhere: nothing is as wide as a vocabulary but
+the logits. Lanes add up in float32, and what they have in float64. Nothing here waits.
 """
 
 import torch
@@ -9,10 +10,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from introspan.capture.kernels.sampler_cut import cut, mass_from, weights
+from introspan.capture.kernels.sampler_cut import cut, mass_to, places
 from introspan.capture.output.sampler import GREEDY_TEMPERATURE
 
-_LANES = 4096
+_LANES = 8192
+
+# Of the exponential as a power of two: those are what a GPU computes.
+_LOG2_E = tl.constexpr(1.4426950408889634)
 
 ASKED = 5
 """Numbers of each row: temperature, NaN where nothing is asked; top_k; top_p; min_p; the uniform number v."""
@@ -33,89 +37,73 @@ def _look_at(row: tl.tensor, size: tl.constexpr, lanes: tl.constexpr) -> tuple[t
 
 
 @triton.jit
-def _own(
-    row: tl.tensor,
-    token: tl.tensor,
-    top: tl.tensor,
-    temperature: tl.tensor,
-    size: tl.constexpr,
-    lanes: tl.constexpr,
-) -> tl.tensor:
-    """The weight of the token, −1 where it is outside of the vocabulary.
-
-    By the operations that all others' weights come from, since it is held against theirs for equality.
-    """
-    at = tl.arange(0, lanes)
-    own = tl.full([lanes], -1.0, tl.float32)
-    for start in range(0, size, lanes):
-        w = weights(row, start, top, temperature, size, lanes)
-        own = tl.where((start + at == token) & (start + at < size), w, own)
-    return tl.max(own, 0)
-
-
-@triton.jit
 def _share(
     row: tl.tensor,
     own: tl.tensor,
-    least: tl.tensor,
+    last: tl.tensor,
     edge: tl.tensor,
     may_go: tl.tensor,
     v: tl.tensor,
     top: tl.tensor,
-    temperature: tl.tensor,
+    scale: tl.tensor,
     size: tl.constexpr,
     lanes: tl.constexpr,
 ) -> tl.tensor:
-    """U where weights below least are none, of the others those below edge go, and of those at it as many as may."""
-    above = tl.zeros([lanes], tl.float64)
-    gone = tl.zeros([lanes], tl.float64)
-    total = tl.zeros([lanes], tl.float64)
+    """U where tokens behind last are none, of the others those behind edge go, and of those at it as many as may."""
+    above = tl.zeros([lanes], tl.float32)
+    gone = tl.zeros([lanes], tl.float32)
+    total = tl.zeros([lanes], tl.float32)
     tied = tl.zeros([lanes], tl.int32)
     at_edge = tl.zeros([lanes], tl.int32)
     for start in range(0, size, lanes):
-        w = weights(row, start, top, temperature, size, lanes)
-        mass = tl.where(w >= least, w, 0.0).to(tl.float64)
+        x = places(row, start, top, size, lanes)
+        mass = tl.where(x <= last, tl.exp2(x * scale), 0.0)
         total += mass
-        gone += tl.where(w < edge, mass, 0.0)
-        above += tl.where(w > own, mass, 0.0)
-        tied += (w == own).to(tl.int32)
-        at_edge += (w == edge).to(tl.int32)
-    lost = tl.sum(gone, 0)
-    wide = edge.to(tl.float64)
+        gone += tl.where(x > edge, mass, 0.0)
+        above += tl.where(x < own, mass, 0.0)
+        tied += (x == own).to(tl.int32)
+        at_edge += (x == edge).to(tl.int32)
+    lost = tl.sum(gone.to(tl.float64), 0)
+    of_edge = tl.exp2(edge * scale).to(tl.float64)
     more = 0.0 * lost
-    if edge > 0.0:
-        more = tl.floor((may_go - lost) / wide)
+    if of_edge > 0.0:
+        more = tl.floor((may_go - lost) / of_edge)
         more = tl.maximum(tl.minimum(more, tl.sum(at_edge, 0).to(tl.float64) - 1.0), 0.0)
     others = tl.sum(tied, 0).to(tl.float64) - tl.where(own == edge, more, 0.0)
-    u = (tl.sum(above, 0) + v * others * own.to(tl.float64)) / (tl.sum(total, 0) - lost - more * wide)
-    return tl.where(own < edge, 1.0, u).to(tl.float32)
+    before = tl.sum(above.to(tl.float64), 0) + v * others * tl.exp2(own * scale).to(tl.float64)
+    u = before / (tl.sum(total.to(tl.float64), 0) - lost - more * of_edge)
+    return tl.where(own > edge, 1.0, u).to(tl.float32)
 
 
 @triton.jit
 def _pit(
     row: tl.tensor,
-    token: tl.tensor,
+    own: tl.tensor,
     top: tl.tensor,
     asked: tl.tensor,
     rows: tl.tensor,
     size: tl.constexpr,
     lanes: tl.constexpr,
 ) -> tl.tensor:
+    """U of a token at the place own, of the row's filters in the order in which vLLM applies them."""
     temperature = tl.load(asked).to(tl.float32)
     top_k = tl.load(asked + rows)
     top_p = tl.load(asked + 2 * rows)
-    least = tl.maximum(tl.load(asked + 3 * rows).to(tl.float32), 0.0)
+    min_p = tl.load(asked + 3 * rows).to(tl.float32)
     v = tl.load(asked + 4 * rows)
-    own = _own(row, token, top, temperature, size, lanes)
+    scale = -_LOG2_E / temperature
+    everything = float("inf") + 0.0 * scale
+    last = everything
+    if min_p > 0.0:
+        last = tl.maximum(-temperature * tl.log(min_p), 0.0)
     if (top_k > 0.0) & (top_k < size):
-        least = tl.maximum(least, cut(row, 0.0 * least, top_k, top, temperature, size, lanes, by_mass=False))
-    edge = least
+        last = tl.minimum(last, cut(row, everything, top_k, top, scale, size, lanes, by_mass=False))
+    edge = last
     may_go = 0.0 * top_p
     if top_p < 1.0:
-        may_go = tl.maximum(1.0 - top_p, 0.0) * mass_from(row, least, top, temperature, size, lanes)
-        edge = cut(row, least, may_go, top, temperature, size, lanes, by_mass=True)
-    u = _share(row, own, least, edge, may_go, v, top, temperature, size, lanes)
-    return tl.where(own < 0.0, float("nan"), u)
+        may_go = tl.maximum(1.0 - top_p, 0.0) * mass_to(row, last, top, scale, size, lanes)
+        edge = cut(row, last, may_go, top, scale, size, lanes, by_mass=True)
+    return _share(row, own, last, edge, may_go, v, top, scale, size, lanes)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -137,13 +125,14 @@ def _draws(
     mismatch = float("nan")
     if temperature == temperature:  # noqa: PLR0124 - as above
         row = logits + place * stride
-        token = tl.load(tokens + place).to(tl.int64)
         top, nans = _look_at(row, size, lanes)
+        token = tl.load(tokens + place).to(tl.int64)
+        is_known = (token >= 0) & (token < size)
+        drawn = tl.load(row + token, mask=is_known, other=float("nan")).to(tl.float32)
         if temperature < greedy:
-            own = tl.load(row + token, mask=(token >= 0) & (token < size), other=float("nan")).to(tl.float32)
-            mismatch = ((own < top) & (nans == 0)).to(tl.float32)
-        elif (nans == 0) & (top < float("inf")) & (top > float("-inf")):
-            pit = _pit(row, token, top, asked + place, rows, size, lanes)
+            mismatch = ((drawn < top) & (nans == 0)).to(tl.float32)
+        elif is_known & (nans == 0) & (top < float("inf")) & (top > float("-inf")):
+            pit = _pit(row, top - drawn, top, asked + place, rows, size, lanes)
     tl.store(results + place, pit)
     tl.store(results + rows + place, mismatch)
 
@@ -160,6 +149,6 @@ def draws(logits: Tensor, tokens: Tensor, asked: Tensor) -> Tensor:
     if rows:
         _draws[(rows,)](
             logits, tokens, asked.contiguous(), results, rows, logits.stride(0),
-            size=size, lanes=min(_LANES, triton.next_power_of_2(size)), greedy=GREEDY_TEMPERATURE, num_warps=8,
+            size=size, lanes=min(_LANES, triton.next_power_of_2(size)), greedy=GREEDY_TEMPERATURE, num_warps=16,
         )  # fmt: skip
     return results

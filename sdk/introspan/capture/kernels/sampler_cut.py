@@ -1,87 +1,78 @@
-"""A row of raw logits and how much of it may go in; the weight at which a filter of the sampler cuts it off out.
+"""A row of raw logits and how much of it may go in; where a filter of the sampler cuts it off out.
 
-The bits of a weight, as a whole number, are in the order of the weights. So a cut is found by halving a range of
-numbers, one pass over the row each time, and nothing is sorted. Both ends of the range move on to weights that there
-are: logits of 16 bits have few that differ.
+A token's place is x = top − logit ≥ 0, and the bits of x, as a whole number, are in the order of the places. So a cut
+is found by halving a range of numbers, one pass over the row each time, and nothing is sorted. Both ends of the range
+move on to places where there are tokens: of logits of 16 bits few differ.
 """
 
 import triton
 import triton.language as tl
 
-# Of 1, the weight of the likeliest token.
-_LARGEST_BITS = tl.constexpr(0x3F800000)
-
 
 @triton.jit
-def weights(
-    row: tl.tensor,
-    start: tl.tensor,
-    top: tl.tensor,
-    temperature: tl.tensor,
-    size: tl.constexpr,
-    lanes: tl.constexpr,
+def places(
+    row: tl.tensor, start: tl.tensor, top: tl.tensor, size: tl.constexpr, lanes: tl.constexpr
 ) -> tl.tensor:
-    """exp((logit − top) / temperature) of so many tokens; 0 beyond the last."""
+    """Where so many tokens are; +Inf beyond the last."""
     at = start + tl.arange(0, lanes)
-    z = tl.load(row + at, mask=at < size, other=float("-inf")).to(tl.float32)
-    return tl.exp((z - top) / temperature)
+    return top - tl.load(row + at, mask=at < size, other=float("-inf")).to(tl.float32)
 
 
 @triton.jit
-def mass_from(
+def mass_to(
     row: tl.tensor,
-    least: tl.tensor,
+    last: tl.tensor,
     top: tl.tensor,
-    temperature: tl.tensor,
+    scale: tl.tensor,
     size: tl.constexpr,
     lanes: tl.constexpr,
 ) -> tl.tensor:
-    """Σ w over w ≥ least, float64."""
-    mass = tl.zeros([lanes], tl.float64)
+    """Σ 2^(x · scale) over x ≤ last, float64."""
+    mass = tl.zeros([lanes], tl.float32)
     for start in range(0, size, lanes):
-        w = weights(row, start, top, temperature, size, lanes)
-        mass += tl.where(w >= least, w, 0.0).to(tl.float64)
-    return tl.sum(mass, 0)
+        x = places(row, start, top, size, lanes)
+        mass += tl.where(x <= last, tl.exp2(x * scale), 0.0)
+    return tl.sum(mass.to(tl.float64), 0)
 
 
 @triton.jit
 def cut(
     row: tl.tensor,
-    least: tl.tensor,
+    last: tl.tensor,
     target: tl.tensor,
     top: tl.tensor,
-    temperature: tl.tensor,
+    scale: tl.tensor,
     size: tl.constexpr,
     lanes: tl.constexpr,
     by_mass: tl.constexpr,
 ) -> tl.tensor:
-    """The weight of the last token that stays; weights below least are none.
+    """The place of the last token that stays.
 
-    by_mass: where tokens go, least likely first, while what has gone is ≤ target; never the likeliest. Else: where
-    target tokens stay.
+    by_mass: where of those up to last tokens go, least likely first, while what has gone is ≤ target; never the
+    likeliest. Else: where target tokens stay.
     """
-    # What goes up to low is not enough, up to high it is.
-    low = least.to(tl.int32, bitcast=True) - 1
-    high = tl.full([], _LARGEST_BITS, tl.int32)
+    # Up to low too few stay, up to high enough.
+    low = tl.full([], -1, tl.int32)
+    high = last.to(tl.int32, bitcast=True)
     while high - low > 1:
         middle = low + (high - low) // 2
-        amount = tl.zeros([lanes], tl.float64)
-        below = tl.zeros([lanes], tl.int32) + low
-        above = tl.zeros([lanes], tl.int32) + high
+        amount = tl.zeros([lanes], tl.float32)
+        within = tl.zeros([lanes], tl.int32) + low
+        beyond = tl.zeros([lanes], tl.int32) + high
         for start in range(0, size, lanes):
-            w = weights(row, start, top, temperature, size, lanes)
-            bits = w.to(tl.int32, bitcast=True)
-            goes = bits <= middle
+            x = places(row, start, top, size, lanes)
+            bits = x.to(tl.int32, bitcast=True)
+            stays = bits <= middle
             if by_mass:
-                amount += tl.where(goes & (w >= least), w, 0.0).to(tl.float64)
+                amount += tl.where(stays | (x > last), 0.0, tl.exp2(x * scale))
             else:
-                amount += tl.where(goes, 0.0, 1.0).to(tl.float64)
-            below = tl.maximum(below, tl.where(goes, bits, low))
-            above = tl.minimum(above, tl.where(goes, high, bits))
-        whole = tl.sum(amount, 0)
-        is_enough = whole > target if by_mass else whole < target
-        # At least half of the range is left behind, whatever the weights are.
-        next_high = tl.where(is_enough, tl.maximum(tl.max(below, 0), low + 1), high)
-        low = tl.where(is_enough, low, tl.minimum(tl.min(above, 0) - 1, high - 1))
+                amount += stays.to(tl.float32)
+            within = tl.maximum(within, tl.where(stays, bits, low))
+            beyond = tl.minimum(beyond, tl.where(stays, high, bits))
+        whole = tl.sum(amount.to(tl.float64), 0)
+        is_enough = whole <= target if by_mass else whole >= target
+        # At least half of the range is left behind, wherever the tokens are.
+        next_high = tl.where(is_enough, tl.maximum(tl.max(within, 0), low + 1), high)
+        low = tl.where(is_enough, low, tl.minimum(tl.min(beyond, 0) - 1, high - 1))
         high = next_high
     return high.to(tl.float32, bitcast=True)
