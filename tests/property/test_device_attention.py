@@ -29,7 +29,7 @@ def _run(interpreter, course):
 
 
 # The others differ from these in strides alone: test_kernels_attention.py has them all.
-@pytest.mark.parametrize("name", ["LBHNC", "BLNHC", "before_blocks_NHD", "behind_blocks_HND"])
+@pytest.mark.parametrize("name", ["LBHNC", "BLNHC", "before_blocks_NHD"])
 def test_rows_have_the_values_that_a_host_measures_wherever_keys_lie(interpreter, name):
     found = _run(interpreter, Course(STEPS, layout=name))
     assert found.disabled == []
@@ -83,6 +83,12 @@ def test_keys_that_are_not_the_backends_switch_attention_off_and_no_row_is_hande
     assert np.isnan(found.device[2]).all(), "launched before it was known, or not at all"
 
 
+def test_a_backend_that_rounds_its_weights_to_eight_bits_is_checked_all_the_same(interpreter):
+    found = _run(interpreter, Course([[([0], [20])]], dtype="fp8_e4m3", quantises=True, spoilt=(0, 0)))
+    assert [said[1] for said in found.disabled] == ["self_check_failed"]
+    assert np.isnan(found.device[0]).all()
+
+
 def test_outputs_are_looked_at_until_eight_rows_have_been_found_right(interpreter):
     steps = [[([0, 1], [n, n]) for n in range(20, 24)], [([0], [24])], [([0], [25])]]
     found = _run(interpreter, Course(steps, spoilt=(0, 1)))
@@ -119,7 +125,9 @@ def test_layers_that_do_not_pass_their_taps_are_told_and_their_rows_have_no_valu
     assert not np.isnan(found.device[2]).any(), "what was said before is not said again"
 
 
-def test_rows_beyond_the_budget_are_counted_and_not_measured(interpreter):
-    found = _run(interpreter, Course([[([0, 1, 2], [30, 30, 1])]], budget_bytes=60 * 2 * 32 * 4))
+@pytest.mark.parametrize(("dtype", "bytes_each"), [("float32", 4), ("fp8_e4m3", 1)])
+def test_rows_beyond_the_budget_are_counted_and_not_measured(interpreter, dtype, bytes_each):
+    course = Course([[([0, 1, 2], [30, 30, 1])]], dtype=dtype, budget_bytes=60 * 2 * 32 * bytes_each)
+    found = _run(interpreter, course)
     assert found.skipped == 1
     assert np.isnan(found.device[0]).all(axis=1).tolist() == [False, False, True]

@@ -44,6 +44,8 @@ class DeviceAttentionProbe(AttentionRows):
         on_silent: Callable[[list[int]], None],
     ) -> None:
         super().__init__(layout, taps, byte_budget, health)
+        if str(taps[0].point.module.impl.kv_cache_dtype).startswith("fp8"):
+            self._bytes_per_key //= taps[0].q.element_size()
         self._on_silent = on_silent
         self._static = static_rows_of(taps)
         self._measured = [DeviceLayer(tap) for tap in taps]
