@@ -37,6 +37,7 @@ def _engine(requests: int) -> Engine:
 
 def _anatomy() -> Anatomy:
     impl = {"num_heads": HEADS, "head_size": HEAD_SIZE, "num_kv_heads": 8, "sliding_window": -1}
+    impl |= {"kv_cache_dtype": "auto"}
     attention = {
         layer: AttentionPoint(layer, SimpleNamespace(impl=SimpleNamespace(**impl, forward=None)))
         for layer in range(LAYERS)
