@@ -43,11 +43,10 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Values of the rows of all steps; of each step whether it is finite; health of each probe's."""
+    """Values of the rows of all steps, and what health each probe told, the host's first."""
 
     host: np.ndarray
     device: np.ndarray
-    finite: list[tuple[bool, bool | None]]
     skipped: tuple[int, int]
     errors: tuple[dict[str, int], dict[str, int]] = field(default_factory=lambda: ({}, {}))
 
@@ -86,7 +85,7 @@ def measured(steps: list[Rows], slots: int = 64, off: str = "") -> Found:
     for each in (health, device_health):
         if off:
             each.disabled[off] = None  # type: ignore[assignment]
-    selections, finite, before = [], [], 0
+    selections, before = [], 0
     for number, rows in enumerate(steps):
         selection = selection_of(number, rows, before)
         for slot, sampling in zip(selection.slot.tolist(), rows.sampling, strict=True):
@@ -98,8 +97,6 @@ def measured(steps: list[Rows], slots: int = 64, off: str = "") -> Found:
         with Waiting():
             _keep(device, selection, rows)
             device.deliver(selection, before, _drawn(rows))
-            told = device.is_finite()
-        finite.append((not host.not_finite(), None if told is None else bool(told)))
         selections.append(selection)
         before += len(selection)
     selection = join(selections)
@@ -112,7 +109,7 @@ def measured(steps: list[Rows], slots: int = 64, off: str = "") -> Found:
         assert part.numbers.dtype == torch.float32
         part.take(part.numbers.numpy().copy(), values[1])
     skipped = health.sampler_rows_skipped, device_health.sampler_rows_skipped
-    return Found(values[0], values[1], finite, skipped, (dict(health.errors), dict(device_health.errors)))
+    return Found(values[0], values[1], skipped, (dict(health.errors), dict(device_health.errors)))
 
 
 class _Largest(TorchDispatchMode):
@@ -145,7 +142,6 @@ def waits(rows: Rows) -> tuple[list[str], int, int]:
     def step() -> None:
         probe.keep(order, logits)
         probe.deliver(selection, 0, drawn)
-        probe.is_finite()
 
     with _Largest() as of_step:
         found = waits_of(step)

@@ -91,8 +91,6 @@ def test_a_device_measures_of_logits_and_sampler_what_a_host_does(interpreter, r
         actual, expected = found.device[:, block], found.host[:, block]
         np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=TOLERANCE.get(name, 5e-6), err_msg=name)
     assert found.skipped[0] == found.skipped[1]
-    for of_step, (on_host, on_device) in zip(rows, found.finite, strict=True):
-        assert on_device == (on_host if any(of_step.is_measured) else None)
 
 
 @pytest.mark.parametrize("odd", ["nan", "infinite", "all masked", "masked"])

@@ -3,7 +3,6 @@
 Nothing here waits for the device. Imports Triton: it is imported where kernels compute, only.
 """
 
-import math
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -55,7 +54,7 @@ class DeviceOutputProbe:
         self._logits = torch.empty(0, 0)
         self._tokens = torch.empty(0, dtype=torch.int64)
         self._rows: list[int] = []
-        self._arriving, self._places, self._delivered = _NO_ROWS, _NO_ROWS, 0
+        self._arriving = self._places = _NO_ROWS
         self._index = torch.empty(0, dtype=torch.int64)
 
     def reserve(self, vocabulary: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -90,7 +89,7 @@ class DeviceOutputProbe:
 
     def deliver(self, selection: Selection, before: int, tokens: Callable[[int], int]) -> None:
         """Takes the tokens that were drawn from the logits kept last; before counts the rows of earlier steps."""
-        rows, self._arriving, self._delivered = self._arriving, _NO_ROWS, 0
+        rows, self._arriving = self._arriving, _NO_ROWS
         if not rows.size:
             return
         if not isinstance(tokens, Sampled):
@@ -103,22 +102,14 @@ class DeviceOutputProbe:
         start = len(self._rows)
         self._tokens[start : start + rows.size].copy_(tokens.at(index))
         self._rows += (before + rows).tolist()
-        self._delivered = rows.size
-
-    def is_finite(self) -> torch.Tensor | None:
-        """Whether no row that was delivered last has a NaN or +Inf, a bool on the device; None where none was."""
-        if not self._delivered:
-            return None
-        delivered = self._logits[len(self._rows) - self._delivered : len(self._rows)]
-        return delivered.sum(dtype=torch.float32) < math.inf
 
     def abandon(self) -> None:
         """Forgets the logits that were kept last, for which no tokens were delivered."""
-        self._arriving, self._delivered = _NO_ROWS, 0
+        self._arriving = _NO_ROWS
 
     def drop(self) -> None:
         """Forgets the rows that were kept."""
-        self._rows, self._delivered = [], 0
+        self._rows = []
 
     def launch(self, selection: Selection) -> list[Part]:
         """Begins to compute the output and sampler signals of the rows that were kept.
