@@ -72,6 +72,13 @@ def join(selections: list[Selection]) -> Selection:
     )
 
 
+def fitting(selection: Selection, count: int) -> Selection:
+    """So many rows of a step, in order, and always those of the same requests: canaries before all, then by hash."""
+    ranks = [(request.is_traffic, request.hash) for request in selection.requests]
+    first = sorted(range(len(ranks)), key=ranks.__getitem__)[:count]
+    return selection.pick(np.array(sorted(first)))
+
+
 class Table:
     """The requests in the engine that are measured, by slot; every array is indexed by slot."""
 

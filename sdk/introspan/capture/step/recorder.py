@@ -19,7 +19,7 @@ from introspan.capture.columns import Layout
 from introspan.capture.health import Health
 from introspan.capture.output.repetition import longest_period_tail
 from introspan.capture.output.sampler import Sampling
-from introspan.capture.rows import Selection, Table
+from introspan.capture.rows import Selection, Table, fitting
 from introspan.capture.step.handover import Handover, Measured
 from introspan.capture.step.onset import Onsets
 from introspan.capture.step.probes import Probes, Streams
@@ -135,7 +135,8 @@ class Recorder:
         if selection is None:
             return
         if len(selection) > self._rows_max:
-            selection = self._fitting(selection)
+            self._health.dropped_rows["buffers_full"] += len(selection) - self._rows_max
+            selection = fitting(selection, self._rows_max)
         self._selection = selection  # from here on its rows are taken in, or counted as dropped
         stream, attention = self._probes.stream, self._probes.attention
         is_too_much = attention is not None and attention.is_too_much(selection)
@@ -148,13 +149,6 @@ class Recorder:
             stream.taps.select(token, self._waiting.count, with_output=is_first, everywhere=has_canaries)
         if attention is not None and self._health.is_on("attention"):
             attention.select(selection)
-
-    def _fitting(self, selection: Selection) -> Selection:
-        """As many rows as the buffers hold, and always those of the same requests: canaries, then by hash."""
-        ranks = [(request.is_traffic, request.hash) for request in selection.requests]
-        rows = sorted(sorted(range(len(ranks)), key=ranks.__getitem__)[: self._rows_max])
-        self._health.dropped_rows["buffers_full"] += len(ranks) - len(rows)
-        return selection.pick(np.array(rows))
 
     def before_sampling(self, logits: torch.Tensor | None, rows: NDArray[np.int64] | None = None) -> None:
         """Keeps the measured rows of the raw logits [requests, V]; rows: [requests] their places if they are others."""
@@ -205,7 +199,7 @@ class Recorder:
         is_urgent = not self._streams_checked or self._onsets.repeats(selection, values)
         is_urgent |= attention is not None and not attention.can_wait
         is_urgent |= self._is_not_finite(selection, before)
-        is_urgent |= self._has_apart(selection)
+        is_urgent |= bool(self._apart) and not all(request.is_traffic for request in selection.requests)
         self._abandon_step()
         if is_urgent or self._waiting.count >= TOGETHER_ROWS:
             self.flush()
@@ -280,18 +274,15 @@ class Recorder:
     def _has_canaries(self, selection: Selection) -> bool:
         return bool(self._apart) and any(request.is_canary for request in selection.requests)
 
-    def _has_apart(self, selection: Selection) -> bool:
-        return bool(self._apart) and not all(request.is_traffic for request in selection.requests)
-
     def _of_canaries(self, selection: Selection) -> dict[int, Observation]:
         """What is measured of the canaries among the rows, by row, while their streams are in the taps' buffers."""
         canary = self._probes.canary
         measures = self._health.is_on("residual") and not self._streams_lost
-        if canary is None or not measures or not self._health.is_on("canary"):
+        measures = measures and self._health.is_on("canary") and self._has_canaries(selection)
+        if canary is None or not measures:
             return {}
         found: dict[int, Observation] = {}
-        if self._has_canaries(selection):
-            self._guard("canary", lambda: canary.measure(selection, found))
+        self._guard("canary", lambda: canary.measure(selection, found))
         return found
 
     def _is_not_finite(self, selection: Selection, before: int) -> bool:
