@@ -16,7 +16,7 @@ from introspan.capture.output.vocabulary import Vocabulary
 from introspan.capture.step.ring import ResultsRing
 from introspan.capture.stream.projection import orthogonal_map, project
 from introspan.capture.stream.residual import curvature, direction, layer_statistics, step
-from introspan.capture.taps.gather import gather_rows
+from introspan.capture.taps.gather import gather
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _WIDTHS = {True: (33, 576), False: (33, 576, 4096, 8192)}
@@ -101,14 +101,18 @@ def _projection(dtype: torch.dtype, width: int, device: torch.device) -> None:
 def _gathered(dtype: torch.dtype, width: int, device: torch.device) -> None:
     from introspan.capture.kernels import rows as there
 
-    source, into, slots = _drawn((6, width), dtype), _drawn((4, width), dtype), torch.tensor([3, -1, 9, 0])
-    found = into.to(device)
-    given = source.to(device), slots.to(device)
-    there.gather_rows(*given, found)  # compiles; a second time puts the same there
+    sources = _drawn((6, width), dtype), _drawn((7, width), dtype)
+    plan = torch.tensor([3, -1, 9, 0]), torch.tensor([6, -1]), torch.ones(1, dtype=torch.int64)
+    kept = _drawn((4, width), dtype), _drawn((2, width), dtype), torch.zeros(1, dtype=torch.int64)
+    given = [each.to(device) for each in (*sources, *plan)]
+    found = [each.to(device, copy=True) for each in kept]
+    there.gather(*given, *found)  # compiles; a second time puts the same there
     with unwaited(device):
-        there.gather_rows(*given, found)
-    gather_rows(source, slots, into)
-    same(found, into, 0.0, "rows")
+        there.gather(*given, *found)
+    for _ in range(2):
+        gather(*sources, *plan, *kept)
+    for name, mine, expected in zip(("rows", "outputs", "fired"), found, kept, strict=True):
+        same(mine, expected, 0.0, name)
 
 
 def _logits(dtype: torch.dtype, size: int, device: torch.device) -> None:
