@@ -1,6 +1,5 @@
 """What somebody asks or tells a collector in, its answer over HTTP out — or why there is none."""
 
-import json
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -78,7 +77,7 @@ def _given(parameters: dict[str, str | None]) -> dict[str, str]:
 def _json(answer: httpx.Response) -> Answer:
     try:
         found: Answer = answer.json()
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or not even a text
         raise ClientError(
             f"{answer.url} does not answer with JSON: give the address of a collector"
         ) from error
@@ -89,12 +88,17 @@ def _problem(answer: httpx.Response) -> str:
     try:
         problem = answer.json()["error"]
         return f"{problem['key']} = {problem['value']!r}: {problem['remedy']}"
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return f"{answer.url} answered {answer.status_code}: give the address of a collector of this version"
 
 
 def _token(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8").strip()
+        token = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--token-file {file} cannot be read: {error}") from error
+    if not (token.isascii() and token.isprintable() and token):
+        raise ValueError(
+            f"--token-file {file} must hold a token of printable ASCII"
+        )  # not repeated: a secret
+    return token

@@ -34,7 +34,10 @@ Form = Annotated[Format, typer.Option("--format", help="How to write it.")]
 
 @contextmanager
 def asking(command: str, url: str, token_file: Path | None) -> Iterator[Client]:
-    """A client for one command, which ends with 2 where it was called wrongly and with 1 where it was refused."""
+    """A client for one command, which ends with 2 where it was called wrongly and with 1 where it was refused.
+
+    What is made of an answer belongs inside: what it lacks there is said as well.
+    """
     try:
         with Client(url, token_file) as client:
             yield client
@@ -42,6 +45,8 @@ def asking(command: str, url: str, token_file: Path | None) -> Iterator[Client]:
         fail(command, str(error), 1)
     except ValueError as error:
         fail(command, str(error), 2)
+    except (AttributeError, LookupError, TypeError) as error:
+        fail(command, f"--url {url} does not answer as a collector of this version does: {error!r}", 1)
 
 
 def fail(command: str, problem: str, code: int) -> NoReturn:

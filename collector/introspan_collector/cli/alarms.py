@@ -21,6 +21,8 @@ from introspan_collector.terminal import (
     print_table,
 )
 
+_COLUMNS = ("id", "since", "state", "severity", "model", "adapter", "alarm", "triage", "layer", "evidence")
+
 _Id = Annotated[str, typer.Argument(metavar="ID", help="Id of an alarm, see `introspan alarms list`.")]
 _By = Annotated[str | None, typer.Option(help="Who looks after it [you].")]
 _Comment = Annotated[str, typer.Option(help="What others should know.")]
@@ -55,36 +57,35 @@ def list_(
     """Lists alarms: those that last first, then those that are over."""
     with asking("alarms list", url, token_file) as client:
         answer = client.get("alarms", model=model, adapter=adapter, state=state)
-    if form is Format.JSON:
-        print_json(answer)
-        return
-    columns = ("id", "since", "state", "severity", "model", "adapter", "alarm", "triage", "layer", "evidence")
-    rows = [
-        (
-            one["id"],
-            at(one["opened_unix_seconds"]),
-            one["state"],
-            one["severity"],
-            one["model"],
-            one["adapter"],
-            one["alertname"],
-            one["triage"]["verdict"],
-            one["layer"],
-            ", ".join(sorted({clue["stream"]["detector"] for clue in one["evidence"]})),
-        )
-        for one in answer["alarms"]
-    ]
-    print_table("Alarms" if rows else "No alarms.", columns, rows)
+        if form is Format.JSON:
+            print_json(answer)
+            return
+        rows = [
+            (
+                one["id"],
+                at(one["opened_unix_seconds"]),
+                one["state"],
+                one["severity"],
+                one["model"],
+                one["adapter"],
+                one["alertname"],
+                one["triage"]["verdict"],
+                one["layer"],
+                ", ".join(sorted({clue["stream"]["detector"] for clue in one["evidence"]})),
+            )
+            for one in answer["alarms"]
+        ]
+        print_table("Alarms" if rows else "No alarms.", _COLUMNS, rows)
 
 
 def show(id_: _Id, url: Url = DEFAULT_URL, token_file: TokenFile = None, form: Form = Format.TABLE) -> None:
     """Shows one alarm with its evidence, its reasoning and requests that show it."""
     with asking("alarms show", url, token_file) as client:
         answer = client.get(f"alarms/{quote(id_, safe='')}")
-    if form is Format.JSON:
-        print_json(answer)
-        return
-    _print_alarm(answer)
+        if form is Format.JSON:
+            print_json(answer)
+            return
+        _print_alarm(answer)
 
 
 def ack(
@@ -127,26 +128,26 @@ def announce(
         start = None if start_in is None else time.time() + seconds(start_in)
         end = (time.time() if start is None else start) + seconds(lasting)
         answer = client.tell("maintenance", model=model, start=start, end=end, reason=reason)
-    if form is Format.JSON:
-        print_json(answer)
-        return
-    window = answer["window"]
-    typer.echo(f"{window['id']}: {window['model'] or 'every model'} until {at(window['end'])} UTC")
+        if form is Format.JSON:
+            print_json(answer)
+            return
+        window = answer["window"]
+        typer.echo(f"{window['id']}: {window['model'] or 'every model'} until {at(window['end'])} UTC")
 
 
 def windows(url: Url = DEFAULT_URL, token_file: TokenFile = None, form: Form = Format.TABLE) -> None:
     """Lists announced deploys."""
     with asking("alarms windows", url, token_file) as client:
         answer = client.get("maintenance")
-    if form is Format.JSON:
-        print_json(answer)
-        return
-    rows = [
-        (one["id"], one["model"] or "every", at(one["start"]), at(one["end"]), one["reason"])
-        for one in answer["windows"]
-    ]
-    title = "Announced deploys, UTC" if rows else "No deploys are announced."
-    print_table(title, ("id", "model", "from", "to", "reason"), rows)
+        if form is Format.JSON:
+            print_json(answer)
+            return
+        rows = [
+            (one["id"], one["model"] or "every", at(one["start"]), at(one["end"]), one["reason"])
+            for one in answer["windows"]
+        ]
+        title = "Announced deploys, UTC" if rows else "No deploys are announced."
+        print_table(title, ("id", "model", "from", "to", "reason"), rows)
 
 
 def withdraw(
@@ -171,7 +172,7 @@ def _acknowledge(
     *,
     force: bool = False,
 ) -> None:
-    who = by if by is not None else getpass.getuser()
+    who = by if by is not None else _user()
     if not who:
         fail(f"alarms {command}", "--by must name somebody", 2)
     with asking(f"alarms {command}", url, token_file) as client:
@@ -182,12 +183,20 @@ def _acknowledge(
             accept_as_class=command == "accept",
             force=force,
         )
-    if form is Format.JSON:
-        print_json(answer)
-        return
-    typer.echo(f"{id_} is {answer['alarm']['state']}, by {who}")
-    if answer["accepted"]:
-        typer.echo(answer["accepted"])
+        if form is Format.JSON:
+            print_json(answer)
+            return
+        typer.echo(f"{id_} is {answer['alarm']['state']}, by {who}")
+        if answer["accepted"]:
+            typer.echo(answer["accepted"])
+
+
+def _user() -> str:
+    """Who runs this; empty where nobody knows, as in a container whose user has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 # Any: JSON.

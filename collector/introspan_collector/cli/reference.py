@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from introspan_collector.client import ClientError
+from introspan_collector.client import Client, ClientError
 from introspan_collector.terminal import (
     DEFAULT_URL,
     Form,
@@ -18,6 +18,7 @@ from introspan_collector.terminal import (
     print_json,
     print_table,
 )
+from introspan_collector.whole import write_whole
 
 if TYPE_CHECKING:
     from introspan_collector.detect.reference.diff import FeatureDifference
@@ -48,15 +49,15 @@ def list_(url: Url = DEFAULT_URL, token_file: TokenFile = None, form: Form = For
     """Lists what every model and adapter is compared with, and how far the next reference is."""
     with asking("reference list", url, token_file) as client:
         answer = client.get("references")
-    if form is Format.JSON:
-        print_json(answer)
-        return
-    rows = [
-        (one["model"], one["adapter"], one["state"], *_present(one["reference"]), _next(one))
-        for one in answer["references"]
-    ]
-    columns = ("model", "adapter", "state", "clusters", "hours", "built", "hash", "next")
-    print_table("References" if rows else "No model was heard of yet.", columns, rows)
+        if form is Format.JSON:
+            print_json(answer)
+            return
+        rows = [
+            (one["model"], one["adapter"], one["state"], *_present(one["reference"]), _next(one))
+            for one in answer["references"]
+        ]
+        columns = ("model", "adapter", "state", "clusters", "hours", "built", "hash", "next")
+        print_table("References" if rows else "No model was heard of yet.", columns, rows)
 
 
 def build(
@@ -71,7 +72,7 @@ def build(
     It is provisional and not taken up: review it with show and diff, then import it, or promote what is collected.
     """
     with asking("reference build", url, token_file) as client:
-        data = client.file("references/export", model=model, adapter=adapter, which="draft")
+        data = _file(client, url, model=model, adapter=adapter, which="draft")
     _write("build", output, data)
 
 
@@ -84,7 +85,7 @@ def export(
 ) -> None:
     """Writes the reference that a model is compared with to a file."""
     with asking("reference export", url, token_file) as client:
-        data = client.file("references/export", model=model, adapter=adapter)
+        data = _file(client, url, model=model, adapter=adapter)
     _write("export", output, data)
 
 
@@ -97,7 +98,7 @@ def import_(
     reference = _read("import", file)
     with asking("reference import", url, token_file) as client:
         found = client.send("references/import", file.read_bytes())["reference"]
-    typer.echo(f"{_named(reference)} is compared with {found['content_sha256']}, {found['state']}")
+        typer.echo(f"{_named(reference)} is compared with {found['content_sha256']}, {found['state']}")
 
 
 def promote(
@@ -110,7 +111,7 @@ def promote(
     """Makes what was collected the frozen reference now, though there is not yet as much as it should have."""
     with asking("reference promote", url, token_file) as client:
         found = client.tell("references/promote", model=model, adapter=adapter, force=force)["reference"]
-    typer.echo(f"{model} is compared with {found['content_sha256']}, {found['state']}")
+        typer.echo(f"{model} is compared with {found['content_sha256']}, {found['state']}")
 
 
 def show(
@@ -199,16 +200,24 @@ def _live(command: str, model: str, adapter: str, url: str, token_file: Path | N
     from introspan_collector.detect.reference.file import from_bytes  # noqa: PLC0415 as above
 
     with asking(f"reference {command}", url, token_file) as client:
-        data = client.file("references/export", model=model, adapter=adapter)
-        try:
-            return from_bytes(data)
-        except ValueError as error:
-            raise ClientError(f"the collector at --url {url} is of another version: {error}") from error
+        return from_bytes(_file(client, url, model=model, adapter=adapter))
+
+
+def _file(client: Client, url: str, **which: str) -> bytes:
+    """A file that a collector gave, once it was read as one: what is kept must not be a proxy's page."""
+    from introspan_collector.detect.reference.file import from_bytes  # noqa: PLC0415 as above
+
+    data = client.file("references/export", **which)
+    try:
+        from_bytes(data)
+    except ValueError as error:
+        raise ClientError(f"--url {url} is no collector, or of another version: {error}") from error
+    return data
 
 
 def _write(command: str, output: Path, data: bytes) -> None:
     try:
-        output.write_bytes(data)
+        write_whole(output, data)
     except OSError as error:
         fail(f"reference {command}", f"--output {output} cannot be written: {error.strerror}", 2)
     typer.echo(f"{output}: {len(data)} bytes")
