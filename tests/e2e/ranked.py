@@ -48,7 +48,7 @@ class Kept(Pipeline):
             "columns": self._columns,
             "status": asdict(self._status()),
             "ended": self._ended,
-            "compiled_graphs": _compiled_graphs(),
+            "compiled_models": _compiled_models(),
             "ids": [request.request_id for rows in kept for request in rows.requests],
             "clusters": {r.request_id: f"{r.cluster_key:x}" for rows in kept for r in rows.requests},
         }
@@ -63,10 +63,10 @@ class Kept(Pipeline):
         path.with_suffix(".unfinished").rename(path)
 
 
-def _compiled_graphs() -> int:
-    from torch._dynamo.utils import counters
+def _compiled_models() -> int:
+    from vllm.compilation.counter import compilation_counter
 
-    return counters["stats"]["unique_graphs"]
+    return compilation_counter.num_models_seen
 
 
 def prepare() -> None:
@@ -132,7 +132,7 @@ def _wake_late() -> None:
         result = wait(*args, **kwargs)
         if is_last:
             is_last.pop()
-            time.sleep(1.0)
+            time.sleep(0.5)
         return result
 
     GPUModelRunner.execute_model, SpinCondition.wait = execute_model, late

@@ -165,14 +165,7 @@ def test_every_column_is_measured_by_one_worker(engines, name):
         assert (resource["pipeline_parallel_rank"], resource["tensor_parallel_rank"]) == (stage, rank)
         assert worker["status"]["disabled"] == []
         assert worker["status"]["probe_errors"] == 0
-
-
-@pytest.mark.slow
-def test_the_compiled_model_was_compiled(engines):
-    compiled, eager = (
-        [worker["compiled_graphs"] for worker in engines[name][1].values()] for name in ("compiled", "tensor")
-    )
-    assert min(compiled) > max(eager)
+        assert worker["compiled_models"] == int(name == "compiled")
 
 
 def test_every_value_is_that_of_one_worker(engines, name):
