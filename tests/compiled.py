@@ -19,7 +19,7 @@ from introspan.capture.attention.kv_layout import Split, StridedLayout
 from introspan.capture.attention.statistics import PagedKeys, Scoring
 from introspan.capture.kernels.paged_attention import Lengths, paged_output, paged_statistics
 from introspan.capture.kernels.projection import project
-from introspan.capture.kernels.rows import gather_rows
+from introspan.capture.kernels.rows import gather
 from introspan.capture.kernels.sampler import ASKED, draws
 from introspan.capture.kernels.stream import Earlier, stream_statistics
 from introspan.capture.kernels.vocabulary import vocabulary_statistics
@@ -86,20 +86,22 @@ def _attention(
 
 def _streams(dtype: torch.dtype, d: int) -> Callable[[Batch], None]:
     def launch(batch: Batch) -> None:
-        h, at = _meta(batch.rows, 18, d, dtype=dtype), _meta(8)
-        earlier = Earlier(_meta(batch.rows), _meta(batch.rows), _meta(6, 8, d, dtype=dtype))
+        layers = 8 if batch == FIRST else 33  # those of canaries are others than those of traffic
+        h, at = _meta(batch.rows, 18, d, dtype=dtype), _meta(layers)
+        earlier = Earlier(_meta(batch.rows), _meta(batch.rows), _meta(6, layers, d, dtype=dtype))
         stream_statistics(h, at, at, earlier)
         project(h, at, _meta(32, d, dtype=torch.float32))
-        into = _meta(96, d, dtype=dtype)
-        gather_rows(_meta(batch.tokens, d, dtype=dtype), _meta(96), into)
+        source, rows, checked = (_meta(count, d, dtype=dtype) for count in (batch.tokens, 96, 8))
+        gather(source, source, _meta(96), _meta(8), _meta(1), rows, checked, _meta(1))
 
     return launch
 
 
 def _queries_of_eight_bits(batch: Batch) -> None:
     # vLLM quantises queries in front of a backend whose cache is fp8; what is kept has the model's dtype.
-    into = _meta(96, 4096, dtype=torch.bfloat16)
-    gather_rows(_meta(batch.tokens, 4096, dtype=torch.float8_e4m3fn), _meta(96), into)
+    queries = _meta(batch.tokens, 4096, dtype=torch.float8_e4m3fn)
+    attended, rows = (_meta(count, 4096, dtype=torch.bfloat16) for count in (batch.tokens, 96))
+    gather(queries, attended, _meta(96), _meta(96), _meta(1), rows, rows, _meta(1))
 
 
 def _logits(batch: Batch) -> None:

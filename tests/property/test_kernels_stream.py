@@ -86,27 +86,41 @@ def test_projections_are_those_of_the_torch_function(interpreter, case):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5, equal_nan=True)
 
 
+@st.composite
+def tapped(draw):
+    """What a tap works on, in the order of its arguments."""
+    count, width = draw(st.integers(1, 6)), draw(st.sampled_from([1, 96, 1024, 1500]))
+    generator, dtype = torch.Generator().manual_seed(draw(SEEDS)), draw(DTYPES)
+    slots, checked = (draw(st.lists(st.integers(-2, 8), min_size=1, max_size=6)) for _ in range(2))
+
+    def rows(places: int, *, is_wide: bool = False) -> torch.Tensor:
+        return torch.randn(places, 2 * width if is_wide else width, generator=generator).to(dtype)[:, :width]
+
+    source, output = (rows(count, is_wide=draw(st.booleans())) for _ in range(2))
+    plan = torch.tensor([*slots, *checked, draw(st.integers(0, 1))])
+    numbers = torch.split_with_sizes(plan, [len(slots), len(checked), 1])
+    return [source, output, *numbers, rows(len(slots)), rows(len(checked)), torch.tensor([7])]
+
+
 @EXAMPLES
-@given(
-    seed=SEEDS,
-    count=st.integers(1, 6),
-    width=st.sampled_from([1, 96, 1024, 1500]),
-    dtype=DTYPES,
-    slots=st.lists(st.integers(-2, 8), min_size=1, max_size=6),
-    is_wide=st.booleans(),
-)
-def test_gathered_rows_are_those_of_the_torch_form(interpreter, seed, count, width, dtype, slots, is_wide):
-    generator = torch.Generator().manual_seed(seed)
-    source = torch.randn(count, 2 * width if is_wide else width, generator=generator).to(dtype)[:, :width]
-    into = torch.randn(len(slots), width, generator=generator).to(dtype)
-    expected = into.clone()
-    gather.gather_rows(source, torch.tensor(slots), expected)
-    _, (_, _, found) = interpreter.call("rows", "gather_rows", source, torch.tensor(slots), into)
-    assert torch.equal(found, expected)
+@given(case=tapped())
+def test_a_tap_copies_and_counts_as_the_torch_form_does(interpreter, case):
+    _, found = interpreter.call("rows", "gather", *case)
+    gather.gather(*case)
+    for actual, expected in zip(found, case, strict=True):
+        assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("slot", [-(2**40), 2**40, 3])
 def test_a_slot_far_outside_reads_nothing(interpreter, slot):
-    source, into = torch.ones(3, 64), torch.zeros(2, 64)
-    _, (_, _, found) = interpreter.call("rows", "gather_rows", source, torch.tensor([slot, 1]), into)
-    assert np.array_equal(found[:, 0].numpy(), [0.0, 1.0])
+    source, plan, rows = torch.ones(3, 64), torch.tensor([slot, 1]), torch.zeros(2, 64)
+    one = torch.ones(1, dtype=torch.int64)
+    _, found = interpreter.call("rows", "gather", source, source, plan, plan, one, rows, rows, one)
+    for copied in found[5:7]:
+        assert np.array_equal(copied[:, 0].numpy(), [0.0, 1.0])
+
+
+def test_rows_of_another_width_than_a_taps_buffers_are_refused(interpreter):
+    one, rows = torch.ones(1, dtype=torch.int64), torch.zeros(1, 64)
+    with pytest.raises(AssertionError, match="must be 64 numbers wide"):
+        interpreter.call("rows", "gather", torch.ones(3, 63), rows, one, one, one, rows, rows, one)

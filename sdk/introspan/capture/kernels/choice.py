@@ -18,9 +18,9 @@ def computes_on(device: torch.device) -> bool:
 def register_on(device: torch.device) -> None:
     """Makes taps on this device copy by a kernel, where kernels compute; to be called before a model is tapped."""
     if computes_on(device):
-        from introspan.capture.kernels.rows import gather_rows  # noqa: PLC0415 - imports Triton
+        from introspan.capture.kernels.rows import gather  # noqa: PLC0415 - imports Triton
 
-        register_gather(device.type, gather_rows)
+        register_gather(device.type, gather)
 
 
 @cache

@@ -10,18 +10,44 @@ import torch
 
 
 class Gather(Protocol):
-    """Puts source[slots[p]] at into[p]. source: [n, width]; slots: int64 [places]; into: [places, width].
+    """What a tap does: source[slots[p]] to rows[p], output[checked[p]] to outputs[p], and fired grows by armed.
 
-    Neither shapes nor operations depend on what slots holds, nothing waits for the device, and no memory but into is
-    written. Rows of the source may be further apart than they are wide.
+    source, output: [n, width]; slots, checked: int64 [places of each]; rows, outputs: [places of each, width]; armed,
+    fired: int64 [1]. Neither shapes nor operations depend on what slots hold, nothing waits for the device, and no
+    other memory is written. Rows of source and output may be further apart than they are wide.
     """
 
-    def __call__(self, source: torch.Tensor, slots: torch.Tensor, into: torch.Tensor) -> None:
-        """Copies the rows."""
+    def __call__(
+        self,
+        source: torch.Tensor,
+        output: torch.Tensor,
+        slots: torch.Tensor,
+        checked: torch.Tensor,
+        armed: torch.Tensor,
+        rows: torch.Tensor,
+        outputs: torch.Tensor,
+        fired: torch.Tensor,
+    ) -> None:
+        """Copies the rows, and counts that it did."""
 
 
-def gather_rows(source: torch.Tensor, slots: torch.Tensor, into: torch.Tensor) -> None:
+def gather(
+    source: torch.Tensor,
+    output: torch.Tensor,
+    slots: torch.Tensor,
+    checked: torch.Tensor,
+    armed: torch.Tensor,
+    rows: torch.Tensor,
+    outputs: torch.Tensor,
+    fired: torch.Tensor,
+) -> None:
     """The form for any device, of torch's own operators."""
+    _gather_rows(source, slots, rows)
+    _gather_rows(output, checked, outputs)
+    fired.add_(armed)
+
+
+def _gather_rows(source: torch.Tensor, slots: torch.Tensor, into: torch.Tensor) -> None:
     last = source.shape[0] - 1
     is_taken = (slots >= 0) & (slots <= last)
     picked = source.index_select(0, slots.clamp(0, last))
@@ -38,4 +64,4 @@ def register_gather(device_type: str, form: Gather) -> None:
 
 def gather_on(device: torch.device) -> Gather:
     """The form registered for a device, or torch's own."""
-    return _forms.get(device.type, gather_rows)
+    return _forms.get(device.type, gather)

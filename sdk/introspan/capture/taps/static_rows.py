@@ -39,10 +39,7 @@ class Buffers(NamedTuple):
 
 def copy_rows(source: torch.Tensor, output: torch.Tensor, buffers: Buffers) -> None:
     """What a tap does: copies rows of one tensor [n, width] and of another to check it by, and counts that it did."""
-    gather = gather_on(source.device)
-    gather(source, buffers.slots, buffers.rows)
-    gather(output, buffers.checked, buffers.outputs)
-    buffers.fired.add_(buffers.armed)
+    gather_on(source.device)(source, output, *buffers)
 
 
 class StaticRows:
