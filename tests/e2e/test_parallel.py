@@ -30,7 +30,8 @@ ENGINES = {
     "four ranks": {"tensor_parallel_size": 4},
     # A stage of one layer, which neither embeds tokens nor draws any.
     "three stages": {"pipeline_parallel_size": 3},
-    "compiled": {"tensor_parallel_size": 2, "enforce_eager": False},
+    "compiled ranks": {"tensor_parallel_size": 2, "enforce_eager": False},
+    "compiled stages": {"pipeline_parallel_size": 2, "enforce_eager": False},
     "asynchronous": {"tensor_parallel_size": 2},
 }
 OFTEN = ("tensor", "pipeline", "both")
@@ -165,7 +166,7 @@ def test_every_column_is_measured_by_one_worker(engines, name):
         assert (resource["pipeline_parallel_rank"], resource["tensor_parallel_rank"]) == (stage, rank)
         assert worker["status"]["disabled"] == []
         assert worker["status"]["probe_errors"] == 0
-        assert worker["compiled_models"] == int(name == "compiled")
+        assert worker["compiled_models"] == int("compiled" in name)
 
 
 def test_every_value_is_that_of_one_worker(engines, name):
