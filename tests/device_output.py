@@ -148,3 +148,21 @@ def waits(rows: Rows) -> tuple[list[str], int, int]:
     with _Largest() as of_flush:
         found += waits_of(lambda: probe.launch(selection))
     return found, of_step.bytes, of_flush.bytes
+
+
+def cuts(rows: Rows) -> int:
+    """How many cuts are looked for in a flush of these rows, by all of them together."""
+    from introspan.capture.kernels import sampler
+
+    cut, found = sampler.cut, []
+
+    def counted(*arguments: Any, **keywords: Any) -> Any:
+        found.append(1)
+        return cut(*arguments, **keywords)
+
+    sampler.cut = counted
+    try:
+        measured([rows])
+    finally:
+        sampler.cut = cut
+    return len(found)

@@ -229,3 +229,14 @@ def test_neither_a_step_nor_a_flush_waits_for_the_device_nor_makes_what_is_as_wi
     assert found == []
     assert of_step <= 3 * 8
     assert of_flush <= 3 * 5 * 8
+
+
+def test_a_row_pays_for_its_own_filters_alone(interpreter):
+    settings_of = [SETTINGS[name] for name in ("plain", "min_p", "top_k", "top_p", "all")]
+    asked = [Sampling(*each, reproducible=True) for each in settings_of]
+    asked += [Sampling(0.0, 5, 0.5, 0.0, reproducible=True), NOT_REPRODUCED]
+    counts = [
+        interpreter.call("tests.device_output", "cuts", one(torch.randn(1, 40), [1], [each])[0])[0]
+        for each in asked
+    ]
+    assert counts == [0, 0, 1, 1, 2, 0, 0]

@@ -60,3 +60,7 @@ def test_tokens_that_a_runner_has_read_itself_are_those_of_its_output():
     drawn = drawn_of(output, None)
     assert (drawn(2), drawn.at(torch.tensor([1, 2])).tolist()) == (9, [NO_TOKEN, 9])
     assert drawn_of(output, torch.tensor([[4], [5], [6]])).at(torch.tensor([0])).tolist() == [4]
+
+
+def test_a_stage_that_draws_nothing_has_no_tokens_and_nobody_fails_for_it():
+    assert len(drawn_of(None, None)) == len(drawn_of(SimpleNamespace(sampled_token_ids=[]), None)) == 0

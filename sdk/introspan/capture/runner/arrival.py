@@ -80,10 +80,14 @@ class Drawn:
 
 
 def drawn_of(output: Any, sampled: torch.Tensor | None) -> Drawn:
-    """The tokens of a V1 runner's step: as sampled, or those its output lists where the runner has read them itself."""
+    """The tokens of a V1 runner's step: as sampled, or those its output lists where the runner has read them itself.
+
+    None in pipeline stages but the last, whose recorder asks for none.
+    """
     if sampled is not None:
         return Drawn(sampled)
-    return Drawn(torch.from_numpy(Known(output.sampled_token_ids).tokens()).unsqueeze(1))
+    listed = getattr(output, "sampled_token_ids", None) or []
+    return Drawn(torch.from_numpy(Known(listed).tokens()).unsqueeze(1))
 
 
 def arrival_of(output: Any) -> Arrival | None:
