@@ -119,8 +119,10 @@ class Served:
         if not self._watch.ladders:
             return {"rung": "", "why": "forwards are run by Python here, and not replayed"}
         ladder = self._watch.ladders[-1]
-        has_next = ladder.fall("residual", "the benchmark asks for it")
-        return {"rung": ladder.rung.name if has_next else "", "why": "the engine offers no other"}
+        before = ladder.rung
+        ladder.fall("residual", "the benchmark asks for it", ladder.steps)
+        has_fallen = ladder.rung is not before
+        return {"rung": ladder.rung.name if has_fallen else "", "why": "the engine offers no other"}
 
     def rows(self, into: str) -> dict[str, Any]:
         """Writes every row that was measured so far, without the last request's own."""

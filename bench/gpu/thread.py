@@ -10,6 +10,7 @@ from bench.gpu.cost import fitting
 from bench.gpu.engines import ENDPOINT, EVERYTHING, Kind, serving
 from bench.gpu.models import drawn
 from bench.gpu.scale import Scale
+from bench.gpu.waiting import lost
 
 _LEVELS: dict[str, dict[str, str]] = {"defaults": {}, "everything": EVERYTHING}
 
@@ -29,8 +30,11 @@ def run(scale: Scale) -> dict[str, Any]:
                     )  # kernels are compiled, the self-checks over
                     before = served.watched(anew=True)["capture_seconds"]
                     worked = served.work(batch, context, scale.tokens, seed=1)
-                    found = served.watched(anew=True)
-                    values[f"{level}.batch_{batch}"] = summary(found, before, worked)
+                    found, status = served.watched(anew=True), served.state()["status"]
+                    rows = {"measured_rows": status["measured_rows"], "rows_lost": lost(status)}
+                    values[f"{level}.batch_{batch}"] = summary(found, before, worked) | {
+                        f"{name}_so_far": count for name, count in rows.items()
+                    }
     return values
 
 

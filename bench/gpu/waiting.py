@@ -28,13 +28,20 @@ def run(scale: Scale) -> dict[str, Any]:
                 found, state = served.watched(), served.state()
             values[level] = summary(found) | {
                 "measured_rows": state["status"]["measured_rows"],
+                "rows_lost": lost(state["status"]),
                 "signals_off": len(state["status"]["disabled"]),
                 "graphs": state["graphs"],
             }
     return values
 
 
-# Any: JSON.
+# Any: JSON, as below.
+def lost(status: dict[str, Any]) -> int:
+    """Rows that were chosen or measured, and of which nothing comes, but those of tokens that nobody got."""
+    reasons: dict[str, int] = status["dropped_rows"]
+    return sum(count for reason, count in reasons.items() if reason != "not_delivered")
+
+
 def summary(found: dict[str, Any]) -> dict[str, Any]:
     """How often, and where most."""
     return {

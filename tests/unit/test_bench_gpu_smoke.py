@@ -162,6 +162,14 @@ def test_a_signal_that_was_switched_off_is_named_with_its_reason():
         served._is_well(well | {"dropped_rows": {"device_behind": 1}})
 
 
+def test_a_wait_fails_with_its_line_and_an_engine_that_measured_nothing_fails_too():
+    served._never_waits({"later": {}, "flush_seconds": [0.1]})
+    with pytest.raises(AssertionError, match=r"probe\.py:3 7×"):
+        served._never_waits({"later": {"probe.py:3": 7}, "flush_seconds": [0.1]})
+    with pytest.raises(AssertionError, match="nothing was computed"):
+        served._never_waits({"later": {}, "flush_seconds": []})
+
+
 def test_half_of_the_requests_are_drawn_and_prompts_differ_in_length():
     asked = served.requests(50, 12)
     assert [one["params"]["temperature"] for one in asked].count(1.0) == 25

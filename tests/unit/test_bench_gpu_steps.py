@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import introspan
-from bench.gpu import ladder, replay, sampler, thread, waiting, watched
+from bench.gpu import ladder, program, replay, sampler, thread, waiting, watched
 from bench.gpu.engines import Measured
 from bench.gpu.reference import _recent
 from bench.gpu.scale import FULL, REHEARSAL
@@ -155,6 +155,24 @@ def test_times_are_of_the_work_at_hand():
         "device_us_per_flush": pytest.approx(2_000.0),
         "share_of_device": pytest.approx(0.004 / 50),
     }
+
+
+def test_rows_of_tokens_that_nobody_got_are_not_lost():
+    assert waiting.lost({"dropped_rows": {"not_delivered": 9, "buffers_full": 2, "device_behind": 1}}) == 3
+
+
+def test_an_engine_is_taken_down_rung_by_rung_and_says_where_it_is():
+    made = Ladder(lambda _: None, Health(), ("residual",))
+    engine = object.__new__(program.Served)
+    engine._watch = SimpleNamespace(ladders=[made])
+    rungs = []
+    for _ in range(3):
+        for _ in range(500):  # as many as are timed on a rung
+            made.begin_step()
+        rungs.append(engine.fall()["rung"])
+    assert rungs == ["PIECEWISE", "EAGER", ""]
+    engine._watch = SimpleNamespace(ladders=[])
+    assert engine.fall()["rung"] == ""
 
 
 class _Falling:

@@ -21,17 +21,20 @@ def run(scale: Scale) -> dict[str, str]:
     """Whether the engine answers, what capture says of itself, and each signal: whether it has values."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = drawn(scale.small, Path(scratch, "model"))
-        kind = Kind(folder, ENDPOINT | EVERYTHING, {**DRAWN, "max_model_len": 512}, rows=True)
+        engine = {**DRAWN, "max_model_len": 512}
+        kind = Kind(folder, ENDPOINT | EVERYTHING, engine, rows=True, watch="waits")
         asked = requests(_REQUESTS, _TOKENS)
         try:
             with serving(kind, scale) as served:
-                said, measured, state = served.together(asked), served.rows(), served.state()
+                said, measured = served.together(asked), served.rows()
+                state, watched = served.state(), served.watched()
         except RuntimeError as error:  # which has the end of the engine's log
             return {"an engine with the plugin": f"{error}", **_without(folder, scale)}
     checks: dict[str, Check] = {
         "an engine with the plugin": lambda: None,
         "nothing switched off, no probe raised": partial(_is_well, state["status"]),
         "a row of every token": partial(_has_rows, said, measured),
+        "nothing waits for the device": partial(_never_waits, watched),
     }
     for signal in CATALOGUE.values():
         if {Segment.PROMPT, Segment.DECODED} & set(signal.kinds):
@@ -69,6 +72,14 @@ def _is_well(status: dict[str, Any]) -> None:
         raise AssertionError(
             f"{'; '.join(said) or 'nothing off'}; rows lost: {lost}; errors: {status['probe_errors']}"
         )
+
+
+def _never_waits(watched: dict[str, Any]) -> None:
+    """But the first step's checks, and an engine that has nothing to do."""
+    if watched["later"]:
+        raise AssertionError(", ".join(f"{line} {count}×" for line, count in watched["later"].items()))
+    if not watched["flush_seconds"]:
+        raise AssertionError("nothing was computed: nothing was looked at")
 
 
 def _has_rows(said: dict[str, list[int]], measured: Measured) -> None:
