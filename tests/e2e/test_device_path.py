@@ -43,6 +43,16 @@ def cache_of(tap):
     return torch.cat([keys, halves[:, :, 1].view(blocks, heads, size, both // 2)], dim=3)
 
 groups.cache_of = cache_of
+
+import introspan.capture.warm_up as warming
+
+warm_up = warming.warm_up
+
+def telling(*probes):
+    warm_up(*probes)
+    print("kernels were compiled", *(type(probe).__name__ for probe in probes), file=sys.stderr)
+
+warming.warm_up = telling
 {ASYNCHRONOUS}
 """
 
@@ -74,6 +84,7 @@ def test_every_value_that_kernels_compute_in_an_engine_equals_the_reference(tmp_
     result = run(Run(str(model), calls, engine, EVERYTHING, before=AS_ON_A_DEVICE), tmp_path)
     assert result.status["disabled"] == [], result.stderr[-2000:]
     assert result.status["probe_errors"] == 0, result.stderr[-2000:]
+    assert "kernels were compiled _Streams _Attention _Output" in result.stderr
     assert set(result.status["dropped_rows"]) <= {"not_delivered"}
     comparison = Comparison(result, HuggingFace(model), HIDDEN_SIZE)
     projection = orthogonal_map(HIDDEN_SIZE).astype(np.float64)

@@ -7,13 +7,11 @@ from introspan.capture.model.anatomy import Anatomy
 from introspan.capture.output.probe import OutputProbe
 from introspan.capture.rows import Table
 from introspan.capture.runner.choice import limits, recorder_of
-from introspan.capture.runner.ladder import Ladder
 from introspan.capture.step.probes import Probes
-from introspan.capture.step.recorder import Recorder
 from introspan.capture.stream.canary import CanaryProbe
 from introspan.capture.stream.probe import StreamProbe
 from introspan.capture.stream.reprefill import ReprefillProbe
-from introspan.capture.tapped import MOST_DEVICE_BYTES, Engine, Tapped, tap
+from introspan.capture.tapped import MOST_DEVICE_BYTES, Assembled, Engine, Tapped, tap
 from introspan.config import Settings
 from introspan.observation import Disabled
 
@@ -22,11 +20,8 @@ _OF_OUTPUT = ("output", "sampler")
 
 def assemble(
     engine: Engine, settings: Settings, anatomy: Anatomy, layout: Layout, capacity: int
-) -> tuple[Recorder, Ladder | None]:
-    """Taps the model for what the layout holds. capacity: requests that are followed at once.
-
-    The ladder is that of an engine whose forwards may be replayed from graphs, None of one whose forwards Python runs.
-    """
+) -> Assembled:
+    """Taps the model for what the layout holds. capacity: requests that are followed at once."""
     register_on(engine.device)
     computes = computes_on(engine.device)
     tapped = tap(engine, settings, anatomy, layout, within=MOST_DEVICE_BYTES if computes else None)
@@ -51,7 +46,7 @@ def assemble(
         engine.sinks,
         tapped.rows_max,
     )
-    return recorder, None
+    return Assembled(recorder)
 
 
 def _probes(

@@ -4,6 +4,7 @@ Imports Triton: `assembly.py` imports this where kernels compute, only.
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from introspan.capture.attention.device_probe import DeviceAttentionProbe
@@ -13,7 +14,6 @@ from introspan.capture.output.device_probe import DeviceOutputProbe
 from introspan.capture.part import Part
 from introspan.capture.rows import Selection, Table
 from introspan.capture.runner.choice import ladder_of, steps_under_way
-from introspan.capture.runner.ladder import Ladder
 from introspan.capture.step.device_recorder import DeviceRecorder
 from introspan.capture.step.landing import Landing
 from introspan.capture.step.probes import Probes
@@ -21,7 +21,8 @@ from introspan.capture.step.ring import ResultsRing
 from introspan.capture.stream.device_canary import DeviceCanaryProbe
 from introspan.capture.stream.device_probe import DeviceStreamProbe
 from introspan.capture.stream.reprefill import ReprefillProbe
-from introspan.capture.tapped import Engine, Tapped
+from introspan.capture.tapped import Assembled, Engine, Tapped
+from introspan.capture.warm_up import warm_up
 from introspan.config import Settings
 from introspan.observation import Observation
 from introspan_wire.signals import PROJECTION_COMPONENTS
@@ -69,8 +70,8 @@ def assemble(
     table: Table,
     capacity: int,
     reprefill: ReprefillProbe | None,
-) -> tuple[DeviceRecorder, Ladder]:
-    """The recorder, and the ladder that it and the runner are to follow. capacity: that of the table."""
+) -> Assembled:
+    """What follows a runner of a device. capacity: that of the table."""
     health, parts = engine.health, list[Part]()
     ladder = ladder_of(engine.runner, engine.config, health, _tapped_signals(tapped), lambda: len(table) > 0)
     landing = Landing(
@@ -95,7 +96,12 @@ def assemble(
         landing,
         ladder,
     )
-    return recorder, ladder
+
+    def compile_all() -> None:
+        logits = torch.zeros(1, engine.vocabulary, dtype=engine.dtype, device=engine.device)
+        warm_up(stream, attention, output, logits)
+
+    return Assembled(recorder, ladder, compile_all)
 
 
 def _of_streams(

@@ -1,5 +1,6 @@
 """An engine's model and what of it is to be measured in; its taps, with buffers within a bound, out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,8 @@ from introspan.capture.columns import Layout
 from introspan.capture.health import Health
 from introspan.capture.model.anatomy import Anatomy, AttentionPoint
 from introspan.capture.model.ranks import Ranks
-from introspan.capture.step.recorder import TOGETHER_ROWS
+from introspan.capture.runner.ladder import Ladder
+from introspan.capture.step.recorder import TOGETHER_ROWS, Recorder
 from introspan.capture.step.sinks import Sinks
 from introspan.capture.taps.attention import AttentionTap, tap_attention
 from introspan.capture.taps.streams import Taps
@@ -61,6 +63,19 @@ class Tapped:
     streams: Taps | None
     attention: list[AttentionTap]
     rows_max: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assembled:
+    """What follows an engine's runner.
+
+    ladder: of an engine whose forwards may be replayed from graphs; None where Python runs each. warm_up: to be called
+    when the engine has warmed itself up.
+    """
+
+    recorder: Recorder
+    ladder: Ladder | None = None
+    warm_up: Callable[[], None] | None = None
 
 
 def tap(engine: Engine, settings: Settings, anatomy: Anatomy, layout: Layout, within: int | None) -> Tapped:

@@ -37,6 +37,7 @@ from introspan.capture.step.sinks import Sinks
 from introspan.capture.tapped import Engine
 from introspan.config import Settings
 from introspan.observation import Disabled, Resource
+from introspan.patches import Patches
 
 _log = logging.getLogger("introspan")
 
@@ -95,12 +96,17 @@ def follow(worker: Any, config: Any, settings: Settings, pipeline: Callable[...,
     sinks = Sinks(opened.rows, opened.canaries, opened.finished)
     with _told(health):
         of_model = Engine(runner, config, ranks, health, sinks)
-        recorder, ladder = assemble(of_model, settings, anatomy, layout, capacity)
+        made = assemble(of_model, settings, anatomy, layout, capacity)
+        recorder = made.recorder
+        if made.warm_up is not None:
+            Patches().replace(worker, "compile_or_warm_up_model", _warming(made.warm_up, health))
         weights = Weights(health, recorder.leave, _renaming(runner, config, opened, ranks))
         weights.follow(worker, runner)
         identity = _identity(settings, admission, health, engine)
         identify, alternate = weights.measured(identity.of), ranks.batches_alternate
-        follow_runner(runner, config, recorder, health, identify, batches_alternate=alternate, ladder=ladder)
+        follow_runner(
+            runner, config, recorder, health, identify, batches_alternate=alternate, ladder=made.ladder
+        )
         # Before the exporter's own, whose priority is 100: what waits here becomes observations there.
         Finalize(None, _close, (recorder, opened), exitpriority=110)
     for line in describe(anatomy):
@@ -184,6 +190,24 @@ def _renaming(runner: Any, config: Any, opened: Any, ranks: Ranks) -> Callable[[
         )
 
     return rename
+
+
+def _warming(warm_up: Callable[[], None], health: Health) -> Callable[[Any], Callable[..., Any]]:
+    """When the engine has warmed itself up we do: nobody waits for a kernel of ours to be compiled."""
+
+    def around(original: Any) -> Callable[..., Any]:
+        def compile_or_warm_up_model(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            try:
+                with torch.inference_mode():
+                    warm_up()
+            except Exception as error:  # noqa: BLE001 - the edge of the host
+                health.error("capture", error)
+            return result
+
+        return compile_or_warm_up_model
+
+    return around
 
 
 def _close(recorder: Recorder, opened: Any) -> None:

@@ -103,6 +103,22 @@ class DeviceAttentionProbe(AttentionRows):
         take = partial(self._take, np.array(self._rows), len(check))
         return [Part("attention", torch.cat(numbers), take)]
 
+    def warm_up(self) -> None:
+        """Computes a row that nobody asked for, so that kernels are compiled before one does. Caches must be bound."""
+        table = torch.zeros(1, 4, dtype=torch.int32, device=self._device)
+        lengths = on_device(np.ones(1, np.int64), self._device)
+        try:
+            groups = grouped(self._taps, layout_of, lambda _: table)
+        except UnsupportedLayoutError as error:
+            self._health.refuse(Disabled("attention", "unsupported_cache", str(error)))
+            return
+        for group in groups:
+            layers = [self._measured[i] for i in group.members]
+            caches, scales = [layer.cache for layer in layers], _scales(layers, group.layout)
+            keys = PagedKeys(caches, table, group.layout, scales)
+            paged_statistics([layer.tap.q[:1] for layer in layers], keys, lengths, group.scoring)
+            layers[0].off_by(slice(0, 1), table, lengths, group)
+
     def deselect(self) -> None:
         """Asks for nothing."""
         super().deselect()
