@@ -88,6 +88,7 @@ class Deliveries:
         self._endings: list[Ending | None] = [None] * capacity
         self._first = np.zeros(capacity, np.int64)
         self._tokens = np.zeros((capacity, TAIL_TOKENS), np.int32)
+        self._sees_tokens = False  # in no pipeline stage but the last
         self.delivered = np.full(capacity, -1, np.int64)
         self.has_ended = np.zeros(capacity, np.bool_)
 
@@ -174,6 +175,7 @@ class Deliveries:
         return tail
 
     def _take(self, step: _Step, tokens: NDArray[np.int64]) -> None:
+        self._sees_tokens = True
         drawn = (step.slots >= 0) & (tokens != NO_TOKEN)
         _keep(step, drawn)
         self._tokens[step.slots, step.position % TAIL_TOKENS] = tokens[drawn]
@@ -201,7 +203,9 @@ class Deliveries:
         ending = self._endings[slot]
         if ending is None or position < self._first[slot]:
             return False
-        return position >= ending.position or int(self._tokens[slot, position % TAIL_TOKENS]) in ending.tokens
+        if position >= ending.position:
+            return True
+        return self._sees_tokens and int(self._tokens[slot, position % TAIL_TOKENS]) in ending.tokens
 
 
 def _keep(step: _Step, kept: NDArray[np.bool_]) -> None:
