@@ -1,9 +1,13 @@
 """Decoders of vLLM, built without weights: latent keys, states beside attention, windows, an encoder beside them."""
 
 import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import vllm
 from vllm.config import set_current_vllm_config
 from vllm.distributed import (
     destroy_distributed_environment,
@@ -16,6 +20,7 @@ from vllm.model_executor.model_loader.utils import initialize_model
 from vllm.utils.torch_utils import set_default_torch_dtype
 
 from introspan.capture.model.anatomy import Form, survey
+from introspan.capture.model.attention import refusal
 
 pytestmark = pytest.mark.thorough  # vLLM's models take seconds to import
 
@@ -150,6 +155,33 @@ def test_streams_are_read_at_every_layer_and_attention_is_measured_or_refused_wi
     signal = "attention.some_layers" if measured else "attention"
     assert set(said) == ({signal} if why else set())
     assert all(reason in said[signal] for reason in why)
+
+
+def _implementations(folder: str) -> set[str]:
+    """Classes that compute attention, by what their files say: most cannot be imported without a GPU."""
+    backends = Path(vllm.__file__).parent / "v1" / "attention" / "backends"
+    text = "\n".join(path.read_text() for path in (backends / folder).glob("*.py"))
+    return set(re.findall(r"^class (\w+Impl)\b", text, re.MULTILINE))
+
+
+def test_every_implementation_of_latent_keys_is_refused_as_such():
+    names = _implementations("mla")
+    assert {"FlashMLAImpl", "CutlassMLAImpl", "TritonMLAImpl", "FlashInferMLAImpl"} <= names
+    assert {refusal([_attention(name)]) for name in names} == {
+        f"{name} keeps latent keys (MLA)" for name in names
+    }
+
+
+@pytest.mark.parametrize("kind", ["encoder", "encoder_only", "encoder_decoder"])
+@pytest.mark.parametrize(
+    "name", ["FlashAttentionImpl", "TritonAttentionImpl", "CPUAttentionBackendImpl", "FlashInferImpl"]
+)
+def test_attention_that_looks_ahead_or_at_another_input_is_refused_on_every_backend(name, kind):
+    assert refusal([_attention(name, kind)]) == f"attention of type {kind} is not causal"
+
+
+def _attention(name: str, kind: str = "decoder"):
+    return SimpleNamespace(impl=type(name, (), {"attn_type": kind, "head_size": 64})())
 
 
 def test_an_encoder_of_as_many_layers_is_not_taken_for_the_decoder(build):
