@@ -328,3 +328,17 @@ def test_taps_that_failed_once_are_recorded_all_the_same():
     served.step(1, [3], 0, everywhere=True)
     assert served.taps.silent() == []
     assert torch.equal(served.kept()["queries"][:, :1], _expected(served, 1, [3])["queries"])
+
+
+@pytest.mark.parametrize("width", [WIDTH, 33])
+def test_what_a_tap_writes_is_no_view_and_begins_where_a_compiler_takes_it_to(width):
+    points = Decoder().stream_points()
+    taps = Taps(points, 9, width, torch.bfloat16, CPU, Health(), static=True)
+    for point in points:
+        for name in ("rows", "outputs", "fired"):
+            written = getattr(point.module, f"introspan_{name}")
+            assert written._base is None
+            assert written.storage_offset() == 0
+            assert written.data_ptr() % 16 == 0
+    points[1].module.introspan_rows[8, 3] = 5.0
+    assert taps.kept(9)[8, 1, 3] == 5.0

@@ -29,8 +29,10 @@ def _put(
 
 
 # Not specialised on how many rows there are: a graph is recorded for each size of batch, and none may compile anew. Nor
-# on where numbers of a plan lie in memory, which is another place for each tap.
-@triton.jit(do_not_specialize=["source_count", "output_count", "places", "slots", "checked", "armed"])
+# on where numbers of a plan and counts lie in memory, which is another place for each tap.
+@triton.jit(
+    do_not_specialize=["source_count", "output_count", "places", "slots", "checked", "armed", "fired"]
+)
 def _copy(
     source: tl.tensor,
     output: tl.tensor,

@@ -25,8 +25,7 @@ def is_recorded(device: torch.device) -> bool:
 class Buffers(NamedTuple):
     """What one tap works on, in the order of its operator's arguments.
 
-    Each that is written has memory of its own: to a compiler every tap would write to all views of one tensor. fired
-    counts forwards with rows, int64 [1].
+    Each that is written is its own tensor, no view of one: see `apart`. fired counts forwards with rows, int64 [1].
     """
 
     slots: torch.Tensor
@@ -40,6 +39,14 @@ class Buffers(NamedTuple):
 def copy_rows(source: torch.Tensor, output: torch.Tensor, buffers: Buffers) -> None:
     """What a tap does: copies rows of one tensor [n, width] and of another to check it by, and counts that it did."""
     gather_on(source.device)(source, output, *buffers)
+
+
+def apart(whole: torch.Tensor) -> list[torch.Tensor]:
+    """The rows of a tensor, each a tensor of its own: a compiler would take each view of one to be written with all.
+
+    Each has to begin at a multiple of 16 bytes, as a compiler takes every tensor to do.
+    """
+    return [torch.from_dlpack(each) for each in whole]
 
 
 class StaticRows:
@@ -62,6 +69,8 @@ class StaticRows:
         taps = len(widths)
         if rows is None:
             rows = [torch.zeros(places, width, dtype=dtype, device=device) for width in widths]
+        self._fired = torch.zeros(taps, 2, dtype=torch.int64, device=device)[:, :1]
+        fired = apart(self._fired)
         self._placement = Placement(taps, always, places, checked_places, device)
         self.buffers = [
             Buffers(
@@ -70,11 +79,10 @@ class StaticRows:
                 armed=self._placement.armed[tap : tap + 1],
                 rows=rows[tap],
                 outputs=torch.zeros(checked_places, width, dtype=dtype, device=device),
-                fired=torch.zeros(1, dtype=torch.int64, device=device),
+                fired=fired[tap],
             )
             for tap, width in enumerate(widths)
         ]
-        self._fired = [each.fired for each in self.buffers]
         self._fired_before = torch.zeros(taps, dtype=torch.int64, device=device)
         self._silent_steps = torch.zeros(taps, dtype=torch.int64, device=device)
         self._is_judged = True
@@ -90,7 +98,7 @@ class StaticRows:
 
         with_output: also for those that check them, at the places from checked_start on. everywhere: of all taps.
         """
-        torch.cat(self._fired, out=self._fired_before)
+        self._fired_before.copy_(self._fired[:, 0])
         self._placement.set(index, start, checked_start if with_output else None, everywhere=everywhere)
         self._is_judged = False
         self.asked = index
@@ -104,13 +112,13 @@ class StaticRows:
         """Taps that did not fire exactly once: in a step that `was_silent` told of, else since `select`. Waits."""
         if self._found:
             return self._found
-        counts = (torch.cat(self._fired) - self._fired_before).tolist()
+        counts = (self._fired[:, 0] - self._fired_before).tolist()
         return [tap for tap, fired in enumerate(counts) if fired != 1]
 
     def complete(self) -> bool:
         """True: whether every tap that was asked fired exactly once is found out without waiting, for `was_silent`."""
         if not self._is_judged:
-            fired = torch.cat(self._fired) - self._fired_before
+            fired = self._fired[:, 0] - self._fired_before
             self._silent_steps += fired != self._placement.armed
             self._is_judged = self._is_unread = True
         return True

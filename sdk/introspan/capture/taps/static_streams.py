@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from introspan.capture.health import Health
-from introspan.capture.taps.static_rows import Buffers, StaticRows, copy_rows
+from introspan.capture.taps.static_rows import Buffers, StaticRows, apart, copy_rows
 
 
 @dataclass(slots=True)
@@ -101,10 +101,10 @@ class StaticStreams(StaticRows):
         health: Health,
     ) -> None:
         places, checked_places, width = shape
-        self._rows = torch.zeros(taps, places, width, dtype=dtype, device=device)
-        # To a compiler memory of each tap's own: of views of one tensor it would take each to be written with all.
-        rows = [torch.from_dlpack(each) for each in self._rows]
-        super().__init__([width] * taps, always, places, checked_places, dtype, device, rows)
+        # Eights of rows, so that each tap's begin where they have to: see `apart`.
+        memory = torch.zeros(taps, places + -places % 8, width, dtype=dtype, device=device)
+        self._rows = memory[:, :places]
+        super().__init__([width] * taps, always, places, checked_places, dtype, device, apart(self._rows))
         register_operator(device)
         _edge.health, _edge.failed = health, False
         self.write = write
