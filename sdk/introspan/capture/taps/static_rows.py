@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from introspan.capture.taps.gather import gather_on
 from introspan.capture.taps.placement import Placement
@@ -46,7 +47,7 @@ def apart(whole: torch.Tensor) -> list[torch.Tensor]:
 
     Each has to begin at a multiple of 16 bytes, as a compiler takes every tensor to do.
     """
-    return [torch.from_dlpack(each) for each in whole]
+    return [from_dlpack(each) for each in whole]
 
 
 class StaticRows:
