@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from introspan.capture.rows import Selection
-from introspan.capture.stream.kept_rows import KeptRows
+from introspan.capture.stream.kept_rows import MOST_BYTES, KeptRows
 from introspan.capture.stream.succession import Successions
 from introspan.observation import Request
 
@@ -79,3 +79,12 @@ def test_no_two_requests_share_a_cell_and_rows_go_to_their_own_by_turns(batches)
     batches.come(a0=GOES_ON)
     assert batches.kept.cells(0) == (first[1], first[0])
     assert batches.kept.rows.nbytes == 2 * 2 * 3 * 8 * 2, "places, rows each, layers, numbers, bytes"
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "places"), [(8, 4096, 64), (8, 8192, 64), (80, 8192, 6), (1000, 100_000, 1)]
+)
+def test_rows_of_many_layers_have_fewer_places_in_memory_that_has_a_bound(layers, width, places):
+    rows = KeptRows(layers, width, torch.bfloat16, torch.device("meta")).rows
+    assert len(rows) == 2 * places
+    assert rows.nbytes <= MOST_BYTES or places == 1

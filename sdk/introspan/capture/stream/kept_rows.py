@@ -11,6 +11,9 @@ from introspan.capture.stream.succession import Succession
 PLACES = 64
 """Requests of which rows are kept at once. Of 48 rows that are computed together, two of three go on at most."""
 
+MOST_BYTES = 16 << 20
+"""Of a device's memory, for those rows; where each takes much there are fewer places."""
+
 
 class Kept(NamedTuple):
     """Which rows of a batch are kept, and in which cells; lost: slots of which nothing is kept from now on."""
@@ -35,12 +38,15 @@ class KeptRows:
 
     As they are in the taps' buffers, in the model's dtype: their directions are then computed from the same numbers as
     those of a batch's own rows, and take half the memory that float32 would where the model has 16 bits. 2 · places ·
-    layers · hidden size · bytes of a number: of 8 layers of 4,096 numbers in bfloat16, 8 MiB.
+    layers · hidden size · bytes of a number: of 8 layers of 4,096 numbers in bfloat16, 8 MiB; never over MOST_BYTES,
+    but for a single place.
     """
 
     def __init__(
         self, layers: int, width: int, dtype: torch.dtype, device: torch.device, places: int = PLACES
     ) -> None:
+        place_bytes = 2 * layers * width * dtype.itemsize
+        places = min(places, max(MOST_BYTES // max(place_bytes, 1), 1))
         self.rows = torch.zeros(2 * places, layers, width, dtype=dtype, device=device)
         self._free = list(range(places))
         self._places: dict[int, _Place] = {}
