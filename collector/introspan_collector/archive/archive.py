@@ -8,6 +8,7 @@ import duckdb
 import structlog
 
 from introspan_collector.archive.compaction import join_hours
+from introspan_collector.archive.damage import Damage
 from introspan_collector.archive.files import (
     hour_of,
     hour_start,
@@ -54,9 +55,10 @@ class Archive:
         self._clock = clock_unix_nano
         self._observations = directory / "observations"
         self._rollups = directory / "rollups"
-        self._schemas = Schemas(directory / "schemas")
+        self._damage = Damage()
+        self._schemas = Schemas(directory / "schemas", self._damage)
         self._retention = Retention(self._observations, self._rollups, self._schemas, self._settings)
-        self._lookup = Lookup(directory, lambda: self._segments)
+        self._lookup = Lookup(directory, lambda: self._segments, self._damage)
         self._connection = duckdb.connect(":memory:", config={"threads": 1})
         self._segments: list[Segments] = []
         self._buffered_bytes = 0
@@ -69,7 +71,6 @@ class Archive:
         self._totals = {"parts": 0, "segments": 0, "bytes": 0, "errors": 0, "lost": 0, "deleted": 0}
         self._write_seconds = 0.0
         self._kept_bytes = 0
-        self._unreadable: set[Path] = set()
         self._end = self._recover(directory)
         self._consumed = self._end
         self._first = self._end
@@ -125,7 +126,7 @@ class Archive:
             bytes_deleted=totals["deleted"],
             bytes_kept=self._kept_bytes,
             buffered_bytes=self._buffered_bytes,
-            unreadable_files=len(self._unreadable),
+            unreadable_files=len(self._damage),
         )
 
     def tracks(
@@ -141,20 +142,9 @@ class Archive:
         """
         hour = hour_of(int(max(from_unix_seconds, 0) * 1e9))
         asked = (wanted, from_unix_seconds, to_unix_seconds, step_seconds)
-        # Retention may delete a file between listing and reading: then list again.
-        for attempts_left in (2, 1, 0):
-            paths = [part.path for part in parts(self._rollups, hour) if part.path not in self._unreadable]
-            try:
-                return _tracks(paths, *asked)
-            except duckdb.Error:
-                if not attempts_left:
-                    raise
-            for path in paths:
-                try:
-                    _tracks([path], *asked)
-                except duckdb.Error as error:
-                    self._set_aside(path, error)
-        raise AssertionError("unreachable")
+        return self._damage.read(
+            lambda: [part.path for part in parts(self._rollups, hour)], lambda paths: _tracks(paths, *asked)
+        )
 
     def request(self, request_id: str, from_unix_seconds: float, to_unix_seconds: float) -> list[Stored]:
         """Segments of a request by its client's id, received in the last hour of a time that has it, in log order.
@@ -172,12 +162,6 @@ class Archive:
         At most about limit; fewer where several workers measure of one segment, whose rows are one here.
         """
         return joined(self._lookup.newest(Filter(model, replica, adapter, kind), limit), newest_first=True)
-
-    def _set_aside(self, path: Path, error: duckdb.Error) -> None:
-        if not path.exists() or path in self._unreadable:
-            return
-        self._unreadable.add(path)
-        _log.error("archive has a damaged file, which is left out", path=str(path), error=str(error))
 
     def _recover(self, directory: Path) -> int:
         for path in list(unfinished(directory)):

@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from introspan_collector.archive.damage import Damage
 from introspan_collector.archive.files import Part, parts
 from introspan_collector.archive.observations import REQUEST
 from introspan_collector.archive.part import Segments
@@ -45,9 +46,12 @@ class Filter(NamedTuple):
 class Lookup:
     """Reads an archive while it is written. buffered: what is in no part yet, in log order."""
 
-    def __init__(self, directory: Path, buffered: Callable[[], Sequence[Segments]]) -> None:
+    def __init__(
+        self, directory: Path, buffered: Callable[[], Sequence[Segments]], damage: Damage | None = None
+    ) -> None:
         self._directory = directory
         self._buffered = buffered
+        self._damage = Damage() if damage is None else damage
 
     def request(self, request_id: str, from_hour: str, to_hour: str) -> list[Stored]:
         """Segments of a request, by its client's id, received in hours from … to (inclusive), at most MOST_ROWS.
@@ -100,16 +104,31 @@ class Lookup:
             WHERE {condition} AND (log_offset < $before OR $before IS NULL)
             ORDER BY log_offset DESC, segment_index DESC LIMIT $limit
         """  # noqa: S608  # constants
-        paths = [str(part.path) for part in members if part.path.exists()]
-        if not paths:
-            return []
-        with duckdb.connect(":memory:", config={"threads": 1}) as connection:
-            asked = {**parameters, "parts": paths, "before": before, "limit": limit}
-            rows = connection.execute(select, asked).fetchall()[::-1]
-            return [
-                _stored(_stored_schema(connection, self._directory, of[0]), list(members))
-                for of, members in groupby(rows, key=lambda row: (row[-2], row[1], row[2]))
-            ]
+
+        def rows(paths: list[Path]) -> list[tuple[Any, ...]]:
+            if not paths:
+                return []
+            asked = {**parameters, "parts": [str(path) for path in paths], "before": before, "limit": limit}
+            # A connection of its own: a damaged file can make one unusable.
+            with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+                found: list[tuple[Any, ...]] = connection.execute(select, asked).fetchall()[::-1]
+                return found
+
+        found = self._damage.read(lambda: [part.path for part in members if part.path.exists()], rows)
+        by_schema = groupby(found, key=lambda row: (row[-2], row[1], row[2]))
+        schemas = {schema_id: self._schema(schema_id) for schema_id in {row[-2] for row in found}}
+        read = ((schemas[of[0]], list(members)) for of, members in by_schema)
+        return [_stored(schema, members) for schema, members in read if schema is not None]
+
+    def _schema(self, schema_id: str) -> Schema | None:
+        """None where its file cannot be read; it is written again when its like comes again."""
+        path = self._directory / "schemas" / f"{schema_id}.parquet"
+        try:
+            with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+                return _stored_schema(connection, path)
+        except duckdb.Error as error:
+            self._damage.note(path, error)
+            return None
 
 
 def _is_wanted(item: Segments, wanted: Filter) -> list[bool]:
@@ -156,10 +175,10 @@ def _taken(table: SegmentTable, rows: NDArray[np.intp]) -> SegmentTable:
     return SegmentTable(schema=table.schema, **columns)
 
 
-def _stored_schema(connection: duckdb.DuckDBPyConnection, directory: Path, schema_id: str) -> Schema:
+def _stored_schema(connection: duckdb.DuckDBPyConnection, path: Path) -> Schema:
     rows = connection.execute(
         "SELECT kind, signal, statistic, layer, head, component FROM read_parquet(?) ORDER BY position",
-        [str(directory / "schemas" / f"{schema_id}.parquet")],
+        [str(path)],
     ).fetchall()
     columns = tuple(Column(signal, Statistic(statistic), *axes) for _, signal, statistic, *axes in rows)
     return Schema(Kind(rows[0][0]), columns)

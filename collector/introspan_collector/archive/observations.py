@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import duckdb
 
+from introspan_collector.archive.damage import Damage
 from introspan_collector.archive.files import hour_of, parts
 from introspan_collector.archive.part import Segments, write_part
 from introspan_collector.archive.schemas import Schemas, quoted
@@ -40,7 +41,7 @@ _IDENTITY = """
     measured_count, time, model, replica, adapter, sampling_probability
 """
 _COLUMNS = """
-    CREATE TEMP TABLE columns AS
+    CREATE OR REPLACE TEMP TABLE columns AS
     SELECT schema_id, list({signal: signal, layer: nullif(layer, -1), head: nullif(head, -1),
            component: nullif(component, -1), statistic: statistic} ORDER BY position) AS columns
     FROM read_parquet($schemas) GROUP BY schema_id
@@ -128,7 +129,8 @@ class Observations:
         # Else DuckDB takes most of the machine's memory, and then writes below the folder it is called in.
         bounds = {"memory_limit": _MEMORY, "temp_directory": f"{self._temporary.name}/spilled"}
         self._connection = duckdb.connect(":memory:", config=bounds)
-        self._knows_columns = False
+        self._damage = Damage()
+        self._knows_columns: bool | None = None
         self._tail_parts: list[Path] = []
         self._tail_root = Path(self._temporary.name)
         self._archived = parts(directory / "observations")
@@ -174,12 +176,16 @@ class Observations:
 
     def write_parquet(self, question: Question, to: Path) -> None:
         """Writes one row a value, the observation's identity beside each."""
-        if files := self._files(question):
-            self._know_columns()
-            asked = {**self._parameters(question, files), "signal": question.signal}
-            self._copy(_LONG, asked, to, "FORMAT parquet, COMPRESSION zstd")
-        elif not to.exists() or to.is_file():
-            to.write_bytes(b"")
+
+        def write(files: list[Path]) -> None:
+            if files:
+                asked = {**self._parameters(question, files), "signal": question.signal}
+                self._copy(_LONG, asked, to, "FORMAT parquet, COMPRESSION zstd")
+            elif not to.exists() or to.is_file():
+                to.write_bytes(b"")
+
+        files = self._files(question) if self._know_columns() else []
+        self._damage.read(lambda: files, write, lambda path: self._choose(question, [path]))
 
     # Any: what DuckDB takes, and gives.
     def _asked(self, select: str, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -194,12 +200,12 @@ class Observations:
     # Any: what DuckDB takes.
     def _chosen(self, question: Question, some: Sequence[Path]) -> tuple[str, list[dict[str, Any]]]:
         """Has what answers in some files at hand; how to ask for it, and parameters of a few at a time, in order."""
-        self._know_columns()
         # Reading takes minutes where there is much, and retention goes on.
-        some = [path for path in some if path.exists()]
-        if not some:
+        found = self._know_columns() and self._damage.read(
+            lambda: [path for path in some if path.exists()], lambda files: self._choose(question, files)
+        )
+        if not found:
             return _NESTED, []
-        self._connection.execute(_CHOSEN, self._parameters(question, some))
         self._connection.execute(_WHOLES)
         count, rows = self._connection.execute(_COUNTED).fetchall()[0]
         return _NESTED if count == rows else _JOINED, [
@@ -207,18 +213,27 @@ class Observations:
             for first in range(0, count, _NESTED_ROWS)
         ]
 
-    def _know_columns(self) -> None:
-        """What the columns of every schema mean, which is asked for once."""
-        if self._knows_columns:
-            return
-        paths = [
-            *(self._directory / "schemas").glob("*.parquet"),
-            *self._tail_root.glob("schemas/*.parquet"),
-        ]
-        # The same schema may be in both places.
-        by_name = {path.name: str(path) for path in paths}
-        self._connection.execute(_COLUMNS, {"schemas": sorted(by_name.values())})
-        self._knows_columns = True
+    def _know_columns(self) -> bool:
+        """Whether it is known what the columns of schemas mean, which is asked for once."""
+        if self._knows_columns is None:
+            paths = [
+                *(self._directory / "schemas").glob("*.parquet"),
+                *self._tail_root.glob("schemas/*.parquet"),
+            ]
+            # The same schema may be in both places.
+            by_name = {path.name: path for path in paths}
+            self._knows_columns = self._damage.read(lambda: sorted(by_name.values()), self._read_columns)
+        return self._knows_columns
+
+    def _read_columns(self, schemas: list[Path]) -> bool:
+        if schemas:
+            self._connection.execute(_COLUMNS, {"schemas": [str(path) for path in schemas]})
+        return bool(schemas)
+
+    def _choose(self, question: Question, files: Sequence[Path]) -> bool:
+        if files:
+            self._connection.execute(_CHOSEN, self._parameters(question, files))
+        return bool(files)
 
     def _neighbours(self, question: Question) -> list[list[Path]]:
         """The files that are read, a few at a time, in log order; for one request all at once, as it is little."""

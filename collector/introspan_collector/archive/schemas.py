@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
+from introspan_collector.archive.damage import Damage
 from introspan_collector.archive.files import hour_of, write_whole
 from introspan_wire.codec import SCHEMAS_KEPT, Schema
 
@@ -28,8 +29,10 @@ class Schemas:
     A file's time of modification is in or after the hour of the newest part that refers to it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, damage: Damage | None = None) -> None:
         self._root = root
+        self._damage = Damage() if damage is None else damage
+        self._whole: set[Path] = set()
 
     def store(
         self, connection: duckdb.DuckDBPyConnection, schema: Schema, received_unix_nano: int = 0
@@ -40,7 +43,7 @@ class Schemas:
         """
         name = schema_id(schema)
         path = self._root / f"{name}.parquet"
-        if not path.exists():
+        if not self._is_whole(connection, path, schema):
             count = len(schema.columns)
             table: dict[str, np.ndarray[tuple[int], np.dtype[np.object_]]] = {
                 "schema_id": np.full(count, name, object),
@@ -55,8 +58,20 @@ class Schemas:
                 lambda to: _copy(connection, "SELECT * FROM schema_columns", to),
             )
             connection.unregister("schema_columns")
+        self._whole.add(path)
         _used(path, received_unix_nano)
         return name
+
+    def _is_whole(self, connection: duckdb.DuckDBPyConnection, path: Path, schema: Schema) -> bool:
+        """Whether its file is there and can be read, looked at once: no part that refers to it can without."""
+        if not path.exists() or path in self._whole:
+            return path.exists()
+        try:
+            select = f"SELECT * FROM read_parquet('{quoted(path)}')"  # noqa: S608  # our own path
+            return len(connection.execute(select).fetchall()) == len(schema.columns)
+        except duckdb.Error as error:
+            self._damage.note(path, error)
+            return False
 
     def all_used(self, unix_nano: int) -> None:
         """Takes every schema for used at a time: which of them are, only reading all parts would tell."""
