@@ -33,6 +33,7 @@ _PLUGIN = (
     Surface(Use.ATTACH, f"{_ARGS}.create_engine_config"),
     Surface(Use.ATTACH, f"{_WORKER}.init_device"),
     *_all(Use.ATTACH, _WORKER, "vllm_config", "worker"),
+    Surface(Use.ATTACH, "vllm.v1.worker.gpu_worker:Worker.compile_or_warm_up_model"),
     *_all(
         Use.ATTACH,
         f"{_CONFIG}.vllm:VllmConfig",

@@ -69,7 +69,8 @@ KEYS: tuple[Key, ...] = (
         "INTROSPAN_ATTENTION_BYTES",
         values.size,
         "64MiB",
-        "Keys read from the KV cache at once at most; rows beyond it are not measured, and counted.",
+        "Keys read from the KV cache at once at most; rows beyond it are not measured, and counted. "
+        "On a GPU 16 times as many.",
     ),
     Key(
         "INTROSPAN_ROW_BUDGET",
