@@ -101,8 +101,9 @@ class StaticStreams(StaticRows):
         health: Health,
     ) -> None:
         places, checked_places, width = shape
-        # Eights of rows, so that each tap's begin where they have to: see `apart`.
-        memory = torch.zeros(taps, places + -places % 8, width, dtype=dtype, device=device)
+        # Of an odd width in eights, so that each tap's begin where they have to: see `apart`.
+        more = -places % 8 if places * width * dtype.itemsize % 16 else 0
+        memory = torch.zeros(taps, places + more, width, dtype=dtype, device=device)
         self._rows = memory[:, :places]
         super().__init__([width] * taps, always, places, checked_places, dtype, device, apart(self._rows))
         register_operator(device)
