@@ -61,7 +61,8 @@ def steps(draw: st.DrawFn) -> list[Rows]:
         z = torch.randn(count, size, generator=generator) * draw(st.sampled_from([0.1, 3.0, 40.0]))
         z = z.bfloat16().float()  # what differs does so by more than exponentials are rounded by
         z = torch.stack([odd_logits(row, draw(ODD), generator) for row in z]).to(dtype)
-        tokens = [draw(st.sampled_from([int(row.argmax()), 0, size - 1, size // 2])) for row in z]
+        ranks = st.sampled_from([0, 0, 1, 2, 3, 19, 20, size // 2, size - 1])
+        tokens = [int(row.argsort(descending=True)[min(draw(ranks), size - 1)]) for row in z]
         made.append(
             Rows(
                 z,
@@ -149,7 +150,8 @@ def test_rows_wider_than_what_is_looked_at_at_once_follow_the_definition(interpr
     """In float64: where nearly nothing may go, what the host adds up in float32 is too much or too little."""
     generator = torch.Generator().manual_seed(3)
     z = (torch.randn(3, 9001, generator=generator) * 3).bfloat16()
-    tokens = [int(z[0].argmax()), 9000, int(z[2].argsort()[-40])]
+    z[0, 9000] = 13.0
+    tokens = [9000, 9000, int(z[2].argsort()[-40])]
     asked = [Sampling(*setting, reproducible=True)] * 3
     found = measured(interpreter, one(z, tokens, asked)).device[:, U]
     v = [measured(interpreter, one(torch.zeros(3, 2), [0, 0, 0], [SAMPLES_ALL] * 3)).device[:, U]][0]
@@ -178,6 +180,19 @@ def _defined(z: torch.Tensor, token: int, asked: Sampling, v: float) -> float:
         return 1.0
     tied = int((kept == own).sum()) if bool(at_edge[token]) else int((q == own).sum())
     return float((kept[kept > own].sum() + v * tied * own) / kept.sum())
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [(1.0, 4, 1.0, 0.0), (1.0, 3, 1.0, 0.01), (1.0, 6, 1.0, 0.4), (1.0, 0, 0.7, 0.0), (1.0, 5, 0.7, 0.1)],
+)
+def test_a_filter_ends_at_the_same_token_as_on_a_host_and_the_narrower_of_two_counts(interpreter, setting):
+    z = torch.linspace(2, -8, 41).flip(0).roll(11)
+    tokens = z.argsort(descending=True)[:7].tolist()
+    asked = [Sampling(*setting, reproducible=True)] * len(tokens)
+    found = measured(interpreter, one(z.expand(7, 41), tokens, asked))
+    assert found.device[:, U] == pytest.approx(found.host[:, U], abs=5e-6)
+    assert 2 < np.count_nonzero(found.host[:, U] < 1) < 7
 
 
 def test_tokens_tied_at_the_edge_of_top_p_count_only_as_many_as_stay(interpreter):
@@ -224,7 +239,9 @@ def test_neither_a_step_nor_a_flush_waits_for_the_device_nor_makes_what_is_as_wi
     interpreter, lists_tokens
 ):
     asked = [Sampling(*SETTINGS["all"], reproducible=True), SAMPLES_ALL, NOT_REPRODUCED]
-    rows = Rows(torch.zeros(3, 50_000), [1, 2, 3], [True] * 3, asked, [2, 0, 1], lists_tokens)
+    rows = Rows(
+        torch.zeros(3, 50_000, dtype=torch.bfloat16), [1, 2, 3], [True] * 3, asked, [2, 0, 1], lists_tokens
+    )
     found, of_step, of_flush = interpreter.call("tests.device_output", "waits", rows)[0]
     assert found == []
     assert of_step <= 3 * 8
