@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from introspan_collector.detect.canary.baseline import build, rounding
+from introspan_collector.detect.canary.baseline import build
 from introspan_collector.detect.canary.comparison import (
     ARCHITECTURE,
     EMBEDDING,
@@ -14,6 +14,7 @@ from introspan_collector.detect.canary.comparison import (
     TEXT,
     compare,
 )
+from introspan_collector.detect.canary.expected import rounding
 from introspan_collector.detect.canary.place import steps_of
 from tests.canary_rounds import LAYERS, Fault, Model, without_states
 

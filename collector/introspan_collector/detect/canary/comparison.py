@@ -7,11 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from introspan_collector.detect.canary.answer import Answer
-from introspan_collector.detect.canary.baseline import (
-    LARGEST_RATIO,
-    Baseline,
-    Question,
-)
+from introspan_collector.detect.canary.baseline import LARGEST_RATIO, Baseline
+from introspan_collector.detect.canary.expected import Question
 from introspan_collector.detect.canary.measured import outputs_of, states_of
 from introspan_collector.detect.canary.place import first_layer, length, pooled, rms, steps_of
 from introspan_collector.detect.canary.spread import Squares, of_round, pooled_squares

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from introspan_collector.detect.canary.answer import Answer, Outputs, States
-from introspan_collector.detect.canary.baseline import Baseline, Question
+from introspan_collector.detect.canary.baseline import Baseline
 from introspan_collector.detect.canary.comparison import Comparison
+from introspan_collector.detect.canary.expected import Question
 from introspan_collector.model import Origin
 
 # Any throughout: what JSON can hold, and arrays of any type.
