@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from introspan.capture.columns import lay_out
 from introspan.capture.health import Health
@@ -112,6 +113,10 @@ def measured(steps: list[Rows], slots: int = 64, off: str = "") -> Found:
     return Found(values[0], values[1], skipped, (dict(health.errors), dict(device_health.errors)))
 
 
+def _is_tensor(each: Any) -> bool:
+    return isinstance(each, torch.Tensor)
+
+
 class _Largest(TorchDispatchMode):
     """How many bytes the largest tensor has that an operator made."""
 
@@ -119,8 +124,8 @@ class _Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        is_made = not func.is_view and not func._schema.is_mutable
-        if isinstance(result, torch.Tensor) and is_made:
+        given = {each.untyped_storage()._cdata for each in tree_leaves((args, kwargs)) if _is_tensor(each)}
+        if _is_tensor(result) and result.untyped_storage()._cdata not in given:
             self.bytes = max(self.bytes, result.numel() * result.itemsize)
         return result
 
@@ -128,7 +133,8 @@ class _Largest(TorchDispatchMode):
 @torch.inference_mode()
 def waits(rows: Rows) -> tuple[list[str], int, int]:
     """What waits for the device in a step and a flush; bytes of the largest tensor that each makes."""
-    probe, selection = DeviceOutputProbe(LAYOUT, 64, 64, Health()), selection_of(0, rows, 0)
+    health = Health()
+    probe, selection = DeviceOutputProbe(LAYOUT, 64, 64, health), selection_of(0, rows, 0)
     logits = rows.logits.to(DEVICE)
     probe.reserve(logits.shape[1], logits.dtype, DEVICE)
     for slot, sampling in enumerate(rows.sampling):
@@ -147,6 +153,7 @@ def waits(rows: Rows) -> tuple[list[str], int, int]:
         found = waits_of(step)
     with _Largest() as of_flush:
         found += waits_of(lambda: probe.launch(selection))
+    assert not health.errors
     return found, of_step.bytes, of_flush.bytes
 
 

@@ -21,6 +21,7 @@ U, MISMATCH = LAYOUT.blocks["sampler.pit"].start, LAYOUT.blocks["sampler.greedy_
 SAMPLING = st.one_of(
     st.none(),
     st.just(NOT_REPRODUCED),
+    st.sampled_from([0.3, 1.0]).map(lambda t: Sampling(t, 0, 1.0, 0.0, reproducible=True)),
     st.sampled_from([0.0, 1e-6]).map(lambda t: Sampling(t, 5, 0.5, 0.1, reproducible=True)),
     st.builds(
         partial(Sampling, reproducible=True),
