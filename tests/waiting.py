@@ -72,12 +72,12 @@ def _pins(pinned: set[int]) -> Iterator[None]:
         return held[-1]
 
     before = torch.Tensor.pin_memory, GridExecutor.__call__
-    torch.Tensor.pin_memory = pin  # type: ignore[method-assign,assignment]
+    torch.Tensor.pin_memory = pin
     GridExecutor.__call__ = lambda *_, **__: None
     try:
         yield
     finally:
-        torch.Tensor.pin_memory, GridExecutor.__call__ = before  # type: ignore[method-assign]
+        torch.Tensor.pin_memory, GridExecutor.__call__ = before
 
 
 def waits_of(launch: Callable[[], object]) -> list[str]:
