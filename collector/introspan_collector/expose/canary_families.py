@@ -46,6 +46,10 @@ def canary_families(canaries: list[Answer], endpoints: list[Answer]) -> Iterator
             distance.add_metric(who, replica["ratio"])
             layer.add_metric(who, -1 if replica["layer"] is None else replica["layer"])
     yield from (distance, layer, age, rounds, state)
+    yield from _endpoint_families(endpoints)
+
+
+def _endpoint_families(endpoints: list[Answer]) -> Iterator[Metric]:
     for key, name, text in (
         ("answered", "rounds", "Rounds that an endpoint answered in full."),
         ("failed", "failures", "Rounds that an endpoint did not answer in full."),

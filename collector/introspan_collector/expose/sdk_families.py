@@ -40,6 +40,18 @@ _Sample = tuple[Worker, tuple[str, ...], float]
 """A worker, the values of the labels beside its own, and the number."""
 
 
+_GAUGES = {
+    "sampling_probability": (
+        "introspan_sdk_sampling_probability_ratio",
+        "Share of requests that is measured.",
+    ),
+    "queue_age_seconds": (
+        "introspan_sdk_queue_age_seconds",
+        "Age of the oldest observation that waited in a worker when it last sent something.",
+    ),
+}
+
+
 def sdk_families(view: View) -> Iterator[Metric]:
     """Metrics about capture, as each worker last reported it."""
     shown = [worker for worker in view.workers if worker.exposed]
@@ -68,19 +80,9 @@ def sdk_families(view: View) -> Iterator[Metric]:
     for field, about in _COUNTERS.items():
         values = [(worker, (), getattr(status, field)) for worker, status in told]
         yield _filled(CounterMetricFamily, about, values)
-    yield _filled(
-        GaugeMetricFamily,
-        ("introspan_sdk_sampling_probability_ratio", "Share of requests that is measured."),
-        ((worker, (), status.sampling_probability) for worker, status in told),
-    )
-    yield _filled(
-        GaugeMetricFamily,
-        (
-            "introspan_sdk_queue_age_seconds",
-            "Age of the oldest observation that waited in a worker when it last sent something.",
-        ),
-        ((worker, (), status.queue_age_seconds) for worker, status in told),
-    )
+    for field, about in _GAUGES.items():
+        values = [(worker, (), getattr(status, field)) for worker, status in told]
+        yield _filled(GaugeMetricFamily, about, values)
 
 
 def worker_name(worker: Worker) -> str:

@@ -1,6 +1,7 @@
 """One model and adapter in, what its page shows at once out; charts ask the JSON API themselves."""
 
 import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from introspan_collector.expose.healthy import healthy
@@ -42,11 +43,7 @@ def content(sources: Sources, asked: Parameters) -> Answer:
     chosen = _chosen(asked, name, adapter, reference)
     known_values = healthy(sources, name, adapter)
     detection = sources.detection.detection()
-    incidents = [
-        one
-        for one in sources.detection.alarms()
-        if (one["model"], one["adapter"]) == (name, adapter) and one["state"] != "resolved"
-    ]
+    incidents = [one for one in _of(sources.detection.alarms(), name, adapter) if one["state"] != "resolved"]
     canary = next((one for one in sources.detection.canaries() if one["model"] == name), None)
     return {
         "title": name,
@@ -57,26 +54,30 @@ def content(sources: Sources, asked: Parameters) -> Answer:
         "signals": _signals(view, name),
         "ranges": RANGES,
         "scales": SCALES,
-        "outputs": [
-            {"signal": one, "unit": CATALOGUE[one].unit, "healthy": known_values.get((one, -1))}
-            for one in _OUTPUTS
-        ],
+        "outputs": _outputs(known_values),
         "incidents": incidents,
         "severity": severity(incidents),
         "canary": "absent" if canary is None else canary_state(canary),
         "reference": warm_up(reference),
         "evidence": levels(detection).get((name, adapter), []),
-        "drift": [
-            one
-            for one in detection["drift"]
-            if (one["model"], one["adapter"]) == (name, adapter) and math.isfinite(one["distance"])
-        ],
+        "drift": [one for one in _of(detection["drift"], name, adapter) if math.isfinite(one["distance"])],
         "table": _table(view, chosen, known_values),
         "window_seconds": view.window_seconds,
         "replicas": sorted({one.origin.replica for one in workers}),
         "coverage": [_coverage(one) for one in workers],
         "layers": _layers(view, workers, name),
     }
+
+
+def _of(answers: Iterable[Answer], name: str, adapter: str) -> Iterator[Answer]:
+    return (one for one in answers if (one["model"], one["adapter"]) == (name, adapter))
+
+
+def _outputs(known_values: Mapping[tuple[str, int], Answer]) -> list[Answer]:
+    return [
+        {"signal": one, "unit": CATALOGUE[one].unit, "healthy": known_values.get((one, -1))}
+        for one in _OUTPUTS
+    ]
 
 
 def _chosen(asked: Parameters, name: str, adapter: str, reference: Answer | None) -> Answer:
