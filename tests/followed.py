@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hypothesis import strategies as st
 
 from introspan.capture.columns import Layout, lay_out
 from introspan.capture.health import Health
@@ -143,6 +144,28 @@ def watch(
     else:
         LateV1Runner(runner, recorder, health, begin)
     return watched
+
+
+PLANS = st.lists(
+    st.builds(
+        Plan,
+        prompt=st.integers(1, 40),
+        most=st.integers(1, 30),
+        ends=st.booleans(),
+        at=st.integers(0, 25),
+        abort_at=st.none() | st.integers(0, 60),
+    ),
+    min_size=1,
+    max_size=9,
+).map(
+    lambda plans: {
+        f"r{i}": plan
+        for i, plan in enumerate(plans)
+        # Nobody aborts what has not come.
+        if plan.abort_at is None or plan.abort_at > plan.at
+    }
+)
+"""Whatever clients may ask for."""
 
 
 def check_values(watched: Watched, key: str) -> None:

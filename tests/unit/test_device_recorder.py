@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.device_double import device
-from tests.followed import FEW_BLOCKS, MANY_BLOCKS, check, watch
+from tests.followed import FEW_BLOCKS, MANY_BLOCKS, PLANS, check, watch
 from tests.v2_engine import Plan, configuration
 
 
@@ -50,24 +50,10 @@ def test_what_was_drawn_in_vain_and_is_still_under_way_is_dropped(engine_config)
     check(watched, plans, depth=2)
 
 
-_PLANS = st.lists(
-    st.builds(
-        Plan,
-        prompt=st.integers(1, 40),
-        most=st.integers(1, 30),
-        ends=st.booleans(),
-        at=st.integers(0, 25),
-        abort_at=st.none() | st.integers(0, 60),
-    ),
-    min_size=1,
-    max_size=9,
-)
-
-
 @pytest.mark.thorough
 @settings(max_examples=60, deadline=None)
 @given(
-    plans=_PLANS,
+    plans=PLANS,
     depth=st.sampled_from([1, 2, 2, 2]),
     blocks=st.sampled_from([FEW_BLOCKS, MANY_BLOCKS]),
     early=st.lists(st.booleans(), max_size=7),
@@ -77,13 +63,7 @@ _PLANS = st.lists(
 def test_whatever_comes_rows_are_those_of_delivered_tokens(
     engine_config, plans, depth, blocks, early, aborts_between, lag
 ):
-    named = {
-        f"r{i}": plan
-        for i, plan in enumerate(plans)
-        # Nobody aborts what has not come.
-        if plan.abort_at is None or plan.abort_at > plan.at
-    }
     watched = watch(engine_config, depth=depth, blocks=blocks, lag=lag)
     watched.engine.aborts_between_steps = aborts_between
-    watched.run(named, early)
-    check(watched, named, depth)
+    watched.run(plans, early)
+    check(watched, plans, depth)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.device_double import END, VOCABULARY, device, drawn
-from tests.followed import FEW_BLOCKS, MANY_BLOCKS, check, check_values, watch
+from tests.followed import FEW_BLOCKS, MANY_BLOCKS, PLANS, check, check_values, watch
 from tests.v2_engine import Plan, configuration
 
 
@@ -136,24 +136,10 @@ def test_what_ends_with_the_engine_idle_is_handed_on_at_once(engine_config):
     assert watched.ended == [("only", 5)]
 
 
-_PLANS = st.lists(
-    st.builds(
-        Plan,
-        prompt=st.integers(1, 40),
-        most=st.integers(1, 30),
-        ends=st.booleans(),
-        at=st.integers(0, 25),
-        abort_at=st.none() | st.integers(0, 60),
-    ),
-    min_size=1,
-    max_size=9,
-)
-
-
 @pytest.mark.thorough
 @settings(max_examples=60, deadline=None)
 @given(
-    plans=_PLANS,
+    plans=PLANS,
     depth=st.sampled_from([1, 2, 2, 2]),
     blocks=st.sampled_from([FEW_BLOCKS, MANY_BLOCKS]),
     padding=st.integers(0, 3),
@@ -164,16 +150,10 @@ _PLANS = st.lists(
 def test_whatever_comes_rows_are_those_of_delivered_tokens(
     engine_config, plans, depth, blocks, padding, early, aborts_between, dummies
 ):
-    named = {
-        f"r{i}": plan
-        for i, plan in enumerate(plans)
-        # Nobody aborts what has not come.
-        if plan.abort_at is None or plan.abort_at > plan.at
-    }
     watched = watch(engine_config, depth=depth, blocks=blocks, padding=padding)
     watched.engine.aborts_between_steps = aborts_between
-    watched.run(named, early, dummies)
-    check(watched, named, depth)
+    watched.run(plans, early, dummies)
+    check(watched, plans, depth)
 
 
 def test_vocabulary_has_ends_and_what_is_no_end():

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from introspan.capture.attention.kv_layout import KvLayout, StridedLayout
-from introspan.capture.kernels.choice import computes_on
 from introspan_wire.signals import RECENT_KEYS
 
 # Finite, so that a row that attends to none of a chunk's keys has a maximum to merge.
@@ -115,11 +114,6 @@ def paged_statistics(
     of its row with most of them; lengths: [rows], keys of each row before any window. Blocks wholly before a window
     are not read: they may belong to another request by now.
     """
-    if computes_on(keys.caches[0].device):
-        from introspan.capture.kernels import paged_attention  # noqa: PLC0415 - imports Triton
-
-        there = paged_attention.on_device(lengths, keys.caches[0].device)
-        return paged_attention.paged_statistics(q, keys, there, scoring)
     layout = keys.layout
     by = _by_request(request, lengths, keys.block_table, layout.block_size, scoring.window)
     queries = _queries(q, by.rows, layout.kv_heads(keys.caches[0]))
