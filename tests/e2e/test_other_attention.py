@@ -1,4 +1,4 @@
-"""Models whose attention is not measured, or not everywhere, served: streams and outputs are, and the reason is said."""
+"""Models whose attention is not measured everywhere, served: streams and outputs are, and the reason is said."""
 
 import json
 
