@@ -150,7 +150,7 @@ def test_reasons_for_which_nothing_has_failed_are_those_that_the_sdk_gives():
     reasons = re.search(r'reason=~"([^"]+)"', shown)[1].replace(
         "unsupported_(attention|layer|model)", "unsupported_attention|unsupported_layer|unsupported_model"
     )
-    source = "".join(path.read_text() for path in (ROOT / "sdk/introspan/capture").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "sdk/introspan/capture").rglob("*.py"))
     assert [reason for reason in reasons.split("|") if f'"{reason}"' not in source] == []
 
 
