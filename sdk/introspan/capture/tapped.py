@@ -17,8 +17,8 @@ from introspan.capture.taps.attention import AttentionTap, tap_attention
 from introspan.capture.taps.streams import Taps
 from introspan.config import Settings
 
-MOST_DEVICE_BYTES = 48 << 20
-"""Of a device's memory, for rows that wait there; what is kept beside them has a bound of its own."""
+MOST_DEVICE_BYTES = 44 << 20
+"""Of a device's memory, for rows that wait there; those kept for steps between tokens take up to 16 MiB beside it."""
 
 _FEWEST_ROWS = 8
 
