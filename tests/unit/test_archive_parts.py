@@ -110,3 +110,23 @@ def test_empty_batches_move_the_cursor_without_a_part(tmp_path):
     archive.consume(batch((), number=0, received_unix_nano=NOW))
     archive.flush()
     assert (archive.cursor(), files(tmp_path)) == (1_000, [])
+
+
+def test_a_clock_that_is_set_back_delays_neither_a_part_nor_another_attempt(tmp_path):
+    clock = Clock()
+    archive = opened(tmp_path, clock, flush_seconds=30.0)
+    consume(archive, some_batches(1))
+    archive.flush_due()
+    assert files(tmp_path) == []
+    (tmp_path / "schemas").write_text("a disk that refuses")
+    clock.forward(31)
+    archive.flush_due()
+    assert archive.stats().write_errors == 1
+    (tmp_path / "schemas").unlink()
+    clock.forward(-7_200)
+    archive.flush_due()
+    assert len(files(tmp_path)) == 1
+    consume(archive, some_batches(1, first=1))
+    clock.forward(-7_200)
+    archive.flush_due()
+    assert len(files(tmp_path)) == 2

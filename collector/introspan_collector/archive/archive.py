@@ -105,7 +105,8 @@ class Archive:
         """Writes a part if the buffer is full or old enough; call it now and then while nothing comes."""
         age_nano = self._clock() - self._opened_unix_nano
         full = self._buffered_bytes >= self._settings.buffer_bytes
-        if self._segments and (full or age_nano >= self._settings.flush_seconds * 1e9):
+        # A clock that was set back says nothing of how old it is.
+        if self._segments and (full or not 0 <= age_nano < self._settings.flush_seconds * 1e9):
             self._write_if_allowed()
 
     def flush(self) -> None:
@@ -179,7 +180,8 @@ class Archive:
         return hour_of(self._segments[0].batch.received_unix_nano)
 
     def _write_if_allowed(self) -> None:
-        if self._clock() >= self._retry_unix_nano:
+        # As above: what is further away than any retry was meant for another clock.
+        if not 0 < self._retry_unix_nano - self._clock() <= _RETRY_SECONDS * 1e9:
             self._write()
 
     def _write(self) -> None:
@@ -239,7 +241,7 @@ class Archive:
     def _tidy(self) -> None:
         """Joins rollups and deletes what is too old or too much, at most once a minute."""
         now = self._clock()
-        if now - self._tidied_unix_nano < _TIDY_SECONDS * 1e9:
+        if 0 <= now - self._tidied_unix_nano < _TIDY_SECONDS * 1e9:
             return
         self._tidied_unix_nano = now
         # Apart: an hour that cannot be joined must not keep old ones from being deleted.
