@@ -51,11 +51,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=positive, help="end this long after the server is ready")
     parser.add_argument("--screenshot", type=Path, help="write the last screen to this SVG file")
     parser.add_argument("--seed", type=int, default=0, help="of the requests")
-    parser.add_argument("--fault", type=FaultName, default=FaultName.TRAFFIC, choices=list(FaultName))
+    parser.add_argument("--fault", default=FaultName.TRAFFIC.value, choices=[one.value for one in FaultName])
     parser.add_argument(
         "--build-reference", action="store_true", help="only collect a reference for later demonstrations"
     )
-    options = _Options(**vars(parser.parse_args()))
+    given = vars(parser.parse_args())
+    options = _Options(**given | {"fault": FaultName(given["fault"])})
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=COLUMNS)
