@@ -201,7 +201,9 @@ def test_every_file_of_capture_has_its_place_in_the_architecture():
     capture = _ROOT / "sdk/introspan/capture"
     files = {path.name for path in capture.glob("*.py")} - {"__init__.py"}
     assert set(re.findall(r"`(\w+\.py)`", page)) == files
-    in_folders = {path.stem for path in capture.glob("*/*.py") if path.parent.name != "kernels"} - {"__init__"}
+    in_folders = {path.stem for path in capture.glob("*/*.py") if path.parent.name != "kernels"} - {
+        "__init__"
+    }
     named = {name.split("/")[-1] for name in re.findall(r"`([\w/]+)`", page)}
     assert in_folders <= named, in_folders - named
 

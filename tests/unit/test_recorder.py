@@ -25,9 +25,7 @@ D, V, LAYERS, ROWS_MAX = 64, 100, 3, 64
 class Model:
     """Three layers that each add something to the stream, tapped before each and after the last."""
 
-    def __init__(
-        self, token_stride: int = 1, probe=StreamProbe, sink=None, rows_max: int = ROWS_MAX
-    ) -> None:
+    def __init__(self, token_stride: int = 1, probe=StreamProbe, sink=None, rows_max: int = ROWS_MAX) -> None:
         self.handed_on = []
         self.layers = [nn.Identity() for _ in range(LAYERS + 1)]
         points = [StreamPoint(i, layer, Form.LAYER_INPUT) for i, layer in enumerate(self.layers)]
