@@ -76,14 +76,14 @@ class KeptRows:
             for slot, row in found.newest.items()
         }
         for slot in sorted(found.newest, key=is_over.__getitem__):
-            place = self._place(slot, is_over[slot], found, kept.lost)
+            place = self._place(slot, found, kept.lost, is_over=is_over[slot])
             if place is None:
                 kept.lost.append(slot)
             else:
                 self._write(place, found.newest[slot], found, len(selection), kept)
         return kept
 
-    def _place(self, slot: int, is_over: bool, found: Succession, lost: list[int]) -> _Place | None:  # noqa: FBT001
+    def _place(self, slot: int, found: Succession, lost: list[int], *, is_over: bool) -> _Place | None:
         place = self._places.pop(slot, None)
         if place is None:
             if not self._free and not is_over:
