@@ -117,6 +117,19 @@ _WORK = (
             "collector_archive_lost_segments",
         )
     ),
+    Case(
+        "IntrospanArchiveDamaged",
+        "until the file is away",
+        {_of("collector_archive_unreadable_files"): "0+0x5 1+0x10 0+0x30"},
+        {"11m": [{**_WARNING, **_TARGET}]},
+        ["10m", "17m"],
+    ),
+    Case(
+        "IntrospanArchiveDamaged",
+        "not where all can be read",
+        {_of("collector_archive_unreadable_files"): "0+0x60"},
+        quiet=["30m"],
+    ),
     Case("IntrospanBatchesLost", "not for what was lost before", {_DROPPED: "3+0x60"}, quiet=["30m"]),
     Case(
         "IntrospanCollectorFailing",
