@@ -36,6 +36,7 @@ def _taken(requests: int, **settings: str) -> tuple[int, float]:
     return tapped.rows_max, taken / 2**20
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("requests", [128, 1_024])
 @pytest.mark.parametrize(
     ("row", "settings"),
