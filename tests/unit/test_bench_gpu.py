@@ -110,6 +110,7 @@ def test_a_step_that_fails_or_writes_nothing_has_no_result(code):
         run([sys.executable, "-c", code], 60)
 
 
+@pytest.mark.thorough
 def test_a_step_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path):
     child = tmp_path / "child"
     began = time.monotonic()

@@ -216,6 +216,7 @@ def _job(*urls, deliver=lambda _: None, wanted=lambda _: False, interval=0.2):
     )
 
 
+@pytest.mark.thorough
 def test_an_endpoint_that_hangs_delays_no_other(served):
     with serve() as slow:
         slow.instead["/v1/models"] = 0.1
@@ -229,6 +230,7 @@ def test_an_endpoint_that_hangs_delays_no_other(served):
     assert (job.states()[1]["model"], job.states()[1]["ranks"]) == ("smollm2", 1)
 
 
+@pytest.mark.thorough
 def test_failures_are_counted_and_each_is_said_once(served, capsys):
     served.instead["/v1/models"] = (401, b"")
     job = _job(served.url, wanted=lambda _: True)

@@ -107,6 +107,7 @@ def run(*options):
     )
 
 
+@pytest.mark.thorough
 def test_mistakes_end_the_collector_with_exit_code_2_and_one_clear_line(tmp_path):
     data = ["--data", str(tmp_path / "data")]
     (tmp_path / "file").write_text("")

@@ -149,6 +149,7 @@ print(json.dumps([sorted(TOLERANCE), sorted(compared)]))
 """
 
 
+@pytest.mark.thorough
 def test_every_signal_has_a_reference_and_a_tolerance_in_the_parity_test():
     # A program of its own: the parity test's modules are of a folder that is no package.
     done = subprocess.run(

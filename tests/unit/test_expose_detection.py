@@ -275,6 +275,7 @@ def test_series_of_replicas_are_bounded():
     assert sum(sample.name == "introspan_canary_distance" for sample in samples) == 1000
 
 
+@pytest.mark.thorough
 def test_reading_and_deciding_disturb_no_detector_that_reads_on(tmp_path):
     service, stop = Service(tmp_path), threading.Event()
 
